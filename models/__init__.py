@@ -1,0 +1,1 @@
+"""Features in, predictions out: networks, losses, training, metrics and checkpoints."""

@@ -1,0 +1,1 @@
+"""What runs, in which order, on what: decoding, stages, weights, datasets, outputs and the command line."""

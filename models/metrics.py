@@ -1,0 +1,112 @@
+"""How good predictions are: classification, regression and calibration figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+#: Our name -> the name that MMSA's result tables use.
+MMSA_NAMES: Final[dict[str, str]] = {
+    "acc2_has0": "Has0_acc_2",
+    "f1_has0": "Has0_F1_score",
+    "acc2_non0": "Non0_acc_2",
+    "f1_non0": "Non0_F1_score",
+    "acc3": "Mult_acc_3",
+    "acc5": "Mult_acc_5",
+    "acc7": "Mult_acc_7",
+    "mae": "MAE",
+    "corr": "Corr",
+    "accuracy": "Acc",
+    "weighted_f1": "F1_score",
+}
+
+#: Metrics of which less is better.
+SMALLER_IS_BETTER: Final = frozenset({"loss", "mae", "ece"})
+
+
+def mmsa(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that MMSA knows, under its names."""
+    return {MMSA_NAMES[name]: value for name, value in metrics.items() if name in MMSA_NAMES}
+
+
+def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:
+    """Accuracy, unweighted average recall (UAR), macro and weighted F1, macro precision and recall.
+
+    Averages run over the classes that occur in `truth` or, for F1 and precision, in either.
+
+    Args:
+        truth, predicted: (N,) class indices or names.
+    """
+    if len(truth) == 0:
+        names = ("accuracy", "uar", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
+        return dict.fromkeys(names, float("nan"))
+    uar = recall_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "uar": float(uar),
+        "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
+        "weighted_f1": float(f1_score(truth, predicted, average="weighted", zero_division=0)),
+        "macro_precision": float(precision_score(truth, predicted, average="macro", zero_division=0)),
+        "macro_recall": float(recall_score(truth, predicted, average="macro", zero_division=0)),
+    }
+
+
+def regression(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:
+    """Sentiment regression as the MOSI literature scores it.
+
+    Acc_7, Acc_5 and Acc_3 compare values clipped to +-3, +-2, +-1 and rounded half to even. Acc_2 and (weighted)
+    F1 come in two variants: `non0` drops true zeros and compares p > 0 with y > 0, `has0` compares p >= 0 with y >= 0.
+
+    Args:
+        truth, predicted: (N,) numbers.
+
+    Returns:
+        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0, mae, corr. NaN where undefined: the correlation of
+        a constant, the non-zero variants without a non-zero label, everything without a row.
+    """
+    y, p = np.asarray(truth, dtype=np.float64).ravel(), np.asarray(predicted, dtype=np.float64).ravel()
+    metrics = {f"acc{2 * limit + 1}": _clipped_accuracy(y, p, limit) for limit in (3, 2, 1)}
+    kept = y != 0
+    metrics["acc2_non0"], metrics["f1_non0"] = _binary(y[kept] > 0, p[kept] > 0)
+    metrics["acc2_has0"], metrics["f1_has0"] = _binary(y >= 0, p >= 0)
+    metrics["mae"] = float(np.abs(p - y).mean()) if len(y) else float("nan")
+    metrics["corr"] = _correlation(y, p)
+    return metrics
+
+
+def _clipped_accuracy(y: NDArray[np.float64], p: NDArray[np.float64], limit: int) -> float:
+    if len(y) == 0:
+        return float("nan")
+    return float(np.mean(np.round(np.clip(p, -limit, limit)) == np.round(np.clip(y, -limit, limit))))
+
+
+def _binary(y: NDArray[np.bool_], p: NDArray[np.bool_]) -> tuple[float, float]:
+    if len(y) == 0:
+        return float("nan"), float("nan")
+    return float(accuracy_score(y, p)), float(f1_score(y, p, average="weighted", zero_division=0))
+
+
+def _correlation(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+    if len(y) < 2 or np.ptp(y) == 0 or np.ptp(p) == 0 or not np.isfinite(p).all():
+        return float("nan")
+    return float(np.corrcoef(y, p)[0, 1])
+
+
+def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[Any], bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by their share (Naeini et al. 2015).
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) bool.
+        bins: how many.
+    """
+    if len(confidence) == 0:
+        return float("nan")
+    which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    gaps = np.abs(np.bincount(which, confidence, bins) - np.bincount(which, np.asarray(correct, float), bins))
+    return float(gaps[counts > 0].sum() / len(confidence))

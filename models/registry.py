@@ -1,0 +1,47 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emopipe.models.configs import change
+from emopipe.models.emoe import Emoe, EmoeConfig
+from emopipe.models.errors import ConfigError
+from emopipe.models.model import FusionModel, Shape
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered model: its class and the preset of its configuration."""
+
+    model: type[FusionModel]
+    preset: Any
+
+
+#: name -> class and preset. Two names may be two presets of one class.
+MODELS: dict[str, Entry] = {
+    "emoe": Entry(Emoe, EmoeConfig()),
+}
+
+
+def configure(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """The frozen configuration of a model: its preset with `options` changed.
+
+    Raises:
+        ConfigError: no such model, no such option, or a value that does not fit.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(MODELS))}")
+    return change(MODELS[name].preset, options or {}, f"model {name}")
+
+
+def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> FusionModel:
+    """A new model with random weights.
+
+    Raises:
+        ConfigError: see :func:`configure`.
+    """
+    config = configure(name, options)
+    return MODELS[name].model(shape, config)

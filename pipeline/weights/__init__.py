@@ -1,0 +1,33 @@
+"""Weights by name: where they come from, whether they are whole, and the path that libraries load.
+
+Heavy libraries are imported only inside the conversions.
+"""
+
+from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, names, read
+from emopipe.pipeline.weights.store import (
+    State,
+    Status,
+    cache_dir,
+    fetch,
+    offline_by_environment,
+    resolve,
+    status,
+    verify,
+)
+
+__all__ = [
+    "Entry",
+    "Packages",
+    "State",
+    "Status",
+    "Url",
+    "cache_dir",
+    "entry",
+    "fetch",
+    "names",
+    "offline_by_environment",
+    "read",
+    "resolve",
+    "status",
+    "verify",
+]

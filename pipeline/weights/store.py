@@ -1,0 +1,449 @@
+"""The cache of ready weights: where they lie, whether they are whole, and how they get there.
+
+Each weight has a folder of its own below ``<cache>/weights``. It holds what the libraries load and
+``weight.json``, which records the hashes of the upstream files, the converter, and the hash, size and
+modification time of every ready file. A folder appears by one rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.progress import Event, Hook, silent, timed
+from emopipe.pipeline.weights import sources
+from emopipe.pipeline.weights.catalogue import Entry, Source, entry
+from emopipe.pipeline.weights.convert import CONVERTERS
+
+_RECORD = "weight.json"
+#: With less free after a failed conversion, the full disk is to blame: torch and safetensors hide errno.
+_FULL_BYTES = 16 << 20
+
+State = Literal["given", "cached", "installed", "missing", "changed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a weight stands on this machine.
+
+    Attributes:
+        name: the weight.
+        state: ``given`` (by the user), ``cached``, ``installed`` (in a pinned package that is installed, so
+            ready without network), ``missing``, or ``changed`` (cached, but no longer what was stored).
+        path: what libraries would load; None when it is not there yet.
+        bytes: size on disk; 0 when it is not there yet.
+        detail: words for a person.
+        code: EMO-201 for missing, EMO-202 for changed, otherwise empty.
+    """
+
+    name: str
+    state: State
+    path: Path | None
+    bytes: int
+    detail: str
+    code: str = ""
+
+
+def cache_dir() -> Path:
+    """The cache folder: EMOPIPE_CACHE, else ``emopipe`` in the platform's folder for caches."""
+    if chosen := os.environ.get("EMOPIPE_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("emopipe", appauthor=False)
+
+
+def offline_by_environment() -> bool:
+    """Whether EMOPIPE_OFFLINE forbids network use (set, and not to 0, false or no)."""
+    return os.environ.get("EMOPIPE_OFFLINE", "").strip().lower() not in {"", "0", "false", "no"}
+
+
+def resolve(
+    name: str | Entry,
+    *,
+    offline: bool = False,
+    hook: Hook = silent,
+    cache: Path | None = None,
+    override: Path | None = None,
+) -> Path:
+    """The file or folder that libraries load, fetched first when it is absent and network use is allowed.
+
+    Looked for in this order: `override`, the folder named by EMOPIPE_WEIGHTS, the cache, the sources of the
+    catalogue. What the user gives is taken as it is. In the cache, only sizes and modification times are
+    compared with the record, so this is quick; a file is hashed only when they differ.
+
+    Args:
+        name: the weight's name.
+        offline: forbid network use, as EMOPIPE_OFFLINE=1 does.
+        hook: told about progress.
+        cache: the cache folder; `cache_dir` by default.
+        override: a file or folder to use for this weight.
+
+    Raises:
+        EmopipeError: EMO-201 missing and offline, EMO-202 changed or another file than the catalogue's,
+            EMO-203 no source reachable, EMO-204 disk full or not writable, EMO-205 unknown name,
+            EMO-301 a library that converts is missing, EMO-503 a given path is absent, EMO-901 the
+            conversion failed otherwise.
+    """
+    weight = entry(name)
+    if (own := _given(weight, override)) is not None:
+        return own
+    folder = _folder(weight, cache)
+    state = _cached_state(weight, folder, thorough=False)
+    if state == "changed":
+        raise _changed(weight, folder)
+    if state == "cached":
+        return folder / weight.ready
+    return fetch(weight, offline=offline, hook=hook, cache=cache)
+
+
+def fetch(
+    name: str | Entry, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None
+) -> Path:
+    """Put a weight into the cache, unless it is there and whole; a changed one is replaced.
+
+    Processes that fetch the same weight wait for each other. Arguments, result and errors as in `resolve`.
+    """
+    weight = entry(name)
+    folder = _folder(weight, cache)
+    if _cached_state(weight, folder, thorough=True) == "cached":
+        return folder / weight.ready
+    offline = offline or offline_by_environment()
+    if offline and not any(map(sources.installed, weight.sources)):
+        raise _absent(weight)
+    with _disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(weight, folder.parent, hook):
+            if _cached_state(weight, folder, thorough=True) == "cached":  # another process was first
+                return folder / weight.ready
+            with timed(hook, _task(weight), f"{weight.title} ({weight.licence})"):
+                _make(weight, folder, offline, hook)
+    return folder / weight.ready
+
+
+def status(name: str | Entry, *, cache: Path | None = None) -> Status:
+    """How a weight stands, judged by sizes and modification times (quick)."""
+    return _status(entry(name), cache, thorough=False)
+
+
+def verify(name: str | Entry, *, cache: Path | None = None) -> Status:
+    """How a weight stands, judged by hashing every file of it.
+
+    Upstream files are compared with the catalogue, converted ones with the record made at conversion.
+    """
+    return _status(entry(name), cache, thorough=True)
+
+
+def _status(weight: Entry, cache: Path | None, *, thorough: bool) -> Status:
+    if (own := _given(weight, None)) is not None:
+        detail = _compare_given(weight, own) if thorough else "from EMOPIPE_WEIGHTS"
+        return Status(weight.name, "given", own, _bytes(own), detail)
+    folder = _folder(weight, cache)
+    state = _cached_state(weight, folder, thorough=thorough)
+    ready = folder / weight.ready
+    if state == "cached":
+        detail = "hashes agree" if thorough else "in the cache"
+        return Status(weight.name, state, ready, _bytes(ready), detail)
+    if state == "changed":
+        return Status(weight.name, state, ready, _bytes(ready), _changed(weight, folder).hint, "EMO-202")
+    if any(_installed_is_whole(weight, source, thorough) for source in weight.sources):
+        return Status(weight.name, "installed", None, 0, "in an installed package; needs no network")
+    return Status(weight.name, "missing", None, 0, f"emopipe models fetch {weight.name}", "EMO-201")
+
+
+def _given(weight: Entry, override: Path | None) -> Path | None:
+    """What the user gave for this weight: `override`, or ``NAME`` or the ready file in EMOPIPE_WEIGHTS."""
+    if override is not None:
+        if not override.exists():
+            raise EmopipeError(
+                "EMO-503", f"what is given for weight {weight.name} does not exist", path=override
+            )
+        return override
+    if not (chosen := os.environ.get("EMOPIPE_WEIGHTS")):
+        return None
+    root = Path(chosen).expanduser()
+    if not root.is_dir():
+        raise EmopipeError("EMO-503", "EMOPIPE_WEIGHTS does not name a folder", path=root)
+    candidates = [root / weight.name / weight.ready]
+    if weight.ready != ".":
+        candidates.append(root / weight.ready)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _folder(weight: Entry, cache: Path | None) -> Path:
+    return (cache or cache_dir()) / "weights" / weight.name
+
+
+# The record and the hashes
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _files(folder: Path) -> list[str]:
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(file for file in files if file != _RECORD)
+
+
+def _write_record(weight: Entry, folder: Path) -> None:
+    record = {
+        "name": weight.name,
+        "licence": weight.licence,
+        "upstream": dict(weight.files),
+        "convert": weight.convert,
+        "files": _described(folder, {file: _sha256(folder / file) for file in _files(folder)}),
+    }
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _described(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, str | int]]:
+    return {file: {"sha256": digest, **_stamp(folder / file)} for file, digest in hashes.items()}
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        return record if isinstance(record["files"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
+    """Cached, missing (also when made from other upstream files or by another converter) or changed."""
+    if not folder.is_dir():
+        return "missing"
+    if (record := _read_record(folder)) is None:
+        return "changed"
+    if record.get("upstream") != weight.files or record.get("convert") != weight.convert:
+        return "missing"
+    expected = _expected(weight, record)
+    touched = False
+    for file, digest in expected.items():
+        try:
+            stamp, recorded = _stamp(folder / file), record["files"][file]
+            known = stamp == {"size": recorded["size"], "mtime_ns": recorded["mtime_ns"]}
+            if (thorough or not known) and _sha256(folder / file) != digest:
+                return "changed"
+        except (OSError, KeyError, TypeError):
+            return "changed"
+        touched |= not known
+    if touched:
+        _refresh(folder, record, expected)
+    return "cached"
+
+
+def _expected(weight: Entry, record: dict[str, Any]) -> dict[str, str]:
+    """Ready file -> the hash it must have."""
+    if not weight.convert:
+        return dict(weight.files)
+    return {file: stored.get("sha256", "") for file, stored in record["files"].items()}
+
+
+def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> None:
+    """Record new modification times (of a copied cache), so that the next look is quick again."""
+    record["files"] = _described(folder, expected)
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder.parent, prefix=".record-", delete=False) as stream:
+            stream.write(json.dumps(record, indent=2) + "\n")
+        Path(stream.name).replace(folder / _RECORD)
+    except OSError:  # a cache that cannot be written is still good to read
+        return
+
+
+def _compare_given(weight: Entry, own: Path) -> str:
+    folder = own if own.is_dir() else own.parent
+    record = _read_record(folder)
+    if weight.convert and (record is None or record.get("upstream") != weight.files):
+        return "from EMOPIPE_WEIGHTS; nothing to compare it with"
+    same = all(
+        (folder / file).is_file() and _sha256(folder / file) == digest
+        for file, digest in _expected(weight, record or {}).items()
+    )
+    return "from EMOPIPE_WEIGHTS; " + ("same as the catalogue's" if same else "differs from the catalogue's")
+
+
+def _installed_is_whole(weight: Entry, source: Source, thorough: bool) -> bool:
+    if (found := sources.installed(source)) is None:
+        return False
+    if not thorough:
+        return True
+    for file, parts in found.items():
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part.read_bytes())
+        if digest.hexdigest() != weight.files[file]:
+            return False
+    return True
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
+
+
+def _changed(weight: Entry, folder: Path) -> EmopipeError:
+    return EmopipeError(
+        "EMO-202",
+        f"weight {weight.name} in the cache is not what was stored there",
+        path=folder,
+        hint=f"Run `emopipe models fetch {weight.name}` to replace it",
+    )
+
+
+# Making a weight
+
+
+def _task(weight: Entry) -> str:
+    return f"fetch {weight.name}"
+
+
+def _make(weight: Entry, folder: Path, offline: bool, hook: Hook) -> None:
+    """Build the weight in a temporary folder of the same disk, then rename it into place."""
+    for stale in folder.parent.glob(f".{weight.name}.*.partial"):  # of a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{weight.name}.", suffix=".partial", ignore_cleanup_errors=True
+    ) as name:
+        work = Path(name)
+        upstream, ready = work / "upstream", work / "ready"
+        upstream.mkdir()
+        _obtain(weight, upstream, work, offline, hook)
+        _check(weight, upstream)
+        if weight.convert:
+            hook(Event("info", _task(weight), "converting"))
+            ready.mkdir()
+            _convert(weight, upstream, ready)
+        else:
+            upstream.rename(ready)
+        for file in _files(ready):
+            (ready / file).chmod(0o644)  # some libraries write for the owner alone, but a cache may be shared
+        _write_record(weight, ready)
+        _put_in_place(ready, folder, work / "old")
+
+
+def _obtain(weight: Entry, upstream: Path, work: Path, offline: bool, hook: Hook) -> None:
+    """Bring the upstream files here from the first source that has them; installed packages come first."""
+    for source in weight.sources:
+        if (found := sources.installed(source)) is not None:
+            return sources.copy_installed(found, upstream)
+    if offline:
+        raise _absent(weight)
+    total = weight.download or None
+
+    def tell(done: int) -> None:
+        hook(Event("progress", _task(weight), "bytes", done=min(done, total or done), total=total))
+
+    failures = []
+    for source in weight.sources:
+        try:
+            return sources.download(weight, source, upstream, work, tell)
+        except sources.Unavailable as failure:
+            failures.append(str(failure))
+    raise EmopipeError(
+        "EMO-203",
+        f"weight {weight.name} could not be fetched: {'; '.join(failures)}",
+        hint=f"Check the network and pip's index settings, or {_by_hand(weight)}",
+    )
+
+
+def _absent(weight: Entry) -> EmopipeError:
+    return EmopipeError(
+        "EMO-201",
+        f"weight {weight.name} is not here, and network use is forbidden",
+        hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}",
+    )
+
+
+def _by_hand(weight: Entry) -> str:
+    what = weight.name if weight.ready == "." else f"{weight.name}/{weight.ready}"
+    return f"set EMOPIPE_WEIGHTS to a folder that holds {what} (copied from the cache of another machine)"
+
+
+def _check(weight: Entry, upstream: Path) -> None:
+    for file, expected in weight.files.items():
+        found = _sha256(upstream / file)
+        if found != expected:
+            raise EmopipeError(
+                "EMO-202",
+                f"{file} of weight {weight.name} was refused: sha256 {found} instead of {expected}",
+                hint="The source offers another file than the one this release was tested with",
+            )
+
+
+def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
+    (file,) = weight.files
+    try:
+        CONVERTERS[weight.convert](upstream / file, ready / weight.ready)
+    except ImportError as error:
+        raise EmopipeError("EMO-301", f"weight {weight.name} cannot be converted: {error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        full = shutil.disk_usage(ready).free < _FULL_BYTES
+        raise EmopipeError(
+            "EMO-204" if full else "EMO-901", f"weight {weight.name} cannot be converted: {error}", path=ready
+        ) from error
+
+
+def _put_in_place(ready: Path, folder: Path, old: Path) -> None:
+    for file in [*_files(ready), _RECORD]:
+        _sync(ready / file)
+    if folder.exists():
+        folder.rename(old)
+    ready.replace(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make the disk hold what was written (folders cannot be opened for this on Windows)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _lock(weight: Entry, root: Path, hook: Hook) -> Iterator[None]:
+    lock = FileLock(root / f".{weight.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        hook(Event("info", _task(weight), "another process is fetching it; waiting"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EmopipeError(
+            "EMO-204",
+            f"the weight could not be stored: {error.strerror or error}",
+            path=root,
+            hint="Free some space, or set EMOPIPE_CACHE to a folder on another disk",
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -19,6 +20,14 @@ from emopipe.pipeline.errors import EmopipeError
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
+
+#: Distributions that install the same `cv2`; py-feat and others choose one of them.
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 
 
 @dataclass(frozen=True)
@@ -80,13 +89,18 @@ def _python(wanted: str) -> Check:
 
 def _library(need: Requirement) -> Check:
     command = f'pip install "{need.name}{need.specifier}"'
-    try:
-        found = metadata.version(need.name)
-    except metadata.PackageNotFoundError:
+    if (found := _version(need.name)) is None:
         return Check(need.name, "fail", "not installed", command)
     if need.specifier.contains(found, prereleases=True):
         return Check(need.name, "ok", found)
     return Check(need.name, "fail", f"{found} instead of {need.specifier}", command)
+
+
+def _version(name: str) -> str | None:
+    for candidate in _OPENCV if name in _OPENCV else (name,):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(candidate)
+    return None
 
 
 def _device() -> Check:

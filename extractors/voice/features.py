@@ -1,0 +1,60 @@
+"""Voice features of one utterance: windows of acoustic means and deviations beside means of Whisper's encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from emopipe.extractors.voice.acoustic import COLUMNS, SAMPLE_RATE, acoustic_features
+from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
+from emopipe.extractors.windows import Sequence, window_deviations, window_edges, window_means
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+
+#: Less sound than this gives no voice features, in seconds.
+SHORTEST: Final = 0.25
+
+
+def feature_names(model: Whisper) -> list[str]:
+    """Names of the feature columns, in order."""
+    acoustic = [f"{name}_{statistic}" for statistic in ("mean", "std") for name in COLUMNS]
+    return acoustic + layer_names(model.dims.n_audio_layer, model.dims.n_audio_state)
+
+
+def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window: float) -> Sequence:
+    """Features of an utterance in windows.
+
+    Args:
+        samples: the utterance's sound, float32 mono at 16 kHz (samples,).
+        model: Whisper, whose encoder listens.
+        start: seconds of the first sample on the media clock.
+        window: length of a window in seconds.
+
+    Returns:
+        A sequence with the columns of :func:`feature_names`. Pitch of a window without voicing is filled with the
+        utterance's mean (0 when nothing is voiced); the voicing columns beside it tell so.
+
+    Raises:
+        ValueError: less than 0.25 s of sound.
+    """
+    if len(samples) < SHORTEST * SAMPLE_RATE:
+        raise ValueError(f"an utterance of {len(samples) / SAMPLE_RATE:.2f} s is too short for voice features")
+    edges = window_edges(start, start + len(samples) / SAMPLE_RATE, window)
+    table = acoustic_features(samples, start)
+    times = table["time"].to_numpy()
+    frames = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)
+    means, _ = window_means(times, frames, edges)
+    deviations = window_deviations(times, frames, edges)
+    state_times, states = encoder_states(samples, model)
+    encoded, _ = window_means(state_times + start, states, edges)
+    features = np.hstack([_filled(means), _filled(deviations), _filled(encoded)])
+    return Sequence(edges[:-1], edges[1:], features.astype(np.float32))
+
+
+def _filled(windows: np.ndarray) -> np.ndarray:
+    """Replace NaN (nothing measured in that window) by the mean over the other windows, or 0 when there is none."""
+    counts = (~np.isnan(windows)).sum(0)
+    means = np.divide(np.nansum(windows, 0), counts, out=np.zeros(windows.shape[1]), where=counts > 0)
+    return np.where(np.isnan(windows), means, windows)

@@ -1,0 +1,361 @@
+"""The command line. Every heavy import happens inside the command that needs it, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emopipe.models.train import TrainConfig
+    from emopipe.pipeline.console import Console
+
+DEFAULT_CHECKPOINT: Final = "emopipe-default"
+
+app = typer.Typer(
+    name="emopipe",
+    help="Raw video in, emotion predictions per utterance out, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="Weights of the extractors: what there is, fetch it, check it.", no_args_is_help=True)
+config_app = typer.Typer(help="The extraction configuration.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(config_app, name="config")
+
+Paths = Annotated[list[Path], typer.Argument(help="Video or audio files, or folders of them.", show_default=False)]
+DatasetPath = Annotated[Path, typer.Argument(help="A dataset made by `emopipe extract`.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables and progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see `emopipe config show`.")]
+FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: mediapipe.")]
+AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE, or a path.")]
+TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
+Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
+
+
+@contextmanager
+def _session(json_lines: bool, debug: bool) -> Iterator[Console]:
+    """A console; coded errors are shown and become the exit code."""
+    from emopipe.pipeline.console import Console
+    from emopipe.pipeline.errors import EmopipeError
+    from emopipe.pipeline.translate import coded_errors
+
+    _quieten()
+    with Console(json_lines=json_lines) as console:
+        try:
+            with coded_errors():
+                yield console
+        except EmopipeError as error:
+            if debug:
+                raise
+            console.error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _quieten() -> None:
+    """Keep libraries from writing progress and notices of their own."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@app.command()
+def run(
+    paths: Paths,
+    model: Annotated[str, typer.Option(help="Name of a shipped checkpoint, or a checkpoint folder.")] = DEFAULT_CHECKPOINT,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
+    config: ConfigFile = None,
+    face: FaceOption = None,
+    asr: AsrOption = None,
+    text: TextOption = None,
+    fps: FpsOption = None,
+    device: Device = "auto",
+    offline: Offline = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict the emotion of every utterance in videos or sound files."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.run import Runner, run_files
+
+        overrides = _overrides(config, face, asr, text, fps)
+        states = []
+        with Runner(model, device=device, offline=offline, overrides=overrides, hook=console.hook) as runner:
+            for result in run_files(paths, runner, out, console.hook):
+                console.clip(result)
+                states.append(result.state)
+        console.print(f"\nResults are in {out}/")
+    raise typer.Exit(1 if "failed" in states else 0)
+
+
+@app.command()
+def extract(
+    path: Annotated[Path, typer.Argument(help="A labels table, a folder or a media file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; must not exist.", show_default=False)],
+    labels: Annotated[Path | None, typer.Option(help="A labels table whose paths are relative to the folder.")] = None,
+    modalities: Modalities = None,
+    config: ConfigFile = None,
+    face: FaceOption = None,
+    asr: AsrOption = None,
+    text: TextOption = None,
+    fps: FpsOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    device: Device = "auto",
+    offline: Offline = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.config import MODALITIES, ExtractionConfig
+        from emopipe.pipeline.dataset import read_labels, unlabelled_sources, write_dataset
+
+        table = labels or (path if path.suffix.lower() == ".csv" else None)
+        rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
+        failures = write_dataset(
+            rows,
+            out,
+            ExtractionConfig.from_dict(_overrides(config, face, asr, text, fps)),
+            labelled=table is not None,
+            modalities=_chosen(modalities) or MODALITIES,
+            jobs=jobs,
+            device=device,
+            offline=offline,
+            hook=console.hook,
+        )
+        console.print(f"{len(rows) - len(failures)} of {len(rows)} sources are in {out}/")
+        if failures:
+            console.print(f"{len(failures)} failed; their reasons are in {out / 'failures.csv'}")
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def train(
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Model to train.")] = None,
+    label: Annotated[str | None, typer.Option(help="Manifest column to predict.")] = None,
+    modalities: Modalities = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many passes over the data.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order, dropout and split.")] = None,
+    config: ConfigFile = None,
+    allow_speaker_overlap: Annotated[bool, typer.Option(help="Let a speaker into training and validation.")] = False,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a fusion model on a dataset; a killed training goes on where it was."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.training import train_checkpoint
+
+        settings = _training(config, model, label, modalities, epochs, seed, allow_speaker_overlap, device)
+        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook)
+        _show_evaluation(console, "Validation, by what the model may see", evaluation)
+        console.print(f"Checkpoint {checkpoint} is in {out}/")
+
+
+@app.command()
+def evaluate(
+    dataset: DatasetPath,
+    model: Annotated[str, typer.Option(help="A checkpoint, or the name of a model to train for the purpose.")] = "emoe",
+    split: Annotated[str, typer.Option(help="Split to measure on; all for every row.")] = "valid",
+    folds: Annotated[int, typer.Option(min=0, help="Cross-validate a model on so many speaker-grouped folds.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Train a model with so many seeds.")] = 1,
+    label: Annotated[str | None, typer.Option(help="Manifest column to predict.")] = None,
+    modalities: Modalities = None,
+    prior: Annotated[str, typer.Option(help="uniform, or train: expect classes as often as in training.")] = "uniform",
+    config: ConfigFile = None,
+    allow_speaker_overlap: Annotated[bool, typer.Option(help="Let a speaker into training and validation.")] = False,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a checkpoint, or train a model over seeds or folds and measure that."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline import training
+
+        kept = _chosen(modalities) or None
+        if training.is_checkpoint(model):
+            found = training.evaluate_checkpoint(model, dataset, split, kept, prior, device)
+            _show_evaluation(console, f"{model} on {dataset} ({split})", found)
+            return
+        settings = _training(config, model, label, None, None, None, allow_speaker_overlap, device)
+        summary = training.evaluate_model(dataset, settings, folds, seeds, split, kept, prior, console.hook)
+        rows = [(name, f"{value:.4f}", f"{summary.sd[name]:.4f}") for name, value in summary.mean.items()]
+        console.table(f"{model} on {dataset}, {len(summary.runs)} runs", ("metric", "mean", "sd"), rows)
+
+
+@models_app.command("list")
+def list_models(json: Json = False, debug: Debug = False) -> None:
+    """Weights and checkpoints: licence, intended use, and whether they are here."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline import weights
+        from emopipe.pipeline.training import shipped_checkpoints
+
+        entries = [(weights.entry(name), weights.status(name)) for name in weights.names()]
+        rows = [(e.name, s.state, e.purpose, e.licence, e.intended_use) for e, s in entries]
+        console.table("Weights", ("name", "state", "purpose", "licence", "intended use"), rows)
+        console.table("Checkpoints", ("name", "predicts", "from"), shipped_checkpoints())
+
+
+@models_app.command("fetch")
+def fetch_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    offline: Offline = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring weights into the cache and check them."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline import weights
+
+        for name in names or weights.names():
+            console.print(f"{name}: {weights.fetch(name, offline=offline, hook=console.hook)}")
+
+
+@models_app.command("verify")
+def verify_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check the hashes of the weights that are here."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline import weights
+
+        found = [(name, weights.verify(name)) for name in names or weights.names()]
+        console.table("", ("name", "state", "detail"), [(name, s.state, s.detail) for name, s in found])
+    raise typer.Exit(3 if any(status.state == "changed" for _, status in found) else 0)
+
+
+@app.command()
+def doctor(json: Json = False, debug: Debug = False) -> None:
+    """Check this machine for everything emopipe needs."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.doctor import checks
+
+        found = checks()
+        console.table("", ("check", "state", "found", "what to do"), [(c.name, c.state, c.detail, c.hint) for c in found])
+    raise typer.Exit(3 if any(check.state == "fail" for check in found) else 0)
+
+
+@config_app.command("show")
+def show_config(
+    config: ConfigFile = None,
+    model: Annotated[str | None, typer.Option(help="Show the configuration that a checkpoint seals.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print the resolved extraction configuration as TOML."""
+    with _session(json, debug) as console:
+        import tomli_w
+
+        from emopipe.pipeline.config import ExtractionConfig
+
+        if model is None:
+            tables = ExtractionConfig.from_dict(_overrides(config)).as_dict()
+        else:
+            from emopipe.pipeline.run import load_predictor
+
+            tables = dict(load_predictor(model)[0].spec.extraction)
+        console.print(tomli_w.dumps(tables).rstrip())
+        if json:
+            console.emit(tables)
+
+
+def _overrides(
+    config: Path | None, face: str | None = None, asr: str | None = None, text: str | None = None, fps: float | None = None
+) -> dict[str, dict[str, Any]]:
+    """Extraction tables from a file and from the flags, which win."""
+    from emopipe.pipeline.config import extraction_tables, read_toml
+
+    tables: dict[str, dict[str, Any]] = extraction_tables(read_toml(config)) if config else {}
+    flags = {
+        ("face", "backend"): face,
+        ("face", "rate"): fps,
+        ("speech", "asr"): asr.replace("whisper:", "whisper-") if asr else None,
+        ("text", "encoder"): text,
+    }
+    for (table, name), value in flags.items():
+        if value is not None:
+            tables.setdefault(table, {})[name] = value
+    return tables
+
+
+def _chosen(modalities: str | None) -> tuple[str, ...]:
+    """The modalities of a comma-separated option, () when it was not given.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown name.
+    """
+    from emopipe.pipeline.config import MODALITIES
+    from emopipe.pipeline.errors import EmopipeError
+
+    names = tuple(name.strip() for name in (modalities or "").split(",") if name.strip())
+    for name in names:
+        if name not in MODALITIES:
+            raise EmopipeError("EMO-503", f"unknown modality {name!r}", hint=f"Choose among {', '.join(MODALITIES)}")
+    return names
+
+
+def _training(
+    config: Path | None,
+    model: str | None,
+    label: str | None,
+    modalities: str | None,
+    epochs: int | None,
+    seed: int | None,
+    allow_speaker_overlap: bool,
+    device: str,
+) -> TrainConfig:
+    """A training configuration from a file and from the flags, which win."""
+    from emopipe.models.train import configuration
+    from emopipe.pipeline.config import read_toml
+
+    tables = {name: dict(t) for name, t in (read_toml(config) if config else {}).items() if name in ("model", "train")}
+    if model is not None and tables.get("model", {}).get("name", model) != model:
+        tables["model"] = {}
+    flags = {
+        ("model", "name"): model,
+        ("train", "label"): label,
+        ("train", "modalities"): list(_chosen(modalities)) or None,
+        ("train", "epochs"): epochs,
+        ("train", "seed"): seed,
+        ("train", "allow_speaker_overlap"): allow_speaker_overlap or None,
+        ("train", "device"): device,
+    }
+    for (table, name), value in flags.items():
+        if value is not None:
+            tables.setdefault(table, {})[name] = value
+    return configuration(tables)
+
+
+def _show_evaluation(console: Console, title: str, evaluation: Any) -> None:
+    names = [name for name in next(iter(evaluation.subsets.values()), {}) if name != "rows"]
+    rows = [
+        (subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.4f}" for name in names))
+        for subset, figures in evaluation.subsets.items()
+    ]
+    console.table(title, ("modalities", "rows", *names), rows)
+    weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
+    console.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,148 @@
+"""The extraction config: every choice that decides what a feature means. A checkpoint seals the one it learned from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from emopipe.models.configs import change
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.translate import coded_errors
+
+MODALITIES: Final = ("text", "face", "voice")
+
+
+@dataclass(frozen=True)
+class FaceConfig:
+    """How faces are measured.
+
+    Attributes:
+        backend: "mediapipe".
+        weights: catalogue name or path of its model.
+        rate: sampled frames per second.
+        window: seconds over which frames are averaged into one step.
+        max_faces: how many faces to look for in a frame.
+        features: column groups of the face table that become features.
+        least_coverage: share of an utterance's sampled frames that must show the subject's face.
+    """
+
+    backend: str = "mediapipe"
+    weights: str = "face-landmarker"
+    rate: float = 5.0
+    window: float = 1.0
+    max_faces: int = 2
+    features: tuple[str, ...] = ("blendshapes", "mesh")
+    least_coverage: float = 0.1
+
+
+@dataclass(frozen=True)
+class VoiceConfig:
+    """How the voice is measured.
+
+    Attributes:
+        encoder: catalogue name or path of the Whisper model whose encoder listens.
+        window: seconds over which frames are pooled into one step.
+    """
+
+    encoder: str = "whisper-base"
+    window: float = 1.0
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """How words are found and cut into utterances.
+
+    Attributes:
+        asr: catalogue name or path of the Whisper model that writes down words.
+        vad: catalogue name or path of Silero VAD.
+        vad_threshold: probability above which a frame counts as speech.
+        language: ISO 639-1 code; "" detects it.
+        pause: silence between words that ends an utterance, in seconds.
+        longest: utterances are cut before they exceed this, in seconds.
+        least_confidence: words of a span of speech whose mean probability is below this are taken for noise.
+        silent_window: length of the windows of a clip without speech, in seconds.
+    """
+
+    asr: str = "whisper-base"
+    vad: str = "silero-vad"
+    vad_threshold: float = 0.5
+    language: str = ""
+    pause: float = 0.6
+    longest: float = 15.0
+    least_confidence: float = 0.3
+    silent_window: float = 5.0
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How words become vectors.
+
+    Attributes:
+        encoder: catalogue name, path, or hub id of a transformers encoder.
+        max_tokens: longer utterances are cut.
+    """
+
+    encoder: str = "minilm-l6"
+    max_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """Everything that decides what features mean."""
+
+    face: FaceConfig = field(default_factory=FaceConfig)
+    voice: VoiceConfig = field(default_factory=VoiceConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain tables, ready for TOML or JSON."""
+        tables = dataclasses.asdict(self)
+        tables["face"]["features"] = list(self.face.features)
+        return tables
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], *, origin: str = "the configuration") -> ExtractionConfig:
+        """Build from plain tables; keys that are left out keep their defaults.
+
+        Raises:
+            EmopipeError: EMO-503 for an unknown table or key, or a value of the wrong type.
+        """
+        defaults = cls()
+        given = {name: table for name, table in tables.items() if name != "versions"}
+        with coded_errors():
+            known = {name: getattr(defaults, name, None) for name in given}
+            built = {name: change(known[name], table, f"{origin} [{name}]") for name, table in given.items() if known[name]}
+            return change(defaults, built, origin)
+
+
+def load_config(path: Path) -> ExtractionConfig:
+    """Read a TOML file with any of the tables [face], [voice], [speech] and [text].
+
+    Raises:
+        EmopipeError: EMO-101 when there is no such file, EMO-503 when it cannot be used.
+    """
+    return ExtractionConfig.from_dict(extraction_tables(read_toml(path)), origin=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file.
+
+    Raises:
+        EmopipeError: EMO-101 when there is no such file, EMO-503 when it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise EmopipeError("EMO-101", "there is no such configuration file", path=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EmopipeError("EMO-503", f"the file is not TOML: {error}", path=path) from None
+
+
+def extraction_tables(tables: dict[str, Any]) -> dict[str, Any]:
+    """Drop the tables that belong to training; one file may hold both."""
+    return {name: table for name, table in tables.items() if name not in ("model", "train")}

@@ -1,0 +1,88 @@
+"""The records that flow through the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from emopipe.extractors.windows import Sequence
+
+#: Why an utterance lacks a modality.
+AbsenceReason = Literal[
+    "no_face", "no_speech", "no_video_stream", "no_audio_stream", "too_short", "decode_error", "not_requested"
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the signals of one clip, or of one row of a labels table, come from.
+
+    Attributes:
+        id: unique within a run or dataset.
+        media: a video or sound file; gives face, voice and words.
+        audio: a sound file that replaces the media file's sound.
+        image: a picture that gives the face when there is no video.
+        text: the words, when they are known; else they are recognised.
+        start, end: seconds; the stretch of the media file that is one utterance. None: the whole file.
+        speaker: who speaks, when known.
+    """
+
+    id: str
+    media: Path | None = None
+    audio: Path | None = None
+    image: Path | None = None
+    text: str | None = None
+    start: float | None = None
+    end: float | None = None
+    speaker: str | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file that stands for the source in messages."""
+        return self.media or self.audio or self.image
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """The unit of record: a stretch of a clip with its features.
+
+    Attributes:
+        source: the source's id.
+        start, end: seconds on the media clock.
+        text: the words, "" when there are none.
+        language: ISO 639-1, None when unknown.
+        speaker: who speaks, None when unknown.
+        features: modality -> sequence, for the modalities that are present.
+        absent: modality -> reason, for those that are not.
+        quality: modality -> 0..1, for those that are present.
+    """
+
+    source: str
+    start: float
+    end: float
+    text: str = ""
+    language: str | None = None
+    speaker: str | None = None
+    features: dict[str, Sequence] = field(default_factory=dict)
+    absent: dict[str, AbsenceReason] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was extracted from one source.
+
+    Attributes:
+        utterances: in order of time.
+        duration: seconds of the media.
+        warnings: what went wrong without stopping the work, for a person to read.
+        info: facts about the media (width, height, frame rate, language).
+    """
+
+    source: Source
+    utterances: list[Utterance]
+    duration: float
+    warnings: list[str]
+    info: dict[str, Any]

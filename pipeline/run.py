@@ -1,0 +1,166 @@
+"""Run the pipeline on media files: extract, predict, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.media import find_media
+from emopipe.pipeline.outputs import ClipResult, Sink
+from emopipe.pipeline.progress import Event, Hook, silent
+from emopipe.pipeline.records import Extraction, Source
+from emopipe.pipeline.stages import check_plan, extract
+from emopipe.pipeline.translate import coded_errors
+
+if TYPE_CHECKING:
+    from emopipe.models.checkpoint import Predictor
+
+#: Reasons for absence that belong to the nature of an utterance and are no fault of the file.
+ORDINARY: frozenset[str] = frozenset({"too_short"})
+
+
+class Runner:
+    """A loaded checkpoint together with the extractors that it was trained on.
+
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch a weight.
+        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
+        hook: told of progress.
+
+    Raises:
+        EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        offline: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+        hook: Hook = silent,
+    ) -> None:
+        check_plan()
+        self._hook = hook
+        self.predictor, self.checkpoint = load_predictor(model, device)
+        sealed = self.predictor.spec.extraction
+        config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
+        self.backends = Backends(config, device=device, offline=offline, hook=hook)
+        self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        with coded_errors():
+            offered = {name: self.predictor.spec.schema[name] for name in self.predictor.spec.modalities}
+            self.predictor.check_features(offered, config.as_dict())
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.backends.close()
+
+    def load(self) -> None:
+        """Load every extractor now and check its features against the checkpoint's.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
+        """
+        names = self.backends.feature_names()
+        _ = self.backends.face, self.backends.vad
+        with coded_errors():
+            self.predictor.check_features(names, self.backends.config.as_dict())
+
+    def run(self, path: Path) -> ClipResult:
+        """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
+        began = time.perf_counter()
+        source = Source(id=path.stem, media=path)
+        try:
+            extraction = extract(source, self.backends, modalities=self.predictor.spec.modalities, hook=self._hook)
+            predictions = self.predictor.predict([_sample(u.features, u.quality) for u in extraction.utterances])
+        except EmopipeError as error:
+            if error.code.startswith("EMO-2") or error.code.startswith("EMO-3"):
+                raise
+            return self._result(path, "failed", [str(error)], None, [], began)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            reason = EmopipeError("EMO-901", f"{type(error).__name__}: {error}", path=path, hint="Use --debug for more")
+            return self._result(path, "failed", [str(reason)], None, [], began)
+        reasons = _degradations(extraction)
+        return self._result(path, "degraded" if reasons else "ok", reasons, extraction, predictions, began)
+
+    def _result(
+        self,
+        path: Path,
+        state: Any,
+        reasons: list[str],
+        extraction: Extraction | None,
+        predictions: list[Any],
+        began: float,
+    ) -> ClipResult:
+        seconds = time.perf_counter() - began
+        return ClipResult(path, state, reasons, extraction, predictions, self.checkpoint, seconds)
+
+
+def load_predictor(model: str, device: str = "auto") -> tuple[Predictor, str]:
+    """A checkpoint ready to predict, and its id.
+
+    Raises:
+        EmopipeError: EMO-401 when it is missing or damaged.
+    """
+    from emopipe.models import checkpoint
+    from emopipe.pipeline.backends import pick_device
+
+    with coded_errors():
+        predictor = checkpoint.load(model, pick_device(device))
+    return predictor, checkpoint.identify(predictor)
+
+
+def run_files(paths: Sequence[Path], runner: Runner, out: Path, hook: Hook = silent) -> Iterator[ClipResult]:
+    """Run files and folders, writing each clip's outputs as soon as it is done, summary and manifest at the end.
+
+    Every input yields a result: what cannot be used at all is yielded as failed, first.
+    """
+    files, errors = find_media(paths)
+    sink = Sink(out, runner.config_hash, version("emopipe"))
+    results = [ClipResult(Path(e.path or ""), "failed", [str(e)], None, [], runner.checkpoint, 0.0) for e in errors]
+    yield from results
+    if files:
+        runner.load()
+    for index, path in enumerate(files, start=1):
+        hook(Event("start", "clip", str(path), done=index, total=len(files)))
+        result = runner.run(path)
+        sink.write(result)
+        results.append(result)
+        yield result
+    sink.finish(results)
+
+
+def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sealed tables with single entries replaced."""
+    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {"versions"}}
+
+
+def _sample(features: Mapping[str, Any], quality: Mapping[str, float]) -> Any:
+    from emopipe.models.data import Sample
+
+    return Sample({name: sequence.features for name, sequence in features.items()}, dict(quality))
+
+
+def _degradations(extraction: Extraction) -> list[str]:
+    """Warnings, and the reasons for modalities that no utterance of the clip has."""
+    reasons = list(extraction.warnings)
+    utterances = extraction.utterances
+    if not utterances:
+        return [*reasons, "there is nothing to predict from"]
+    for modality in sorted({name for u in utterances for name in u.absent}):
+        if all(modality in u.absent for u in utterances):
+            why = sorted({u.absent[modality] for u in utterances} - ORDINARY)
+            reasons += [f"{modality}: {reason}" for reason in why]
+    return reasons

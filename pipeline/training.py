@@ -1,0 +1,147 @@
+"""Train and measure fusion models on datasets: the pipeline's side of it (progress, cards, checkpoints on disk)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.outputs import DISCLAIMER
+from emopipe.pipeline.progress import Event, Hook
+
+if TYPE_CHECKING:
+    from emopipe.models.evaluate import Evaluation, Summary
+    from emopipe.models.predictor import Predictor
+    from emopipe.models.train import TrainConfig
+
+
+def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -> tuple[str, Evaluation]:
+    """Train on a dataset and write the checkpoint; a killed call goes on where it was.
+
+    Args:
+        folder: the dataset.
+        out: the checkpoint's folder, replaced when it exists; its training state lies beside it as `<out>.training`.
+        config: what to train and how.
+        hook: told of epochs.
+
+    Returns:
+        The checkpoint's id, and its evaluation on the rows that it was validated on.
+    """
+    from emopipe.models import checkpoint
+    from emopipe.models import data
+    from emopipe.models.evaluate import evaluate
+    from emopipe.models.train import train
+
+    dataset = data.read(folder)
+    state = out.with_name(f"{out.name}.training")
+    trained = train(dataset, config, state=state, hook=_bridge(hook))
+    measured = evaluate(trained.predictor, dataset.subset(trained.split[1]), None)
+    name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
+    return name, measured
+
+
+def evaluate_checkpoint(
+    model: str, folder: Path, split: str, modalities: Sequence[str] | None, prior: str, device: str = "auto"
+) -> Evaluation:
+    """Measure a checkpoint on a split of a dataset ("all": on every row)."""
+    from emopipe.models import data
+    from emopipe.models.evaluate import evaluate
+    from emopipe.pipeline.run import load_predictor
+
+    predictor, _ = load_predictor(model, device)
+    return evaluate(predictor, data.read(folder), _split(split), modalities, _prior(prior))
+
+
+def evaluate_model(
+    folder: Path,
+    config: TrainConfig,
+    folds: int,
+    seeds: int,
+    split: str,
+    modalities: Sequence[str] | None,
+    prior: str,
+    hook: Hook,
+) -> Summary:
+    """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
+    from emopipe.models import data
+    from emopipe.models.evaluate import cross_validate, evaluate_seeds
+
+    dataset = data.read(folder)
+    first = range(config.seed, config.seed + seeds)
+    if folds:
+        return cross_validate(dataset, config, folds, first, modalities, _prior(prior), _bridge(hook))
+    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), _bridge(hook))
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether the name is a checkpoint's, shipped or in a folder, rather than that of a model to train."""
+    from emopipe.models.registry import MODELS
+
+    return model not in MODELS
+
+
+def shipped_checkpoints() -> list[tuple[str, str, str]]:
+    """Name, classes and modalities of each checkpoint that comes with the package."""
+    from emopipe.models import checkpoint
+
+    specs = [(name, checkpoint.load(name).spec) for name in checkpoint.shipped()]
+    return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
+
+
+def model_card(predictor: Predictor, measured: Evaluation, dataset: str) -> str:
+    """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
+    spec = predictor.spec
+    names = [name for name in next(iter(measured.subsets.values()), {}) if name not in ("rows",)]
+    lines = [
+        f"| {subset} | {figures['rows']:.0f} | " + " | ".join(f"{figures[name]:.3f}" for name in names) + " |"
+        for subset, figures in measured.subsets.items()
+    ]
+    header = ["| modalities | rows | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    rows = spec.training["rows"]
+    return "\n".join(
+        [
+            f"# A fusion model trained on {dataset}",
+            "",
+            f"`{spec.model}`, {spec.task} of `{spec.label}`"
+            + (f" into {', '.join(spec.classes)}." if spec.classes else "."),
+            f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {spec.training['config']['seed']}.",
+            "",
+            "Validation figures, with only the named modalities visible. The best epoch and the temperature were chosen "
+            "on the same rows, so they flatter the model a little.",
+            "",
+            *header,
+            *lines,
+            "",
+            f"Intended use: {DISCLAIMER}",
+            "",
+        ]
+    )
+
+
+def _split(name: str) -> str | None:
+    return None if name == "all" else name
+
+
+def _prior(name: str) -> Any:
+    if name not in ("uniform", "train"):
+        raise EmopipeError("EMO-503", f"unknown prior {name!r}", hint="Use uniform or train")
+    return name
+
+
+def _bridge(hook: Hook) -> Any:
+    """Training events as pipeline events."""
+
+    def told(event: dict[str, Any]) -> None:
+        if event["event"] == "warning":
+            hook(Event("warning", "train", event["message"]))
+        elif event["event"] == "epoch":
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in event["valid"].items() if name in ("uar", "mae"))
+            hook(Event("progress", "train", figures, done=event["epoch"], total=event["epochs"]))
+        elif event["event"] == "run":
+            figures = ", ".join(f"{name} {event[name]:.3f}" for name in ("uar", "weighted_f1", "mae") if name in event)
+            hook(Event("info", "evaluate", f"fold {event['fold']} seed {event['seed']}: {figures}"))
+
+    return told
+
+

@@ -33,7 +33,8 @@ class EmoeConfig:
         readout: the `last` valid step of the causal transformer, as published, or the `mean` of the valid steps.
         fusion: `sum` or `concat` of the weighted modality features.
         router_width: hidden width of the router.
-        router_posteriors: let the router also see what each modality predicts by itself and how well these agree.
+        router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
+            agrees with the others. A modality that contradicts the others shows most plainly there.
         temperature: t; a smaller one makes the router's choice harder.
         quality_prior: add ln(quality) of each modality to the router's logits.
         input_dropout: on whole feature channels of the standardised input.
@@ -57,8 +58,8 @@ class EmoeConfig:
     quality_prior: bool = False
     input_dropout: float = 0.1
     embed_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    relu_dropout: float = 0.1
+    attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
     residual_dropout: float = 0.1
     output_dropout: float = 0.3
     label_smoothing: float = 0.0
@@ -98,15 +99,17 @@ class Head(nn.Module):
 
 
 class Router(nn.Module):
-    """w = softmax(W2 ReLU(z / |z|) / t) with z = W1 [blocks; presence bits], over the present modalities only.
+    """w = softmax((W2 ReLU(z / |z|) + e v) / t) with z = W1 [blocks; presence bits], over the present modalities only.
 
-    One block per modality describes it; a learned vector takes its place where the modality is absent. The softmax
-    runs in float32; an absent modality gets exactly 0 and passes no gradient.
+    One block per modality describes it; a learned vector takes its place where the modality is absent. Its last
+    `evidence` entries also reach its own logit directly, by weights v that all modalities share. The softmax runs in
+    float32; an absent modality gets exactly 0 and passes no gradient.
     """
 
-    def __init__(self, blocks: int, block: int, width: int, temperature: float) -> None:
+    def __init__(self, blocks: int, block: int, evidence: int, width: int, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
+        self.evidence = nn.Parameter(torch.zeros(evidence))
         self.absent = nn.Parameter(torch.zeros(blocks, block))
         self.hidden = nn.Linear(blocks * (block + 1), width)
         self.gate = nn.Linear(width, blocks)
@@ -115,7 +118,8 @@ class Router(nn.Module):
         """Blocks (B, M, K), present (B, M) and an optional (B, M) added to the logits -> weights (B, M) float32."""
         filled = torch.where(present.unsqueeze(-1), blocks, self.absent.to(blocks.dtype))
         z = self.hidden(torch.cat([filled.flatten(1), present.to(blocks.dtype)], dim=1))
-        logits = self.gate(functional.relu(functional.normalize(z, dim=1))).float() / self.temperature
+        direct = blocks[..., blocks.shape[2] - len(self.evidence) :] @ self.evidence.to(blocks.dtype)
+        logits = (self.gate(functional.relu(functional.normalize(z, dim=1))) + direct).float() / self.temperature
         return masked_softmax(logits if prior is None else logits + prior, present)
 
 
@@ -158,7 +162,7 @@ class Branch(nn.Module):
     def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor]:
         """(B, T, D) features -> encoded steps (B, T, width) and which of them are valid (B, T)."""
         valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
-        x = self.standardise(x).masked_fill(~valid.unsqueeze(-1), 0.0)
+        x = self.standardise(x).masked_fill_(~valid.unsqueeze(-1), 0.0)
         channels = self.dropout(x.transpose(1, 2))
         encoded = encoder(self.convolution(channels)).transpose(1, 2)
         return encoded.masked_fill(~valid.unsqueeze(-1), 0.0), valid
@@ -186,8 +190,10 @@ class Emoe(FusionModel):
         self.branches = nn.ModuleDict(
             {name: Branch(dim, shape.outputs, config.kernel_of(name), config) for name, dim in shape.dims.items()}
         )
-        block = 2 * width + (shape.outputs + 1 if config.router_posteriors else 0)
-        self.router = Router(count, block, config.router_width, config.temperature)
+        block = 2 * width + (shape.outputs + 2 if config.router_posteriors else 0)
+        self.router = Router(
+            count, block, 2 if config.router_posteriors else 0, config.router_width, config.temperature
+        )
         fused = width if config.fusion == "sum" else count * width
         self.head = Head(fused, shape.outputs, config.output_dropout)
 
@@ -235,7 +241,8 @@ class Emoe(FusionModel):
             return pooled
         logits = logits.detach()
         said = logits.softmax(-1) if self.shape.task == "classification" else logits
-        return torch.cat([pooled, said, agreement(said, present)], dim=2).to(pooled.dtype)
+        sure = said.square().sum(-1, keepdim=True)
+        return torch.cat([pooled, said, sure, agreement(said, present)], dim=2).to(pooled.dtype)
 
     def _mix(self, weighted: Tensor, present: Tensor) -> Tensor:
         """Weighted features (B, M, width) -> fused (B, K); `concat` is scaled by the number present, as published."""

@@ -19,7 +19,7 @@ class Output:
 
     Attributes:
         logits: (B, C) fused class logits, or (B, 1) values.
-        unimodal: modality -> (B, C) prediction from it alone, meaningless in rows without it; empty when the model has none.
+        unimodal: modality -> (B, C) prediction from it alone, meaningless in rows without it; may be empty.
         weights: (B, M) share of each modality, 0 where absent, summing to one.
         features: what the losses and plots need, by name; `fused` is (B, K).
     """
@@ -99,8 +99,8 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        z = (x - self.mean) * self.scale
-        return torch.nan_to_num(z, nan=0.0, posinf=self.limit, neginf=-self.limit).clamp(-self.limit, self.limit)
+        z = (x - self.mean).mul_(self.scale)
+        return z.nan_to_num_(nan=0.0, posinf=self.limit, neginf=-self.limit).clamp_(-self.limit, self.limit)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

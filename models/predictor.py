@@ -175,7 +175,7 @@ class Predictor:
 
         Args:
             scores: of :meth:`scores`.
-            prior: `uniform` leaves the balanced model's posterior as it is. `train`, or given class shares, re-weight it
+            prior: `uniform` leaves the posterior as it is. `train`, or given class shares, re-weight it
                 by p'(c) ~ p(c) new(c) / trained(c) (Saerens et al. 2002); `train` takes the shares found among the
                 training rows with the same modalities. For data as skewed as the training data were.
         """

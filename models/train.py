@@ -63,7 +63,7 @@ class TrainConfig:
             present modalities, `none` leaves rows as they are. Weights rather than a sampler: an epoch sees each row
             once, and the weights multiply those of the manifest.
         balance_limit: the largest such weight.
-        modality_dropout: chance that a present modality is hidden in training, in half of the batches, never the last one.
+        modality_dropout: chance that a present modality is hidden in half of the training batches, never the last one.
         folds: the automatic split holds one of so many parts out.
         allow_speaker_overlap: accept a speaker on both sides of the split.
         abstain_accuracy: accuracy that answers above the abstain threshold reach on validation; 0 never abstains.

@@ -84,7 +84,7 @@ def learnable(
     seed: int = 0,
     splits: bool = True,
 ) -> Path:
-    """Each modality shows the class in its own direction under its own noise, so all together tell more than any one."""
+    """Each modality shows the class in its own direction under its own noise, so together they tell most."""
     rng = np.random.default_rng(seed)
     directions = {m: np.random.default_rng(99).normal(size=(len(CLASSES), dim)) for m, dim in DIMS.items()}
     rows: list[dict[str, Any]] = []

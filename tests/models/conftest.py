@@ -80,7 +80,7 @@ def learnable(
     count: int = 240,
     speakers: int = 12,
     missing: float = 0.0,
-    noise: float = 2.2,
+    noise: float = 1.3,
     seed: int = 0,
     splits: bool = True,
 ) -> Path:

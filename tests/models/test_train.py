@@ -37,13 +37,13 @@ QUICK = TrainConfig(epochs=4, batch_size=32, lr=3e-3, options={"width": 16, "lay
 
 @pytest.fixture(scope="module")
 def trained(shared: Dataset) -> Trained:
-    return train(shared, replace(QUICK, epochs=12))
+    return train(shared, replace(QUICK, epochs=10, batch_size=16))
 
 
 def test_training_beats_chance_and_fusion_beats_each_modality(trained: Trained, shared: Dataset) -> None:
     found = evaluate(trained.predictor, shared, "test")
     singles = [figures["uar"] for name, figures in found.subsets.items() if "+" not in name]
-    assert all(uar > 0.3 for uar in singles)
+    assert all(uar > 0.35 for uar in singles)
     assert found.metrics["uar"] > max(singles) + 0.05
 
 
@@ -124,13 +124,13 @@ patience = 1000
 
 
 def test_a_run_that_is_killed_outright_goes_on(tmp_path: Path) -> None:
-    data = learnable(tmp_path / "data", count=80)
+    data = learnable(tmp_path / "data", count=40)
     config = tmp_path / "config.toml"
     config.write_text(TOML.format(epochs=1000))
     command = [sys.executable, "-c", SCRIPT, str(data), str(config), str(tmp_path / "state")]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.stdout is not None
-    for _ in range(3):
+    for _ in range(2):
         run.stdout.readline()
     run.send_signal(signal.SIGKILL)
     run.wait()
@@ -144,7 +144,7 @@ def test_a_run_that_is_killed_outright_goes_on(tmp_path: Path) -> None:
             state=tmp_path / "state",
             hook=lambda event: (resumed.append(event["epoch"]), stop_after(event["epoch"])(event))[0],  # type: ignore[func-returns-value]
         )
-    assert done >= 2 and done <= resumed[0] <= done + 2
+    assert done >= 1 and done <= resumed[0] <= done + 2
 
 
 def test_a_finished_run_is_not_run_again(partial: Dataset, tmp_path: Path) -> None:
@@ -280,8 +280,7 @@ class TestSplits:
     def test_a_speaker_on_both_sides_is_an_error_unless_allowed(self, make: Callable[..., Dataset]) -> None:
         data = make(count=80, speakers=12)
         column = data.manifest.column_names.index("split")
-        mixed = data.with_manifest(data.manifest.set_column(column, "split", [["train", "valid"] * 40 if True else []]))
-        # rows of one speaker fall on both sides
+        mixed = data.with_manifest(data.manifest.set_column(column, "split", [["train", "valid"] * 40]))
         with pytest.raises(TrainingError, match="both train and valid: s0") as caught:
             train(mixed, QUICK)
         assert "allow_speaker_overlap" in caught.value.hint

@@ -1,0 +1,252 @@
+"""Checkpoints come back as they were, refuse what does not fit, and never unpickle."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emopipe.models import checkpoint
+from emopipe.models.checkpoint import identify, load, save
+from emopipe.models.data import Dataset, Sample
+from emopipe.models.errors import CheckpointError, FeatureMismatch
+from emopipe.models.evaluate import evaluate
+from emopipe.models.predictor import Predictor
+from emopipe.models.train import TrainConfig, train
+
+QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
+
+
+@pytest.fixture(scope="module")
+def predictor(partial: Dataset) -> Predictor:
+    return train(partial, QUICK).predictor
+
+
+@pytest.fixture
+def folder(predictor: Predictor, tmp_path: Path) -> Path:
+    save(tmp_path / "model", predictor, "# A card\n")
+    return tmp_path / "model"
+
+
+def samples(dataset: Dataset, count: int = 20) -> list[Sample]:
+    return [dataset.sample(row) for row in range(count)]
+
+
+def test_a_loaded_checkpoint_predicts_the_same(predictor: Predictor, folder: Path, partial: Dataset) -> None:
+    again = load(folder)
+    assert again.predict(samples(partial)) == predictor.predict(samples(partial))
+    assert again.spec.modalities == predictor.spec.modalities == ("text", "face", "voice")
+    assert identify(again) == identify(predictor) == json.loads((folder / "config.json").read_text())["id"]
+
+
+def test_the_folder_holds_weights_configuration_and_card_only(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert (folder / "README.md").read_text() == "# A card\n"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["format"] == 1
+    assert config["extraction"]["voice"]["backend"] == "librosa"
+    assert config["training"]["dataset"] and config["training"]["config"]["seed"] == 0
+    assert config["training"]["versions"]["torch"] == torch.__version__
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(predictor: Predictor, folder: Path) -> None:
+    (folder / "stray").write_text("old")
+    save(folder, Predictor(replace(predictor.spec, threshold=0.5), predictor.module), "new")
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert not (folder / "stray").exists()
+    assert load(folder).spec.threshold == 0.5
+
+
+def test_a_failure_while_saving_keeps_the_old(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError("no space left")
+
+    before = (folder / "config.json").read_bytes()
+    monkeypatch.setattr(checkpoint, "write_synced", full)
+    with pytest.raises(OSError, match="no space"):
+        save(folder, Predictor(replace(predictor.spec, threshold=0.5), predictor.module), "new")
+    assert (folder / "config.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def cut_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-10])
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def break_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def edit(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def change_classes(folder: Path) -> None:
+    edit(folder, classes=["a", "b", "c", "d"])
+
+
+def fewer_classes(folder: Path) -> None:
+    edit(folder, classes=["a", "b"])
+
+
+def unknown_model(folder: Path) -> None:
+    edit(folder, model="nobody")
+
+
+def newer_format(folder: Path) -> None:
+    edit(folder, format=99)
+
+
+def pickled_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": 1}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_weights, "the weights are not those"),
+        (pickled_weights, "the weights are not those"),
+        (remove_weights, "weights cannot be read"),
+        (break_json, "config.json cannot be read"),
+        (change_classes, "configuration was changed"),
+        (fewer_classes, "do not fit"),
+        (unknown_model, "do not fit"),
+        (newer_format, "format 99, this version reads 1"),
+    ],
+)
+def test_damage_is_reported_with_a_hint(folder: Path, damage: Callable[[Path], None], words: str) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load(folder)
+    assert caught.value.hint
+
+
+def test_a_missing_checkpoint_says_where_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint here") as caught:
+        load(tmp_path / "nothing")
+    assert "emopipe train" in caught.value.hint
+
+
+def test_shipped_checkpoints_are_found_by_name(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    save(tmp_path / "emopipe-test", predictor, "")
+    assert checkpoint.shipped() == ["emopipe-test"]
+    assert identify(load("emopipe-test")) == identify(predictor)
+
+
+def test_pickle_is_never_used(
+    predictor: Predictor, partial: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(AssertionError):
+        pickle.load(io.BytesIO(b""))
+    save(tmp_path / "m", predictor, "")
+    load(tmp_path / "m").predict(samples(partial, 2))
+    train(partial, replace(QUICK, epochs=1), state=tmp_path / "s")
+    train(partial, replace(QUICK, epochs=1), state=tmp_path / "s")
+
+
+class TestPredictions:
+    def test_are_complete_and_consistent(self, predictor: Predictor, partial: Dataset) -> None:
+        for sample, found in zip(samples(partial), predictor.predict(samples(partial), batch_size=7), strict=True):
+            there = {name for name in partial.modalities if sample.has(name)}
+            assert set(found.weights) == set(found.unimodal) == there
+            assert sum(found.weights.values()) == pytest.approx(1, abs=1e-5)
+            assert sum(found.probabilities.values()) == pytest.approx(1)
+            assert found.label == max(found.probabilities, key=lambda name: found.probabilities[name])
+            assert found.confidence == found.probabilities[found.label]
+            assert found.value is None and not found.abstained
+            assert all(sum(p.values()) == pytest.approx(1) for p in found.unimodal.values())
+
+    def test_without_evidence_there_is_none(self, predictor: Predictor, partial: Dataset) -> None:
+        empty = Sample({"text": None, "face": np.zeros((0, 6), np.float32)})
+        one, other = predictor.predict([empty, partial.sample(0)])
+        assert one.label is None and one.probabilities == {} and one.weights == {} and one.abstained
+        assert other == predictor.predict([partial.sample(0)])[0] or other.label is not None
+
+    def test_of_nothing_are_nothing(self, predictor: Predictor) -> None:
+        assert predictor.predict([]) == []
+
+    def test_of_a_regression_are_values(self, shared: Dataset) -> None:
+        found = train(shared, replace(QUICK, epochs=1, label="sentiment")).predictor
+        one = found.predict([shared.sample(0), Sample({})])
+        assert isinstance(one[0].value, float) and one[0].label is None and one[0].confidence is None
+        assert set(one[0].unimodal) == {"text", "face", "voice"}
+        assert one[1].value is None and one[1].abstained
+
+    def test_below_the_threshold_abstain_but_say_what_they_would(self, predictor: Predictor, partial: Dataset) -> None:
+        shy = Predictor(replace(predictor.spec, threshold=1.1), predictor.module)
+        found = shy.predict([partial.sample(0)])[0]
+        assert found.abstained and found.label is not None
+
+    def test_do_not_depend_on_their_company(self, predictor: Predictor, partial: Dataset) -> None:
+        together = predictor.predict(samples(partial))
+        for sample, one in zip(samples(partial), together, strict=True):
+            alone = predictor.predict([sample])[0]
+            assert alone.label == one.label
+            assert alone.confidence == pytest.approx(one.confidence, abs=1e-4)
+
+
+class TestFeatureCheck:
+    def test_the_features_of_training_pass(self, predictor: Predictor, partial: Dataset) -> None:
+        predictor.check_features(partial.schema, partial.extraction)
+        predictor.check_features(partial.select(["face"]).schema, partial.extraction)
+
+    def test_another_backend_is_refused_with_both_sides(self, predictor: Predictor, partial: Dataset) -> None:
+        other = {**partial.extraction, "face": {**partial.extraction["face"], "backend": "pyfeat"}}
+        with pytest.raises(FeatureMismatch, match=r'face\.backend: trained on "mediapipe", offered "pyfeat"') as caught:
+            predictor.check_features(partial.schema, other)
+        assert caught.value.hint
+
+    def test_every_difference_is_named(self, predictor: Predictor, partial: Dataset) -> None:
+        schema = {**partial.schema, "voice": ("a", "b"), "text": ("x", *partial.schema["text"][1:])}
+        other = {**partial.extraction, "voice": {"backend": "librosa", "hop": 0.02}}
+        with pytest.raises(FeatureMismatch) as caught:
+            predictor.check_features(schema, other)
+        words = str(caught.value)
+        assert "voice: trained on 20 features, offered 2" in words
+        assert "text: feature 0 was 'text_0' in training, offered 'x'" in words
+        assert "voice.hop: trained on 0.01, offered 0.02" in words
+
+    def test_a_library_version_alone_does_not_matter(self, predictor: Predictor, partial: Dataset) -> None:
+        other = {**partial.extraction, "face": {**partial.extraction["face"], "version": "0.10.32"}}
+        predictor.check_features(partial.schema, other)
+
+    def test_no_common_modality_is_refused(self, predictor: Predictor) -> None:
+        with pytest.raises(FeatureMismatch, match="trained on text, face, voice, offered gait"):
+            predictor.check_features({"gait": ("x",)})
+
+    def test_evaluation_checks_first(self, predictor: Predictor, partial: Dataset) -> None:
+        other = Dataset(partial.manifest, {}, {}, "")
+        with pytest.raises(FeatureMismatch):
+            evaluate(predictor, other, None)
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, emopipe.models; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'pyarrow', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from safetensors.numpy import save_file
+
 from emopipe.extractors.face.mediapipe import FaceLandmarker
 from emopipe.extractors.face.mesh import BASIS_FILE, fit_basis
 from emopipe.extractors.face.table import MESH_COMPONENTS
 from emopipe.pipeline import weights
-from safetensors.numpy import save_file
 
 
 def training_meshes(data: Path) -> np.ndarray:

@@ -38,20 +38,22 @@ def window_means(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> tu
     Returns:
         The means, float32 (windows, dims), NaN where a window has no value, and the number of rows in each window.
     """
-    index = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
-    valid = ~np.isnan(values)
-    shape = (len(edges) - 1, values.shape[1])
-    total, count = np.zeros(shape), np.zeros(shape)
-    np.add.at(total, index, np.where(valid, values, 0.0))
-    np.add.at(count, index, valid)
-    rows = np.bincount(index, minlength=shape[0])
-    with np.errstate(invalid="ignore"):
-        return (total / np.where(count == 0, np.nan, count)).astype(np.float32), rows
+    inner = np.searchsorted(times, edges[1:-1], side="left")
+    slices = np.split(values, inner)
+    means = [_mean(rows) for rows in slices]
+    return np.array(means, np.float32).reshape(len(slices), -1), np.array([len(rows) for rows in slices])
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Mean over the first axis, ignoring NaN; NaN where nothing is left."""
+    counts = (~np.isnan(rows)).sum(0)
+    mean: np.ndarray = np.divide(np.nansum(rows, 0), counts, out=np.full(rows.shape[1], np.nan), where=counts > 0)
+    return mean
 
 
 def window_deviations(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Standard deviation of `values` in each window, float32 (windows, dims); NaN rules as in :func:`window_means`."""
-    index = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
-    mean, _ = window_means(times, values, edges)
-    square, _ = window_means(times, (values - mean[index]) ** 2, edges)
-    return np.sqrt(square)
+    mean, rows = window_means(times, values, edges)
+    square, _ = window_means(times, (values - np.repeat(mean, rows, axis=0)) ** 2, edges)
+    deviation: np.ndarray = np.sqrt(square)
+    return deviation

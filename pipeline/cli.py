@@ -77,7 +77,9 @@ def _quieten() -> None:
 @app.command()
 def run(
     paths: Paths,
-    model: Annotated[str, typer.Option(help="Name of a shipped checkpoint, or a checkpoint folder.")] = DEFAULT_CHECKPOINT,
+    model: Annotated[
+        str, typer.Option(help="Name of a shipped checkpoint, or a checkpoint folder.")
+    ] = DEFAULT_CHECKPOINT,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
     config: ConfigFile = None,
     face: FaceOption = None,
@@ -240,7 +242,7 @@ def verify_models(
 
         found = [(name, weights.verify(name)) for name in names or weights.names()]
         console.table("", ("name", "state", "detail"), [(name, s.state, s.detail) for name, s in found])
-    raise typer.Exit(3 if any(status.state == "changed" for _, status in found) else 0)
+    raise typer.Exit(3 if any(status.code for _, status in found) else 0)
 
 
 @app.command()
@@ -250,7 +252,9 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         from emopipe.pipeline.doctor import checks
 
         found = checks()
-        console.table("", ("check", "state", "found", "what to do"), [(c.name, c.state, c.detail, c.hint) for c in found])
+        console.table(
+            "", ("check", "state", "found", "what to do"), [(c.name, c.state, c.detail, c.hint) for c in found]
+        )
     raise typer.Exit(3 if any(check.state == "fail" for check in found) else 0)
 
 
@@ -279,7 +283,11 @@ def show_config(
 
 
 def _overrides(
-    config: Path | None, face: str | None = None, asr: str | None = None, text: str | None = None, fps: float | None = None
+    config: Path | None,
+    face: str | None = None,
+    asr: str | None = None,
+    text: str | None = None,
+    fps: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Extraction tables from a file and from the flags, which win."""
     from emopipe.pipeline.config import extraction_tables, read_toml

@@ -116,7 +116,9 @@ class ExtractionConfig:
         given = {name: table for name, table in tables.items() if name != "versions"}
         with coded_errors():
             known = {name: getattr(defaults, name, None) for name in given}
-            built = {name: change(known[name], table, f"{origin} [{name}]") for name, table in given.items() if known[name]}
+            built = {
+                name: change(known[name], table, f"{origin} [{name}]") for name, table in given.items() if known[name]
+            }
             return change(defaults, built, origin)
 
 

@@ -13,8 +13,6 @@ from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Event
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from emopipe.pipeline.outputs import ClipResult
 
 #: Between two lines of progress of one task where the output is no terminal, in seconds.
@@ -48,12 +46,18 @@ class Console:
     def hook(self, event: Event) -> None:
         """Show an event."""
         if self.json_lines:
-            self.emit({"event": event.kind, **{k: v for k, v in asdict(event).items() if k != "kind" and v not in (None, "")}})
+            self.emit(
+                {"event": event.kind, **{k: v for k, v in asdict(event).items() if k != "kind" and v not in (None, "")}}
+            )
         elif event.kind in ("warning", "info"):
-            self._err.print(f"{event.name}: {event.message}", style="yellow" if event.kind == "warning" else None, markup=False)
+            self._err.print(
+                f"{event.name}: {event.message}", style="yellow" if event.kind == "warning" else None, markup=False
+            )
         elif self._live:
             self._status.update(_progress_line(event))
-        elif event.kind == "progress" and time.monotonic() - self._told.setdefault(event.name, time.monotonic()) > QUIET:
+        elif (
+            event.kind == "progress" and time.monotonic() - self._told.setdefault(event.name, time.monotonic()) > QUIET
+        ):
             self._told[event.name] = time.monotonic()
             self._err.print(_progress_line(event), markup=False)
 

@@ -76,7 +76,9 @@ def read_labels(path: Path, folder: Path | None = None) -> list[LabelledSource]:
         raise EmopipeError("EMO-501", "the labels table has no rows", path=path)
     if not {*PATH_COLUMNS, "text"} & set(rows[0]):
         hint = "Name the signals in a column called file, video, audio, image or text"
-        raise EmopipeError("EMO-501", f"the labels table has only the columns {', '.join(rows[0])}", path=path, hint=hint)
+        raise EmopipeError(
+            "EMO-501", f"the labels table has only the columns {', '.join(rows[0])}", path=path, hint=hint
+        )
     sources = [_labelled_source(row, line, path, folder) for line, row in enumerate(rows, start=2)]
     _refuse_repeated([row.source.id for row in sources], path)
     return sources
@@ -210,7 +212,9 @@ def _write(
                 continue
             for warning in result.warnings:
                 hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
-            manifest += [_manifest_row(row, u, i, len(result.utterances), writers) for i, u in enumerate(result.utterances)]
+            manifest += [
+                _manifest_row(row, u, i, len(result.utterances), writers) for i, u in enumerate(result.utterances)
+            ]
     if not manifest:
         reasons = failures[0].reason if failures else "there were no utterances"
         raise EmopipeError("EMO-502", f"no source gave an utterance; the first reason: {reasons}")

@@ -23,10 +23,28 @@ MAX_FRAME_SIDE: Final = 960
 MAX_AUDIO_JITTER: Final = 0.05
 
 VIDEO_SUFFIXES: Final = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .3gp .ts .mts .m2ts .ogv".split()
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".ogv",
+    ]
 )
-AUDIO_SUFFIXES: Final = frozenset(".wav .flac .mp3 .m4a .aac .ogg .oga .opus .wma .aif .aiff".split())
-IMAGE_SUFFIXES: Final = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
+AUDIO_SUFFIXES: Final = frozenset(
+    [".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"]
+)
+IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 
 
 @dataclass(frozen=True)
@@ -271,7 +289,9 @@ def _checked(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except PermissionError:
-        raise EmopipeError("EMO-102", "no permission to read the file", path=path, hint="Check its permissions") from None
+        raise EmopipeError(
+            "EMO-102", "no permission to read the file", path=path, hint="Check its permissions"
+        ) from None
 
 
 def _open(path: Path) -> Any:
@@ -284,7 +304,9 @@ def _open(path: Path) -> Any:
             if isinstance(error, PermissionError):
                 raise
             hint = "It may be truncated or not be media at all; play it in a media player to check"
-            raise EmopipeError("EMO-104", f"the file cannot be decoded: {_reason(error)}", path=path, hint=hint) from None
+            raise EmopipeError(
+                "EMO-104", f"the file cannot be decoded: {_reason(error)}", path=path, hint=hint
+            ) from None
 
     return _checked(path, open_container)
 

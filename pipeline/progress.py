@@ -33,7 +33,7 @@ class Event:
 class Hook(Protocol):
     """Receives every event; must not raise."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event, /) -> None: ...
 
 
 def silent(event: Event) -> None:

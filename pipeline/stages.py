@@ -18,7 +18,7 @@ from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, read_image
 from emopipe.pipeline.progress import Event, Hook, silent, timed
-from emopipe.pipeline.records import Extraction, Source, Utterance
+from emopipe.pipeline.records import AbsenceReason, Extraction, Source, Utterance
 
 Values = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ class Stage:
 class Absent:
     """Stands in the place of features that there are none of."""
 
-    reason: str
+    reason: AbsenceReason
 
 
 def measure_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def embed_text(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
         return {"text": [Absent("not_requested") for _ in spans]}
     spoken = [span for span in spans if span.text]
     encoded = iter(backends.text.encode([span.text for span in spoken]) if spoken else [])
-    missing = "no_speech" if values["sound"] is not None else "no_audio_stream"
+    missing: AbsenceReason = "no_speech" if values["sound"] is not None else "no_audio_stream"
     sequences: list[Any] = []
     for span in spans:
         if not span.text:
@@ -164,12 +164,9 @@ def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
         return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
     config = backends.config.face
     frames = int(table.schema.metadata[b"frames"])
-    track = subject_track(table)
-    rows = np.flatnonzero(table["track"].to_numpy() == track) if track is not None else np.zeros(0, int)
-    subject = table.take(rows)
-    columns = feature_columns(config.features)
-    matrix = np.column_stack([subject[name].to_numpy() for name in columns]).astype(np.float64)
-    seen = (subject["time"].to_numpy(), matrix, subject["quality"].to_numpy())
+    subject = table["track"].to_numpy() == subject_track(table)
+    matrix = np.column_stack([table[name].to_numpy() for name in feature_columns(config.features)])
+    seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
     faces, qualities = [], []
     for span in values["spans"]:
@@ -225,7 +222,9 @@ def check_plan(stages: Sequence[Stage] = STAGES, given: Iterable[str] = GIVEN) -
     for stage in stages:
         for name in stage.requires:
             if name not in known:
-                raise EmopipeError("EMO-503", f"stage {stage.name!r} requires {name!r}, which no stage before it provides")
+                raise EmopipeError(
+                    "EMO-503", f"stage {stage.name!r} requires {name!r}, which no stage before it provides"
+                )
         known |= set(stage.provides)
 
 

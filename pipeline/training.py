@@ -28,8 +28,7 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
     Returns:
         The checkpoint's id, and its evaluation on the rows that it was validated on.
     """
-    from emopipe.models import checkpoint
-    from emopipe.models import data
+    from emopipe.models import checkpoint, data
     from emopipe.models.evaluate import evaluate
     from emopipe.models.train import train
 
@@ -105,10 +104,11 @@ def model_card(predictor: Predictor, measured: Evaluation, dataset: str) -> str:
             "",
             f"`{spec.model}`, {spec.task} of `{spec.label}`"
             + (f" into {', '.join(spec.classes)}." if spec.classes else "."),
-            f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {spec.training['config']['seed']}.",
+            f"Trained on {rows['train']} utterances, validated on {rows['valid']}, "
+            f"seed {spec.training['config']['seed']}.",
             "",
-            "Validation figures, with only the named modalities visible. The best epoch and the temperature were chosen "
-            "on the same rows, so they flatter the model a little.",
+            "Validation figures, with only the named modalities visible. The best epoch and the temperature were "
+            "chosen on the same rows, so they flatter the model a little.",
             "",
             *header,
             *lines,
@@ -136,12 +136,12 @@ def _bridge(hook: Hook) -> Any:
         if event["event"] == "warning":
             hook(Event("warning", "train", event["message"]))
         elif event["event"] == "epoch":
-            figures = ", ".join(f"{name} {value:.3f}" for name, value in event["valid"].items() if name in ("uar", "mae"))
+            figures = ", ".join(
+                f"{name} {value:.3f}" for name, value in event["valid"].items() if name in ("uar", "mae")
+            )
             hook(Event("progress", "train", figures, done=event["epoch"], total=event["epochs"]))
         elif event["event"] == "run":
             figures = ", ".join(f"{name} {event[name]:.3f}" for name in ("uar", "weighted_f1", "mae") if name in event)
             hook(Event("info", "evaluate", f"fold {event['fold']} seed {event['seed']}: {figures}"))
 
     return told
-
-

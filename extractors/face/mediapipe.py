@@ -6,7 +6,11 @@ FACS coders. Channels that the model never moves are left null instead of passin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +25,7 @@ BACKEND: Final = "mediapipe"
 
 #: Blendshapes that the packaged model holds at zero whatever the face does.
 DEAD_BLENDSHAPES: Final = frozenset(
-    "cheekPuff cheekSquintLeft cheekSquintRight jawForward noseSneerLeft noseSneerRight".split()
+    ["cheekPuff", "cheekSquintLeft", "cheekSquintRight", "jawForward", "noseSneerLeft", "noseSneerRight"]
 )
 #: Action-unit proxy -> blendshapes whose mean it is. AU06 and AU09 rest on dead channels; AU11 and AU23 have no
 #: blendshape; AU25 comes from the gap between the lips.
@@ -88,7 +92,8 @@ class FaceLandmarker:
         with self._create("VIDEO") as landmarker:
             for frame in frames:
                 stamp = max(stamp + 1, round(frame.time * 1000))
-                result = landmarker.detect_for_video(_image(frame.rgb), stamp)
+                with _muted() if count == 0 else nullcontext():
+                    result = landmarker.detect_for_video(_image(frame.rgb), stamp)
                 faces = _faces(result, frame.rgb.shape)
                 tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
                 rows += [{"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True)]
@@ -116,7 +121,8 @@ class FaceLandmarker:
         if self._stills is None:
             self._stills = self._create("IMAGE")
         for picture in _attempts(rgb):
-            result = self._stills.detect(_image(picture))
+            with _muted():
+                result = self._stills.detect(_image(picture))
             if result.face_landmarks:
                 return result, picture.shape
         return None
@@ -138,9 +144,25 @@ class FaceLandmarker:
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
-        return vision.FaceLandmarker.create_from_options(options)
+        with _muted():
+            return vision.FaceLandmarker.create_from_options(options)
 
 
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Drop what MediaPipe's native code writes to standard error: notices at start-up that no setting silences."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@cache
 def _version() -> str:
     from importlib.metadata import version
 

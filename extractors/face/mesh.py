@@ -38,7 +38,8 @@ def align(meshes: np.ndarray, reference: np.ndarray) -> np.ndarray:
     sign[:, 2] = np.sign(np.linalg.det(left @ right))
     rotation = (left * sign[:, None, :]) @ right
     scale = (singular * sign).sum(1) / (points**2).sum((1, 2))
-    return scale[:, None, None] * ((meshes - centre) @ rotation) + target_centre
+    aligned: np.ndarray = scale[:, None, None] * ((meshes - centre) @ rotation) + target_centre
+    return aligned
 
 
 def fit_basis(meshes: np.ndarray, components: int, rounds: int = 4) -> dict[str, np.ndarray]:
@@ -68,7 +69,8 @@ def mesh_components(mesh: np.ndarray) -> np.ndarray:
     """Describe one mesh (478, 3) by the packaged basis: float32 (80,), in standard deviations of the training faces."""
     basis = _basis()
     residual = (align(mesh[None].astype(np.float64), basis["reference"]) - basis["reference"]).reshape(-1)
-    return ((basis["components"] @ residual) / basis["deviation"]).astype(np.float32)
+    scores: np.ndarray = (basis["components"] @ residual) / basis["deviation"]
+    return scores.astype(np.float32)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from emopipe.extractors.speech.whisper import Word
@@ -44,7 +45,7 @@ def fixed_windows(duration: float, length: float) -> list[Span]:
         return []
     count = max(1, round(duration / length))
     edges = [duration * index / count for index in range(count + 1)]
-    return [Span(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [Span(start, end) for start, end in pairwise(edges)]
 
 
 def _ends(group: Sequence[Word], following: Word, pause: float, longest: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ class VoiceActivity:
     def __init__(self, model_path: str | Path, threshold: float = 0.5) -> None:
         from silero_vad.utils_vad import init_jit_model
 
-        self._model: Any = init_jit_model(str(model_path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self._model: Any = init_jit_model(str(model_path))
         self._threshold = threshold
 
     def segments(self, samples: np.ndarray) -> list[tuple[float, float]]:

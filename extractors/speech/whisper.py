@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +64,7 @@ def speech_windows(segments: Sequence[tuple[float, float]]) -> list[list[tuple[f
     for start, end in segments:
         pieces = math.ceil((end - start) / longest) or 1
         edges = np.linspace(start, end, pieces + 1).tolist()
-        for piece in zip(edges[:-1], edges[1:], strict=True):
+        for piece in pairwise(edges):
             if windows and piece[1] - windows[-1][0][0] <= longest:
                 windows[-1].append(piece)
             else:
@@ -106,7 +107,7 @@ def transcribe(
 
 
 def _transcribe_window(sound: np.ndarray, model: Whisper, language: str | None) -> dict[str, Any]:
-    return model.transcribe(
+    result: dict[str, Any] = model.transcribe(
         np.ascontiguousarray(sound, np.float32),
         language=language,
         word_timestamps=True,
@@ -115,6 +116,7 @@ def _transcribe_window(sound: np.ndarray, model: Whisper, language: str | None) 
         fp16=model.device.type == "cuda",
         verbose=None,
     )
+    return result
 
 
 def _placed(word: dict[str, Any], offset: float, spans: Sequence[tuple[float, float]]) -> Word:

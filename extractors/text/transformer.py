@@ -31,7 +31,9 @@ class TextEncoder:
 
     def __init__(self, model: str | Path, device: str = "cpu", max_tokens: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
         self._model: Any = AutoModel.from_pretrained(str(model)).eval().to(device)
         self._device = device

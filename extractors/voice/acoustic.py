@@ -83,7 +83,9 @@ def acoustic_features(samples: np.ndarray, start: float = 0.0) -> pa.Table:
         ]
     ).astype(np.float32)
     times = start + np.arange(magnitude.shape[1]) * HOP / SAMPLE_RATE
-    return pa.Table.from_arrays([pa.array(times), *(pa.array(column, from_pandas=True) for column in columns)], schema=SCHEMA)
+    return pa.Table.from_arrays(
+        [pa.array(times), *(pa.array(column, from_pandas=True) for column in columns)], schema=SCHEMA
+    )
 
 
 def _pitch(samples: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,4 +110,5 @@ def _periodicity(samples: np.ndarray, hertz: np.ndarray) -> np.ndarray:
     here = frames[:, :width]
     later = np.take_along_axis(frames, lag[:, None] + np.arange(width), axis=1)
     norm = np.sqrt((here**2).sum(1) * (later**2).sum(1))
-    return np.divide((here * later).sum(1), norm, out=np.zeros(len(hertz)), where=norm > 1e-6)
+    alike: np.ndarray = np.divide((here * later).sum(1), norm, out=np.zeros(len(hertz)), where=norm > 1e-6)
+    return alike

@@ -109,9 +109,7 @@ def resolve(
     return fetch(weight, offline=offline, hook=hook, cache=cache)
 
 
-def fetch(
-    name: str | Entry, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None
-) -> Path:
+def fetch(name: str | Entry, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None) -> Path:
     """Put a weight into the cache, unless it is there and whole; a changed one is replaced.
 
     Processes that fetch the same weight wait for each other. Arguments, result and errors as in `resolve`.
@@ -167,9 +165,7 @@ def _given(weight: Entry, override: Path | None) -> Path | None:
     """What the user gave for this weight: `override`, or ``NAME`` or the ready file in EMOPIPE_WEIGHTS."""
     if override is not None:
         if not override.exists():
-            raise EmopipeError(
-                "EMO-503", f"what is given for weight {weight.name} does not exist", path=override
-            )
+            raise EmopipeError("EMO-503", f"what is given for weight {weight.name} does not exist", path=override)
         return override
     if not (chosen := os.environ.get("EMOPIPE_WEIGHTS")):
         return None

@@ -1,0 +1,89 @@
+"""How fast a clip is: real-time factor of each stage and in total, peak memory, faces per CPU-second.
+
+    python benchmarks/run_clip.py [--seconds 60] [--model emopipe-default] [--clip FILE]
+
+Without --clip, a talking head of 1280x720 at 30 frames per second is made first (`pip install 'emopipe[samples]'`).
+Models are loaded before the clock starts. A real-time factor of 0.5 means half a minute of work per minute of video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from emopipe.pipeline.media import Media
+from emopipe.pipeline.progress import Event
+from emopipe.pipeline.run import Runner
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+def talking_clip(folder: Path, seconds: float) -> Path:
+    """A generated talking head."""
+    sys.path.insert(0, str(SAMPLES))
+    from synthetic import write_talking_clip
+
+    path = folder / "talking.mp4"
+    write_talking_clip(path, seconds)
+    return path
+
+
+def stage_seconds(runner: Runner, clip: Path, spent: Counter[str]) -> float:
+    """Run once; seconds of each stage are added to `spent`. Returns the wall time of all."""
+    spent.clear()
+    began = time.perf_counter()
+    result = runner.run(clip)
+    total = time.perf_counter() - began
+    if result.state == "failed":
+        raise SystemExit(result.reasons[0])
+    print(f"{clip.name}: {len(result.predictions)} utterances, {result.state}")
+    return total
+
+
+def faces_per_cpu_second(runner: Runner, clip: Path, most: int = 300) -> float:
+    """Frames per CPU-second of the face extractor alone, on frames decoded beforehand."""
+    with Media(clip) as media:
+        frames = [frame for frame, _ in zip(media.frames(runner.backends.config.face.rate), range(most), strict=False)]
+    began = time.process_time()
+    runner.backends.face.track(frames)
+    return len(frames) / (time.process_time() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--model", default="emopipe-default")
+    parser.add_argument("--clip", type=Path)
+    options = parser.parse_args()
+    spent: Counter[str] = Counter()
+
+    def hook(event: Event) -> None:
+        if event.kind == "end":
+            spent[event.name] += event.seconds or 0.0
+
+    with tempfile.TemporaryDirectory() as folder, Runner(options.model, hook=hook) as runner:
+        clip = options.clip or talking_clip(Path(folder), options.seconds)
+        runner.load()
+        runner.run(SAMPLES / "happy.mp4")
+        total = stage_seconds(runner, clip, spent)
+        with Media(clip) as media:
+            seconds = media.duration
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        faces = faces_per_cpu_second(runner, clip)
+    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {runner.backends.device}")
+    print(f"{'stage':<12}{'seconds':>9}{'real-time factor':>18}")
+    for name, value in spent.items():
+        print(f"{name:<12}{value:>9.2f}{value / seconds:>18.3f}")
+    print(f"{'total':<12}{total:>9.2f}{total / seconds:>18.3f}")
+    print(f"peak memory {peak:.0f} MiB; face {faces:.0f} frames per CPU-second")
+
+
+if __name__ == "__main__":
+    main()

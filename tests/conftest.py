@@ -1,0 +1,98 @@
+"""Media made by the tests themselves, and the samples."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+RATE = 16_000
+
+
+def write_media(
+    path: Path,
+    frames: Sequence[np.ndarray] = (),
+    sound: np.ndarray | None = None,
+    *,
+    fps: int = 25,
+    times: Sequence[float] | None = None,
+    sound_start: float = 0.0,
+) -> Path:
+    """Encode RGB frames (height, width, 3) and 16 kHz mono sound.
+
+    Args:
+        times: presentation time of each frame in seconds; None: regular at `fps`.
+        sound_start: time stamp of the first sample in seconds.
+    """
+    with av.open(str(path), "w") as container:
+        video = None
+        if len(frames):
+            video = container.add_stream("libx264", rate=fps)
+            video.height, video.width = frames[0].shape[:2]
+            video.pix_fmt = "yuv420p"
+            video.codec_context.time_base = Fraction(1, 12_800)
+            video.options = {"bf": "0"}
+        audio = (
+            container.add_stream("aac" if path.suffix != ".wav" else "pcm_s16le", rate=RATE)
+            if sound is not None
+            else None
+        )
+        if video is not None:
+            for index, rgb in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+                time = index / fps if times is None else times[index]
+                frame.pts, frame.time_base = round(time * 12_800), Fraction(1, 12_800)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            for start in range(0, len(sound), 1024):
+                chunk = (np.clip(sound[start : start + 1024], -1, 1) * 32767).astype(np.int16)[None]
+                frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
+                frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                frame.pts = start + round(sound_start * RATE)
+                container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
+    return path
+
+
+def turn_by_metadata(path: Path) -> Path:
+    """Mark an MP4 as filmed with the phone on its side: a player turns it 90 degrees clockwise."""
+    data = bytearray(path.read_bytes())
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = data.index(plain, data.index(b"tkhd"))
+    data[at : at + len(matrix)] = matrix
+    path.write_bytes(data)
+    return path
+
+
+def tone(seconds: float, hertz: float = 220.0, level: float = 0.3) -> np.ndarray:
+    """A sine, float32 at 16 kHz."""
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def blank(seconds: float, *, fps: int = 25, size: tuple[int, int] = (120, 160), grey: int = 0) -> list[np.ndarray]:
+    """Frames of one shade."""
+    return [np.full((*size, 3), grey, np.uint8)] * round(seconds * fps)
+
+
+@pytest.fixture(scope="session")
+def weight() -> Callable[[str], Path]:
+    """Path of a weight, fetched if need be; the test is skipped when it is neither here nor to be had."""
+    from emopipe.pipeline import weights
+    from emopipe.pipeline.errors import EmopipeError
+
+    def path(name: str) -> Path:
+        try:
+            return weights.resolve(name)
+        except EmopipeError as error:
+            pytest.skip(f"weight {name}: {error}")
+
+    return path

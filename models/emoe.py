@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.nn import functional
 from emopipe.models import losses
 from emopipe.models.data import Batch, Dataset
 from emopipe.models.errors import ConfigError
-from emopipe.models.losses import Distillation
+from emopipe.models.losses import Distillation, Task
 from emopipe.models.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.transformer import Transformer
 
@@ -190,10 +190,9 @@ class Emoe(FusionModel):
         self.branches = nn.ModuleDict(
             {name: Branch(dim, shape.outputs, config.kernel_of(name), config) for name, dim in shape.dims.items()}
         )
-        block = 2 * width + (shape.outputs + 2 if config.router_posteriors else 0)
-        self.router = Router(
-            count, block, 2 if config.router_posteriors else 0, config.router_width, config.temperature
-        )
+        direct = _EVIDENCE[shape.task] if config.router_posteriors else 0
+        block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)
+        self.router = Router(count, block, direct, config.router_width, config.temperature)
         fused = width if config.fusion == "sum" else count * width
         self.head = Head(fused, shape.outputs, config.output_dropout)
 
@@ -223,12 +222,11 @@ class Emoe(FusionModel):
         assert isinstance(branch, Branch)
         rows = batch.present[:, column].nonzero().squeeze(1)
         lengths = batch.lengths[rows, column]
-        longest = int(lengths.max()) if len(rows) else 1
         if len(rows) == 0:
             widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
             none = [batch.quality.new_zeros(len(batch), width) for width in widths]
             return none[0], none[1], none[2], none[3]
-        encoded, valid = branch.embed(batch.features[name][rows, :longest], lengths, self.encoder)
+        encoded, valid = branch.embed(batch.features[name][rows, : int(lengths.max())], lengths, self.encoder)
         f = branch.read(encoded, valid)
         p, logits = branch.head(f)
         parts = [f, p, logits, pooled_statistics(encoded, valid)]
@@ -241,8 +239,7 @@ class Emoe(FusionModel):
             return pooled
         logits = logits.detach()
         said = logits.softmax(-1) if self.shape.task == "classification" else logits
-        sure = said.square().sum(-1, keepdim=True)
-        return torch.cat([pooled, said, sure, agreement(said, present)], dim=2).to(pooled.dtype)
+        return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
 
     def _mix(self, weighted: Tensor, present: Tensor) -> Tensor:
         """Weighted features (B, M, width) -> fused (B, K); `concat` is scaled by the number present, as published."""
@@ -282,9 +279,24 @@ class Emoe(FusionModel):
         return losses.distillation(student, teacher, self.config.distillation)
 
 
-def agreement(said: Tensor, present: Tensor) -> Tensor:
-    """(B, M, C) predictions -> (B, M, 1): mean inner product with the other present ones, 0 when alone."""
-    said = said.masked_fill(~present.unsqueeze(-1), 0.0)
-    others = said.sum(1, keepdim=True) - said
-    count = (present.sum(1, keepdim=True) - 1).clamp(min=1).unsqueeze(-1)
-    return (said * others).sum(-1, keepdim=True) / count
+def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:
+    """What each modality's own prediction tells about its worth.
+
+    Args:
+        said: (B, M, C) class probabilities, or (B, M, 1) values.
+        present: (B, M).
+        task: which of the two.
+
+    Returns:
+        (B, M, E): how well it agrees with the other present modalities, as the mean inner product of probabilities or
+        minus the mean distance of values (0 when alone); for classes also how sure it is, the sum of its squares.
+    """
+    apart = task == "regression"
+    pairs = -(said - said.transpose(1, 2)).abs() if apart else said @ said.transpose(1, 2)
+    others = present.unsqueeze(1) & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    agreement = pairs.masked_fill(~others, 0.0).sum(2, keepdim=True) / others.sum(2, keepdim=True).clamp(min=1)
+    return agreement if apart else torch.cat([said.square().sum(2, keepdim=True), agreement], dim=2)
+
+
+#: E of :func:`evidence`.
+_EVIDENCE: Final[dict[Task, int]] = {"classification": 2, "regression": 1}

@@ -83,14 +83,20 @@ def manifest_split(dataset: Dataset, allow_overlap: bool = False) -> tuple[Indic
     train, valid = np.flatnonzero(dataset.split == "train"), np.flatnonzero(dataset.split == "valid")
     if len(valid) == 0 or len(train) == 0:
         return None
-    both = overlap(dataset, train, valid)
-    if both and not allow_overlap:
+    if not allow_overlap:
+        refuse_overlap(dataset, train, valid, "train and valid")
+    return train, valid
+
+
+def refuse_overlap(dataset: Dataset, one: Indices, other: Indices, sides: str) -> None:
+    """Raise a TrainingError when a known speaker occurs on both sides."""
+    both = overlap(dataset, one, other)
+    if both:
         some = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
         raise TrainingError(
-            f"{len(both)} speakers are in both train and valid: {some}",
+            f"{len(both)} speakers are in both {sides}: {some}",
             hint="Split by speaker, or set allow_speaker_overlap = true if that is intended",
         )
-    return train, valid
 
 
 def overlap(dataset: Dataset, one: Indices, other: Indices) -> list[str]:

@@ -31,7 +31,7 @@ from emopipe.models.losses import Task
 from emopipe.models.model import FusionModel
 from emopipe.models.predictor import Predictor, Spec, pattern_name
 from emopipe.models.registry import configure
-from emopipe.models.splits import holdout, manifest_split
+from emopipe.models.splits import holdout, manifest_split, refuse_overlap
 
 Hook = Callable[[dict[str, Any]], None]
 Split = tuple[Indices, Indices]
@@ -213,6 +213,8 @@ def _split(data: Dataset, config: TrainConfig) -> Split:
     """The manifest's split, or one of our own; see :func:`train`."""
     good = usable(data, config.label)
     pool = np.flatnonzero(good & (data.split != "test"))
+    if not config.allow_speaker_overlap:
+        refuse_overlap(data, pool, np.flatnonzero(data.split == "test"), "training and test")
     if config.select == "last":
         return pool, np.zeros(0, dtype=np.int64)
     rest = data.subset(pool)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from emopipe.models.data import Batch
-from emopipe.models.emoe import Emoe, EmoeConfig, Head, masked_softmax, pooled_statistics
+from emopipe.models.emoe import Emoe, EmoeConfig, Head, evidence, masked_softmax, pooled_statistics
 from emopipe.models.errors import ConfigError
 from emopipe.models.model import Shape, Standardise
 from emopipe.models.transformer import Transformer, sinusoids
@@ -198,6 +198,28 @@ def test_unusable_configurations_are_refused(options: dict[str, object]) -> None
 def test_kernels_may_differ_by_modality() -> None:
     net = model(replace(SMALL, kernel={"text": 5, "face": 1, "voice": 3}))
     assert net.branches["text"].convolution.weight.shape == (16, 5, 5)  # type: ignore[union-attr]
+
+
+def test_evidence_shows_who_contradicts_the_others() -> None:
+    said = torch.tensor([[[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]])
+    sure, agrees = evidence(said, torch.ones(1, 3, dtype=torch.bool), "classification")[0].unbind(1)
+    assert sure.tolist() == pytest.approx([0.82, 0.68, 0.82])
+    assert agrees[2] < min(agrees[0], agrees[1])
+    pair = evidence(said, torch.tensor([[True, True, False]]), "classification")[0, :, 1]
+    assert pair[:2].tolist() == pytest.approx([0.74, 0.74])
+    values = evidence(torch.tensor([[[1.0], [1.5], [-2.0]]]), torch.ones(1, 3, dtype=torch.bool), "regression")
+    assert values[0, :, 0].tolist() == pytest.approx([-1.75, -2.0, -3.25])
+    alone = evidence(said, torch.tensor([[False, True, False]]), "classification")
+    assert alone[0, 1, 1] == 0
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, None])
+def test_half_precision_trains_too(pattern: tuple[bool, ...] | None) -> None:
+    net, data = model().train(), batch(7, present=torch.tensor([pattern] * 7 if pattern else PATTERNS))
+    with torch.autocast("cpu", torch.bfloat16):
+        total = net.loss(net(data), data)["total"]
+    total.backward()
+    assert torch.isfinite(total) and total.dtype == torch.float32
 
 
 class TestStandardise:

@@ -285,6 +285,13 @@ class TestSplits:
             train(mixed, QUICK)
         assert "allow_speaker_overlap" in caught.value.hint
 
+    def test_a_test_speaker_may_not_be_trained_on(self, shared: Dataset) -> None:
+        column = shared.manifest.column_names.index("speaker")
+        names = ["s4" if name == "s0" else name for name in shared.speakers]
+        mixed = shared.with_manifest(shared.manifest.set_column(column, "speaker", [names]))
+        with pytest.raises(TrainingError, match="both training and test: s4"):
+            train(mixed, QUICK)
+
     def test_overlap_can_be_allowed(self, make: Callable[..., Dataset]) -> None:
         data = make(count=80, speakers=1, splits=False)
         with pytest.raises(TrainingError, match="fewer than two speakers"):

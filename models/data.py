@@ -170,7 +170,7 @@ class FeatureStore:
     def values(self) -> Floats:
         """(steps of all sequences, D) float32."""
         column = pq.read_table(self.path, columns=["features"])["features"].combine_chunks()
-        flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
         if flat.size != int(self.lengths.sum()) * self.dim:
             raise DatasetError(f"some rows of the {self.modality} features are null", hint=_EXTRACT, path=self.path)
         table: Floats = flat.reshape(-1, self.dim)

@@ -115,11 +115,10 @@ class ExtractionConfig:
         defaults = cls()
         given = {name: table for name, table in tables.items() if name != "versions"}
         with coded_errors():
-            known = {name: getattr(defaults, name, None) for name in given}
-            built = {
-                name: change(known[name], table, f"{origin} [{name}]") for name, table in given.items() if known[name]
-            }
-            return change(defaults, built, origin)
+            for name, table in given.items():
+                if hasattr(defaults, name) and isinstance(table, Mapping):
+                    given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
+            return change(defaults, given, origin)
 
 
 def load_config(path: Path) -> ExtractionConfig:

@@ -58,6 +58,7 @@ class Batch:
         quality: (B, M) float32 in (0, 1].
         labels: (B,) int64 classes or float32 values; None at inference.
         weights: (B,) float32 sample weights; None stands for ones.
+        rows: (B,) int64 rows of the dataset, the same in every epoch; None at inference.
     """
 
     modalities: tuple[str, ...]
@@ -67,6 +68,7 @@ class Batch:
     quality: Tensor
     labels: Tensor | None = None
     weights: Tensor | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -82,6 +84,7 @@ class Batch:
             quality=self.quality.to(device),
             labels=None if self.labels is None else self.labels.to(device),
             weights=None if self.weights is None else self.weights.to(device),
+            rows=None if self.rows is None else self.rows.to(device),
         )
 
     def masked(self, keep: Tensor) -> Batch:

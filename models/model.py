@@ -73,6 +73,13 @@ class FusionModel(nn.Module):
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
 
+    def training_state(self) -> dict[str, Tensor]:
+        """What training remembers of its rows and a checkpoint need not know; saved to go on after a kill."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back a :meth:`training_state`."""
+
 
 class Standardise(nn.Module):
     """(x - mean) / std per feature, clipped to +-limit; what could not be measured (NaN) is put at the mean.

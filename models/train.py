@@ -399,8 +399,9 @@ class _Run:
 
     def _batch(self, rows: Indices) -> Batch:
         batch = self.plan.data.batch(rows)
-        labels, weights = self.plan.targets[torch.from_numpy(rows)], torch.from_numpy(self.plan.weights[rows])
-        return replace(batch, labels=labels, weights=weights).to(self.device)
+        index = torch.from_numpy(rows)
+        labels, weights = self.plan.targets[index], torch.from_numpy(self.plan.weights[rows])
+        return replace(batch, labels=labels, weights=weights, rows=index).to(self.device)
 
     def _set_rate(self, step: int, steps: int) -> float:
         warm = max(1.0, self.config.warmup * steps)
@@ -466,6 +467,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model/{name}": value for name, value in self._snapshot().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"memory/{name}": value.cpu().clone() for name, value in self.model.training_state().items()}
         for number, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam/{number}/{name}": value.cpu().clone() for name, value in moments.items()}
         facts = {
@@ -497,8 +499,9 @@ class _Run:
             )
         self.history, self.best = facts["history"], facts["best"]
         self.scale, self.stale = facts["scale"], facts["stale"]
-        parts = {kind: _under(tensors, kind) for kind in ("model", "best", "adam")}
+        parts = {kind: _under(tensors, kind) for kind in ("model", "best", "adam", "memory")}
         self.model.load_state_dict(parts["model"])
+        self.model.load_training_state(parts["memory"])
         self.best_weights = parts["best"]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["adam"].items():

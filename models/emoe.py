@@ -23,22 +23,15 @@ from emopipe.models.transformer import Transformer
 
 
 @dataclass(frozen=True)
-class EmoeConfig:
-    """How an EMOE is built and what it is trained for.
+class MixtureConfig:
+    """What all forms of EMOE can be told.
 
     Attributes:
         width: channels of everything behind the convolutions; even, divisible by `heads`.
         layers, heads: of each modality's transformer.
-        kernel: steps that a convolution sees, odd; one number, or modality -> number.
-        readout: the `last` valid step of the causal transformer, as published, or the `mean` of the valid steps.
         fusion: `sum` or `concat` of the weighted modality features.
-        router_width: hidden width of the router.
-        router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
-            agrees with the others. A modality that contradicts the others shows most plainly there.
         temperature: t; a smaller one makes the router's choice harder.
-        quality_prior: add ln(quality) of each modality to the router's logits.
-        input_dropout: on whole feature channels of the standardised input.
-        embed_dropout, attention_dropout, relu_dropout, residual_dropout: inside the transformers.
+        embed_dropout, relu_dropout, residual_dropout: inside the transformers.
         output_dropout: inside the heads.
         label_smoothing: of the cross-entropies.
         unimodal: weight of L_uni.
@@ -49,16 +42,9 @@ class EmoeConfig:
     width: int = 96
     layers: int = 2
     heads: int = 4
-    kernel: int | Mapping[str, int] = 1
-    readout: Literal["last", "mean"] = "last"
     fusion: Literal["sum", "concat"] = "sum"
-    router_width: int = 64
-    router_posteriors: bool = True
     temperature: float = 0.1
-    quality_prior: bool = False
-    input_dropout: float = 0.1
     embed_dropout: float = 0.1
-    attention_dropout: float = 0.0
     relu_dropout: float = 0.0
     residual_dropout: float = 0.1
     output_dropout: float = 0.3
@@ -72,11 +58,38 @@ class EmoeConfig:
     def __post_init__(self) -> None:
         if self.width % 2 or self.width % self.heads:
             raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature {self.temperature} is not above 0")
+
+
+@dataclass(frozen=True)
+class EmoeConfig(MixtureConfig):
+    """How our EMOE is built and what it is trained for.
+
+    Attributes:
+        kernel: steps that a convolution sees, odd; one number, or modality -> number.
+        readout: the `last` valid step of the causal transformer, as published, or the `mean` of the valid steps.
+        router_width: hidden width of the router.
+        router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
+            agrees with the others. A modality that contradicts the others shows most plainly there.
+        quality_prior: add ln(quality) of each modality to the router's logits.
+        input_dropout: on whole feature channels of the standardised input.
+        attention_dropout: inside the transformers.
+    """
+
+    kernel: int | Mapping[str, int] = 1
+    readout: Literal["last", "mean"] = "last"
+    router_width: int = 64
+    router_posteriors: bool = True
+    quality_prior: bool = False
+    input_dropout: float = 0.1
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         kernels = [self.kernel] if isinstance(self.kernel, int) else list(self.kernel.values())
         if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
             raise ConfigError(f"kernel {self.kernel} is not odd")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature {self.temperature} is not above 0")
 
     def kernel_of(self, modality: str) -> int:
         return self.kernel if isinstance(self.kernel, int) else self.kernel[modality]
@@ -119,8 +132,14 @@ class Router(nn.Module):
         filled = torch.where(present.unsqueeze(-1), blocks, self.absent.to(blocks.dtype))
         z = self.hidden(torch.cat([filled.flatten(1), present.to(blocks.dtype)], dim=1))
         direct = blocks[..., blocks.shape[2] - len(self.evidence) :] @ self.evidence.to(blocks.dtype)
-        logits = (self.gate(functional.relu(functional.normalize(z, dim=1))) + direct).float() / self.temperature
+        logits = (choose(z, self.gate) + direct).float() / self.temperature
         return masked_softmax(logits if prior is None else logits + prior, present)
+
+
+def choose(z: Tensor, gate: nn.Linear) -> Tensor:
+    """Router logits W2 ReLU(z / |z|): (B, K) -> (B, M)."""
+    logits: Tensor = gate(functional.relu(functional.normalize(z, dim=1)))
+    return logits
 
 
 def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
@@ -177,69 +196,31 @@ class Branch(nn.Module):
         return steps[torch.arange(len(steps), device=steps.device), last]
 
 
-class Emoe(FusionModel):
-    """The network. Rows without a modality never enter that modality's branch, so its content cannot matter."""
+class Mixture(FusionModel):
+    """What all forms of EMOE share: weighted fusion of modality features, the fused head, and the losses."""
 
-    Config = EmoeConfig
-    config: EmoeConfig
+    config: MixtureConfig
+    head: Head
 
-    def __init__(self, shape: Shape, config: EmoeConfig) -> None:
-        super().__init__(shape, config)
-        width, count = config.width, len(shape.modalities)
-        self.encoder = nn.Conv1d(width, width, 1, bias=False)
-        self.branches = nn.ModuleDict(
-            {name: Branch(dim, shape.outputs, config.kernel_of(name), config) for name, dim in shape.dims.items()}
-        )
-        direct = _EVIDENCE[shape.task] if config.router_posteriors else 0
-        block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)
-        self.router = Router(count, block, direct, config.router_width, config.temperature)
-        fused = width if config.fusion == "sum" else count * width
-        self.head = Head(fused, shape.outputs, config.output_dropout)
+    def fused_head(self) -> Head:
+        """A new head for the fused features."""
+        width = self.config.width * (1 if self.config.fusion == "sum" else len(self.shape.modalities))
+        return Head(width, self.shape.outputs, self.config.output_dropout)
 
-    def fit_inputs(self, dataset: Dataset) -> None:
-        for name in self.shape.modalities:
-            branch = self.branches[name]
-            assert isinstance(branch, Branch)
-            branch.standardise.fit(torch.from_numpy(dataset.steps(name)))
+    def fuse(self, f: Tensor, p: Tensor, logits: Tensor, weights: Tensor, present: Tensor) -> Output:
+        """Mix and predict.
 
-    def forward(self, batch: Batch) -> Output:
-        """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K)."""
-        present = batch.present
-        columns = [self._branch(name, column, batch) for column, name in enumerate(self.shape.modalities)]
-        f, p, logits, pooled = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
-        prior = batch.quality.log() if self.config.quality_prior else None
-        weights = self.router(self._router_blocks(pooled, logits, present), present, prior)
-        shares = weights.to(f.dtype).unsqueeze(-1)
-        fused = self._mix(shares * f, present)
+        Args:
+            f, p: (B, M, width) features of each modality and of its head.
+            logits: (B, M, C) of its head.
+            weights: (B, M) of the router.
+            present: (B, M).
+        """
+        fused = self._mix(weights.to(f.dtype).unsqueeze(-1) * f, present)
         fused_head, fused_logits = self.head(fused)
         unimodal = {name: logits[:, column].float() for column, name in enumerate(self.shape.modalities)}
         features = {"f": f, "p": p, "fused": fused, "fused_head": fused_head}
         return Output(fused_logits.float(), unimodal, weights, features)
-
-    def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""
-        branch = self.branches[name]
-        assert isinstance(branch, Branch)
-        rows = batch.present[:, column].nonzero().squeeze(1)
-        lengths = batch.lengths[rows, column]
-        if len(rows) == 0:
-            widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
-            none = [batch.quality.new_zeros(len(batch), width) for width in widths]
-            return none[0], none[1], none[2], none[3]
-        encoded, valid = branch.embed(batch.features[name][rows, : int(lengths.max())], lengths, self.encoder)
-        f = branch.read(encoded, valid)
-        p, logits = branch.head(f)
-        parts = [f, p, logits, pooled_statistics(encoded, valid)]
-        full = [part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts]
-        return full[0], full[1], full[2], full[3]
-
-    def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
-        """(B, M, K) what the router is told of each modality."""
-        if not self.config.router_posteriors:
-            return pooled
-        logits = logits.detach()
-        said = logits.softmax(-1) if self.shape.task == "classification" else logits
-        return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
 
     def _mix(self, weighted: Tensor, present: Tensor) -> Tensor:
         """Weighted features (B, M, width) -> fused (B, K); `concat` is scaled by the number present, as published."""
@@ -277,6 +258,65 @@ class Emoe(FusionModel):
             student, shares = output.features["fused_head"].float(), weights * output.features["p"].float()
             teacher = shares.sum(1) if self.config.fusion == "sum" else shares.flatten(1)
         return losses.distillation(student, teacher, self.config.distillation)
+
+
+class Emoe(Mixture):
+    """The network. Rows without a modality never enter that modality's branch, so its content cannot matter."""
+
+    Config = EmoeConfig
+    config: EmoeConfig
+
+    def __init__(self, shape: Shape, config: EmoeConfig) -> None:
+        super().__init__(shape, config)
+        width, count = config.width, len(shape.modalities)
+        self.encoder = nn.Conv1d(width, width, 1, bias=False)
+        self.branches = nn.ModuleDict(
+            {name: Branch(dim, shape.outputs, config.kernel_of(name), config) for name, dim in shape.dims.items()}
+        )
+        direct = _EVIDENCE[shape.task] if config.router_posteriors else 0
+        block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)
+        self.router = Router(count, block, direct, config.router_width, config.temperature)
+        self.head = self.fused_head()
+
+    def fit_inputs(self, dataset: Dataset) -> None:
+        for name in self.shape.modalities:
+            branch = self.branches[name]
+            assert isinstance(branch, Branch)
+            branch.standardise.fit(torch.from_numpy(dataset.steps(name)))
+
+    def forward(self, batch: Batch) -> Output:
+        """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K)."""
+        present = batch.present
+        columns = [self._branch(name, column, batch) for column, name in enumerate(self.shape.modalities)]
+        f, p, logits, pooled = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
+        prior = batch.quality.log() if self.config.quality_prior else None
+        weights = self.router(self._router_blocks(pooled, logits, present), present, prior)
+        return self.fuse(f, p, logits, weights, present)
+
+    def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""
+        branch = self.branches[name]
+        assert isinstance(branch, Branch)
+        rows = batch.present[:, column].nonzero().squeeze(1)
+        lengths = batch.lengths[rows, column]
+        if len(rows) == 0:
+            widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
+            none = [batch.quality.new_zeros(len(batch), width) for width in widths]
+            return none[0], none[1], none[2], none[3]
+        encoded, valid = branch.embed(batch.features[name][rows, : int(lengths.max())], lengths, self.encoder)
+        f = branch.read(encoded, valid)
+        p, logits = branch.head(f)
+        parts = [f, p, logits, pooled_statistics(encoded, valid)]
+        full = [part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts]
+        return full[0], full[1], full[2], full[3]
+
+    def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
+        """(B, M, K) what the router is told of each modality."""
+        if not self.config.router_posteriors:
+            return pooled
+        logits = logits.detach()
+        said = logits.softmax(-1) if self.shape.task == "classification" else logits
+        return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
 
 
 def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:

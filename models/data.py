@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class Batch:
         labels: (B,) int64 classes or float32 values; None at inference.
         weights: (B,) float32 sample weights; None stands for ones.
         rows: (B,) int64 rows of the dataset, the same in every epoch; None at inference.
+        tokens: (B, T) int64 token ids of the text, for models that encode it themselves; 0 where it has ended; None
+            when the dataset keeps none.
     """
 
     modalities: tuple[str, ...]
@@ -69,6 +71,7 @@ class Batch:
     labels: Tensor | None = None
     weights: Tensor | None = None
     rows: Tensor | None = None
+    tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -85,6 +88,7 @@ class Batch:
             labels=None if self.labels is None else self.labels.to(device),
             weights=None if self.weights is None else self.weights.to(device),
             rows=None if self.rows is None else self.rows.to(device),
+            tokens=None if self.tokens is None else self.tokens.to(device),
         )
 
     def masked(self, keep: Tensor) -> Batch:
@@ -128,42 +132,57 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
 
 
 class FeatureStore:
-    """The features of one modality: all sequences in one array, read from disk when first used.
+    """The features of one modality: all sequences in one array, fetched when first used.
 
-    Attributes:
+    Args:
+        path: the file they are from, for messages.
         modality: which one.
         names: the D feature names.
+        keys: of the sequences, in the order of the array.
+        lengths: steps of each sequence.
+        load: returns the array, (steps of all sequences, D) float32.
+
+    Attributes:
         index: sequence key -> number of the sequence.
     """
 
-    def __init__(self, path: Path, modality: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        modality: str,
+        names: tuple[str, ...],
+        keys: Sequence[str],
+        lengths: Indices,
+        load: Callable[[], Floats],
+    ) -> None:
         self.path = path
         self.modality = modality
+        self.names = names
+        self.index = {key: number for number, key in enumerate(keys)}
+        self.lengths = lengths
+        self.starts: Indices = np.cumsum(lengths) - lengths
+        self._load = load
+
+    @classmethod
+    def open(cls, path: Path, modality: str) -> FeatureStore:
+        """The store of a Parquet file with columns `key` and `features`.
+
+        Raises:
+            DatasetError: the file cannot be read or its keys are scattered.
+        """
         try:
-            self.names = self._read_names()
+            names = _read_names(path, modality)
             keys = pq.read_table(path, columns=["key"])["key"].to_numpy()
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"the {modality} features cannot be read: {error}", hint=_EXTRACT, path=path) from error
         first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
-        self.index = {str(key): number for number, key in enumerate(keys[first])}
-        if len(self.index) != len(first):
+        lengths = np.diff(np.r_[first, len(keys)]).astype(np.int64)
+        if len(set(keys[first])) != len(first):
             raise DatasetError(f"rows of a key of the {modality} features are scattered", hint=_EXTRACT, path=path)
-        self.starts: Indices = first.astype(np.int64)
-        self.lengths: Indices = np.diff(np.r_[first, len(keys)]).astype(np.int64)
-
-    def _read_names(self) -> tuple[str, ...]:
-        schema = pq.read_schema(self.path)
-        kind = schema.field("features").type
-        names = json.loads((schema.metadata or {})[b"emopipe"])["names"]
-        if not pa.types.is_fixed_size_list(kind) or kind.list_size != len(names):
-            raise DatasetError(
-                f"the {self.modality} features are {kind} but {len(names)} names are given",
-                hint=_EXTRACT,
-                path=self.path,
-            )
-        return tuple(str(name) for name in names)
+        load = partial(_read_values, path, modality, len(keys), len(names))
+        return cls(path, modality, names, [str(key) for key in keys[first]], lengths, load)
 
     @property
     def dim(self) -> int:
@@ -172,12 +191,7 @@ class FeatureStore:
     @cached_property
     def values(self) -> Floats:
         """(steps of all sequences, D) float32."""
-        column = pq.read_table(self.path, columns=["features"])["features"].combine_chunks()
-        flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
-        if flat.size != int(self.lengths.sum()) * self.dim:
-            raise DatasetError(f"some rows of the {self.modality} features are null", hint=_EXTRACT, path=self.path)
-        table: Floats = flat.reshape(-1, self.dim)
-        return table
+        return self._load()
 
     def sequence(self, number: int) -> Floats:
         """(T, D) float32, one sequence."""
@@ -199,6 +213,26 @@ class FeatureStore:
         return self.values[take]
 
 
+def _read_names(path: Path, modality: str) -> tuple[str, ...]:
+    schema = pq.read_schema(path)
+    kind = schema.field("features").type
+    names = json.loads((schema.metadata or {})[b"emopipe"])["names"]
+    if not pa.types.is_fixed_size_list(kind) or kind.list_size != len(names):
+        raise DatasetError(
+            f"the {modality} features are {kind} but {len(names)} names are given", hint=_EXTRACT, path=path
+        )
+    return tuple(str(name) for name in names)
+
+
+def _read_values(path: Path, modality: str, steps: int, dim: int) -> Floats:
+    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
+    if flat.size != steps * dim:
+        raise DatasetError(f"some rows of the {modality} features are null", hint=_EXTRACT, path=path)
+    table: Floats = flat.reshape(-1, dim)
+    return table
+
+
 _EXTRACT: Final = "Write the dataset again with `emopipe extract`"
 
 
@@ -210,6 +244,7 @@ class Dataset:
         schema: modality -> feature names.
         extraction: the resolved extraction configuration the features were made with.
         hash: sha256 of the manifest file.
+        tokens: token ids of the text, one a step, in the sequences of the text features; None when there are none.
         present: (N, M) bool, in the order of `modalities`.
     """
 
@@ -219,8 +254,10 @@ class Dataset:
         stores: Mapping[str, FeatureStore],
         extraction: Mapping[str, Any],
         manifest_hash: str,
+        tokens: FeatureStore | None = None,
     ) -> None:
         self.manifest = manifest
+        self.tokens = tokens
         self.extraction = dict(extraction)
         self.hash = manifest_hash
         self.modalities = tuple(name for name in MODALITIES if name in stores)
@@ -319,7 +356,7 @@ class Dataset:
 
     def with_manifest(self, manifest: pa.Table) -> Dataset:
         """The same features under another manifest."""
-        return Dataset(manifest, self._stores, self.extraction, self.hash)
+        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens)
 
     def select(self, modalities: Sequence[str]) -> Dataset:
         """The same rows with only these modalities.
@@ -332,7 +369,7 @@ class Dataset:
             have = ", ".join(self.modalities) or "none"
             raise DatasetError(f"the dataset has no {unknown[0]} features", hint=f"It has: {have}")
         stores = {name: store for name, store in self._stores.items() if name in modalities}
-        return Dataset(self.manifest, stores, self.extraction, self.hash)
+        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens)
 
     def steps(self, modality: str) -> Floats:
         """(steps, D) float32: every time step of one modality that some row uses, each once."""
@@ -357,8 +394,11 @@ class Dataset:
                 continue
             features[name], lengths[:, column] = self._stores[name].gather(self._numbers[name][rows])
             quality[:, column] = self.quality[rows, self.modalities.index(name)]
+        tokens = None
+        if self.tokens is not None and "text" in chosen and "text" in self.modalities:
+            tokens = self.tokens.gather(self._numbers["text"][rows])[0].squeeze(2).long()
         table = torch.from_numpy(lengths)
-        return Batch(chosen, features, table, table > 0, torch.from_numpy(quality))
+        return Batch(chosen, features, table, table > 0, torch.from_numpy(quality), tokens=tokens)
 
 
 def read(path: str | Path) -> Dataset:
@@ -381,7 +421,9 @@ def read(path: str | Path) -> Dataset:
     except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"the dataset cannot be read: {error}", hint=_EXTRACT, path=folder) from error
     _check_manifest(manifest, manifest_path)
-    stores = {m: FeatureStore(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()}
+    stores = {
+        m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
+    }
     for modality in MODALITIES:
         used = modality in manifest.column_names and manifest[modality].null_count < manifest.num_rows
         if used and modality not in stores:

@@ -325,6 +325,15 @@ class Dataset:
         return np.array([f"speaker:{s}" if s else f"media:{m}" if m else f"id:{i}" for s, m, i in rows], dtype=object)
 
     @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) steps of the longest present modality."""
+        lengths = np.zeros(len(self), dtype=np.int64)
+        for name in self.modalities:
+            there = self._numbers[name] >= 0
+            lengths[there] = np.maximum(lengths[there], self._stores[name].lengths[self._numbers[name][there]])
+        return lengths
+
+    @cached_property
     def weights(self) -> Floats:
         """(N,) sample weights; 1 where the manifest gives none."""
         return np.array([1.0 if w is None else w for w in self.column("weight")], dtype=np.float32)
@@ -404,12 +413,16 @@ class Dataset:
 def read(path: str | Path) -> Dataset:
     """Open a dataset folder: `manifest.parquet`, one Parquet per modality, `config.toml`.
 
-    Feature values are read when they are first used.
+    Feature values are read when they are first used. A file is opened as one of MMSA's; see :mod:`emopipe.models.mmsa`.
 
     Raises:
         DatasetError: the folder or a part of it is missing or damaged.
     """
     folder = Path(path)
+    if folder.is_file():
+        from emopipe.models import mmsa
+
+        return mmsa.read(folder)
     manifest_path = folder / "manifest.parquet"
     if not manifest_path.is_file():
         raise DatasetError("there is no dataset here", hint="Make one with `emopipe extract`", path=folder)

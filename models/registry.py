@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from emopipe.models.baselines.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
+from emopipe.models.baselines.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
+from emopipe.models.baselines.misa import Misa, MisaConfig
+from emopipe.models.baselines.mult import Mult, MultConfig
+from emopipe.models.baselines.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.configs import change
 from emopipe.models.emoe import Emoe, EmoeConfig
 from emopipe.models.errors import ConfigError
@@ -23,6 +28,14 @@ class Entry:
 #: name -> class and preset. Two names may be two presets of one class.
 MODELS: dict[str, Entry] = {
     "emoe": Entry(Emoe, EmoeConfig()),
+    "unimodal": Entry(Unimodal, UnimodalConfig()),
+    "late-fusion": Entry(LateFusion, LateFusionConfig()),
+    "lf-dnn": Entry(LfDnn, LfDnnConfig()),
+    "tfn": Entry(Tfn, TfnConfig()),
+    "lmf": Entry(Lmf, LmfConfig()),
+    "mult": Entry(Mult, MultConfig()),
+    "self-mm": Entry(SelfMm, SelfMmConfig()),
+    "misa": Entry(Misa, MisaConfig()),
 }
 
 

@@ -157,7 +157,7 @@ def test_it_learns(name: str, shared: Dataset) -> None:
 @each_model
 def test_it_learns_values(name: str, shared: Dataset) -> None:
     config = TrainConfig(
-        model=name, options=NAMES[name], label="sentiment", epochs=8, batch_size=16, lr=5e-3, modality_dropout=0.1
+        model=name, options=NAMES[name], label="sentiment", epochs=12, batch_size=16, lr=5e-3, modality_dropout=0.1
     )
     found = evaluate(train(shared, config).predictor, shared, "test", ["face"] if name == "unimodal" else None)
     truth, test = shared.labels("sentiment"), shared.split == "test"

@@ -30,12 +30,13 @@ class MixtureConfig:
         width: channels of everything behind the convolutions; even, divisible by `heads`.
         layers, heads: of each modality's transformer.
         fusion: `sum` or `concat` of the weighted modality features.
+        routing: `learned`, or `uniform` to give every present modality the same weight (the paper's ablation of MoME).
         temperature: t; a smaller one makes the router's choice harder.
         embed_dropout, relu_dropout, residual_dropout: inside the transformers.
         output_dropout: inside the heads.
         label_smoothing: of the cross-entropies.
         unimodal: weight of L_uni.
-        lambda1, alpha: weight of the router losses L_ent + alpha L_sim.
+        lambda1, entropy, alpha: weight of the router losses entropy L_ent + alpha L_sim; published with entropy = 1.
         lambda2, distillation: weight and form of L_ud.
     """
 
@@ -43,6 +44,7 @@ class MixtureConfig:
     layers: int = 2
     heads: int = 4
     fusion: Literal["sum", "concat"] = "sum"
+    routing: Literal["learned", "uniform"] = "learned"
     temperature: float = 0.1
     embed_dropout: float = 0.1
     relu_dropout: float = 0.0
@@ -51,6 +53,7 @@ class MixtureConfig:
     label_smoothing: float = 0.0
     unimodal: float = 1.0
     lambda1: float = 0.1
+    entropy: float = 1.0
     alpha: float = 0.1
     lambda2: float = 0.1
     distillation: Distillation = "kl"
@@ -216,6 +219,8 @@ class Mixture(FusionModel):
             weights: (B, M) of the router.
             present: (B, M).
         """
+        if self.config.routing == "uniform":
+            weights = present.float() / present.sum(1, keepdim=True).clamp(min=1)
         fused = self._mix(weights.to(f.dtype).unsqueeze(-1) * f, present)
         fused_head, fused_logits = self.head(fused)
         unimodal = {name: logits[:, column].float() for column, name in enumerate(self.shape.modalities)}
@@ -244,7 +249,7 @@ class Mixture(FusionModel):
             "similarity": losses.similarity(output.weights, losses.importance(errors, present), present),
             "distillation": self._distil(output, each),
         }
-        router = terms["entropy"] + config.alpha * terms["similarity"]
+        router = config.entropy * terms["entropy"] + config.alpha * terms["similarity"]
         total = terms["task"] + config.unimodal * terms["unimodal"]
         terms["total"] = total + config.lambda1 * router + config.lambda2 * terms["distillation"]
         return terms

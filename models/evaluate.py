@@ -17,7 +17,8 @@ from emopipe.models.data import Dataset, Indices
 from emopipe.models.errors import DatasetError
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.splits import folds as make_folds
-from emopipe.models.train import Hook, TrainConfig, silent, train, usable
+from emopipe.models.splits import holdout
+from emopipe.models.train import Hook, TrainConfig, Trained, silent, train, usable
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def cross_validate(
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
     hook: Hook = silent,
+    requires: Sequence[str] = (),
 ) -> Summary:
     """Train and test on speaker-grouped folds, with several seeds.
 
@@ -168,20 +170,38 @@ def cross_validate(
         modalities: train and test on these only.
         prior: see :func:`evaluate`.
         hook: receives `{"event": "run", "fold": ..., "seed": ..., metrics}` beside the events of training.
+        requires: validate and test only on rows that have all of these; others may still be trained on.
     """
     data = dataset.select(modalities) if modalities else dataset
-    data = data.subset(usable(data, config.label))
-    labels = data.labels(config.label)
-    by_speaker = not config.allow_speaker_overlap
     runs = []
-    for fold, (rest, test) in enumerate(make_folds(data, labels, folds, 0, by_speaker)):
-        inner = _without_split(data.subset(rest))
+    for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
-            trained = train(inner, replace(config, seed=seed), hook=hook)
-            found = evaluate(trained.predictor, data.subset(test), None, prior=prior).metrics
+            trained = train_fold(inner, replace(config, seed=seed), requires, hook)
+            found = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **found})
             hook({"event": "run", **runs[-1]})
     return summarise(runs)
+
+
+def fold_datasets(
+    dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str] = ()
+) -> list[tuple[Dataset, Dataset]]:
+    """The folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
+    data = dataset.subset(usable(dataset, config.label))
+    pairs = make_folds(data, data.labels(config.label), folds, 0, not config.allow_speaker_overlap)
+    return [
+        (_without_split(data.subset(rest)), data.subset(test[_has(data, test, requires).all(axis=1)]))
+        for rest, test in pairs
+    ]
+
+
+def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = (), hook: Hook = silent) -> Trained:
+    """Train on the training part of a fold; the rows it validates on have all of `requires`."""
+    if not requires or config.select == "last":
+        return train(inner, config, hook=hook)
+    labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
+    rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
+    return train(inner, config, split=(rest, held[_has(inner, held, requires).all(axis=1)]), hook=hook)
 
 
 def _without_split(dataset: Dataset) -> Dataset:

@@ -252,3 +252,19 @@ class TestStandardise:
         layer.fit(torch.randn(10, 2))
         layer(x)
         assert (x == 1).all()
+
+
+def test_uniform_routing_gives_every_present_modality_the_same_weight() -> None:
+    net = model(replace(SMALL, routing="uniform"))
+    output = net(batch(present=torch.tensor([[True, True, True], [True, False, True]] * 3)))
+    assert output.weights[0].tolist() == pytest.approx([1 / 3] * 3)
+    assert output.weights[1].tolist() == pytest.approx([0.5, 0, 0.5])
+    assert torch.allclose(output.features["fused"], (output.weights.unsqueeze(-1) * output.features["f"]).sum(1))
+
+
+def test_the_entropy_loss_can_be_left_out() -> None:
+    data = batch()
+    net = model(replace(SMALL, entropy=0.0, lambda1=1.0, alpha=2.0))
+    terms = net.loss(net(data), data)
+    expected = terms["task"] + terms["unimodal"] + 2 * terms["similarity"] + 0.1 * terms["distillation"]
+    assert terms["total"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -67,6 +67,8 @@ class Transformer(nn.Module):
 
     Args:
         width: channels, even and divisible by `heads`.
+        skip_zeros: steps whose first channel is exactly 0 get no position code, as in fairseq, which takes them for
+            padding.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Transformer(nn.Module):
         layers: int,
         heads: int,
         *,
+        skip_zeros: bool = False,
         embed_dropout: float = 0.0,
         attention_dropout: float = 0.0,
         relu_dropout: float = 0.0,
@@ -82,6 +85,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = math.sqrt(width)
+        self.skip_zeros = skip_zeros
         self.embed_dropout = nn.Dropout(embed_dropout)
         self.layers = nn.ModuleList(
             Layer(width, heads, attention_dropout, relu_dropout, residual_dropout) for _ in range(layers)
@@ -91,7 +95,10 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) -> (B, T, width)."""
         positions = torch.arange(1, x.shape[1] + 1, device=x.device)
-        x = self.embed_dropout(self.scale * x + sinusoids(positions, x.shape[2]))
+        code = sinusoids(positions, x.shape[2])
+        if self.skip_zeros:
+            code = code * (x[..., :1] != 0)
+        x = self.embed_dropout(self.scale * x + code)
         for layer in self.layers:
             x = layer(x)
         normed: Tensor = self.norm(x)

@@ -50,7 +50,8 @@ class TrainConfig:
         label: the manifest column to predict; text makes a classification, numbers a regression.
         modalities: which to train on; empty for all that the dataset has.
         epochs, batch_size: as usual; the last, smaller batch is trained on too.
-        accumulate: batches whose gradients are averaged before a step; left-over batches make a step of their own.
+        accumulate: batches to a step; left-over batches make a step of their own.
+        accumulate_mode: `mean` of their gradients, or `sum`.
         lr, weight_decay: of AdamW; norms and biases do not decay.
         schedule: `cosine` after a linear warm-up, `plateau` (half after `plateau` epochs without progress) or `none`.
         warmup: share of all steps.
@@ -79,6 +80,7 @@ class TrainConfig:
     epochs: int = 40
     batch_size: int = 64
     accumulate: int = 1
+    accumulate_mode: Literal["mean", "sum"] = "mean"
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: Literal["cosine", "plateau", "none"] = "cosine"
@@ -381,13 +383,14 @@ class _Run:
         return {"epoch": number, "lr": lr, "train": losses, "valid": self._validate()}
 
     def _step(self, group: Sequence[Indices], rng: np.random.Generator, sums: dict[str, Tensor]) -> None:
-        """Average the gradients of some batches and move."""
+        """Gather the gradients of some batches and move."""
+        share = 1 / len(group) if self.config.accumulate_mode == "mean" else 1.0
         self.optimiser.zero_grad(set_to_none=True)
         for rows in group:
             batch = drop_modalities(self._batch(rows), self.config.modality_dropout, rng)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp()):
                 terms = self.model.loss(self.model(batch), batch)
-            (terms["total"] / len(group)).backward()  # type: ignore[no-untyped-call]
+            (terms["total"] * share).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach() * len(rows)
         if self.config.clip:

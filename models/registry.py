@@ -13,6 +13,7 @@ from emopipe.models.baselines.mult import Mult, MultConfig
 from emopipe.models.baselines.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.configs import change
 from emopipe.models.emoe import Emoe, EmoeConfig
+from emopipe.models.emoe_paper import EmoePaper, EmoePaperConfig
 from emopipe.models.errors import ConfigError
 from emopipe.models.model import FusionModel, Shape
 
@@ -28,6 +29,7 @@ class Entry:
 #: name -> class and preset. Two names may be two presets of one class.
 MODELS: dict[str, Entry] = {
     "emoe": Entry(Emoe, EmoeConfig()),
+    "emoe-paper": Entry(EmoePaper, EmoePaperConfig()),
     "unimodal": Entry(Unimodal, UnimodalConfig()),
     "late-fusion": Entry(LateFusion, LateFusionConfig()),
     "lf-dnn": Entry(LfDnn, LfDnnConfig()),

@@ -349,6 +349,29 @@ def test_recipes_train_on_files_from_the_command_line(tmp_path: Path, name: str)
     assert np.isfinite(evaluate(predictor, read(source), "test").metrics["mae"])
 
 
+class Killed(Exception):
+    pass
+
+
+def killed(event: dict[str, Any]) -> None:
+    if event["event"] == "epoch":
+        raise Killed
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
+def test_training_goes_on_after_a_kill_and_its_checkpoint_loads(data: Dataset, tmp_path: Path, tuning: str) -> None:
+    tables = recipe("emoe-paper-mosi")
+    tables["model"]["text_tuning"] = tuning
+    config = configuration(tables)
+    with pytest.raises(Killed):
+        train.train(data, config, state=tmp_path / "state", hook=killed)
+    resumed, whole = train.train(data, config, state=tmp_path / "state"), train.train(data, config)
+    assert checkpoint.identify(resumed.predictor) == checkpoint.identify(whole.predictor)
+    checkpoint.save(tmp_path / "out", whole.predictor, "")
+    loaded = checkpoint.load(tmp_path / "out")
+    assert np.array_equal(loaded.scores(data).logits, whole.predictor.scores(data).logits)
+
+
 def test_it_learns(data: Dataset) -> None:
     options = {**recipe("emoe-paper-mosi")["model"], "text_dropout": 0.0, "output_dropout": 0.0, "embed_dropout": 0.0}
     options.pop("name")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from emopipe.pipeline.console import Console
 
 DEFAULT_CHECKPOINT: Final = "emopipe-default"
+#: `unimodal` stands for each modality by itself.
+COMPARED: Final = "unimodal,late-fusion,lf-dnn,tfn,lmf,mult,self-mm,misa,emoe"
 
 app = typer.Typer(
     name="emopipe",
@@ -42,6 +44,17 @@ AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser:
 TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
+Requires = Annotated[
+    str | None, typer.Option("--require", help="Validate and test only on rows that have all of these modalities.")
+]
+Metric = Annotated[str, typer.Option(help="What differences are measured in; auto: uar for classes, mae for values.")]
+Folds = Annotated[int, typer.Option(min=2, help="Speaker-grouped folds.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings of each model on each fold.")]
+Results = Annotated[
+    Path, typer.Option(help="Folder for the results; repeated, the command goes on.", show_default=False)
+]
+Label = Annotated[str | None, typer.Option(help="Manifest column to predict.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="At most so many passes over the data.")]
 
 
 @contextmanager
@@ -202,6 +215,90 @@ def evaluate(
         console.table(f"{model} on {dataset}, {len(summary.runs)} runs", ("metric", "mean", "sd"), rows)
 
 
+@app.command()
+def compare(
+    dataset: DatasetPath,
+    out: Results,
+    models: Annotated[
+        str, typer.Option(help="Comma-separated; face-only is one modality, unimodal each by itself.")
+    ] = COMPARED,
+    folds: Folds = 5,
+    seeds: Seeds = 3,
+    reference: Annotated[str | None, typer.Option(help="Model that the others are compared with: emoe.")] = None,
+    metric: Metric = "auto",
+    require: Requires = None,
+    label: Label = None,
+    modalities: Modalities = None,
+    epochs: Epochs = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file with the tables [train], [model] and [models.NAME].")
+    ] = None,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cross-validate several models on the same folds, with intervals of their differences."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.config import read_toml
+        from emopipe.pipeline.studies import Study, compare_models
+
+        tables: dict[str, Any] = read_toml(config) if config else {}
+        flags = {"label": label, "epochs": epochs, "device": device}
+        tables["train"] = {**tables.get("train", {}), **{k: v for k, v in flags.items() if v is not None}}
+        study = Study(folds, seeds, metric, _chosen(modalities), _chosen(require))
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        rows = compare_models(dataset, out, names, tables, reference, study, console.hook)
+        _show_study(console, f"Models on {dataset}", rows)
+        console.print(f"Tables are in {out}/")
+
+
+@app.command()
+def ablate(
+    dataset: DatasetPath,
+    out: Results,
+    model: Annotated[str, typer.Option(help="emoe, or one of its forms.")] = "emoe",
+    folds: Folds = 5,
+    seeds: Seeds = 3,
+    sweep: Annotated[bool, typer.Option(help="Also try other values of alpha, lambda1, lambda2 and t.")] = True,
+    metric: Metric = "auto",
+    require: Requires = None,
+    label: Label = None,
+    modalities: Modalities = None,
+    epochs: Epochs = None,
+    config: ConfigFile = None,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take EMOE apart: without routing, without each loss, with other fusion and other settings."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.studies import Study, ablate_model
+
+        settings = _training(config, model, label, None, epochs, None, False, device)
+        study = Study(folds, seeds, metric, _chosen(modalities), _chosen(require))
+        for title, rows in ablate_model(dataset, out, settings, sweep, study, console.hook).items():
+            _show_study(console, title.capitalize(), rows)
+        console.print(f"Tables and figures are in {out}/")
+
+
+@app.command()
+def visualize(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: its name or its folder.", show_default=False)],
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Split to show; all for every row.")] = "valid",
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw the fused features (t-SNE), and whom the router trusts beside who is right."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.studies import visualize_checkpoint
+
+        for path in visualize_checkpoint(checkpoint, dataset, out, split, device):
+            console.print(str(path))
+
+
 @models_app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
     """Weights and checkpoints: licence, intended use, and whether they are here."""
@@ -351,6 +448,12 @@ def _training(
         if value is not None:
             tables.setdefault(table, {})[name] = value
     return configuration(tables)
+
+
+def _show_study(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    """The columns that fit a terminal; the files have all."""
+    names = [name for name in rows[0] if name not in ("runs", "parameters", "s/run", "pooled", "runs [95 %]")]
+    console.table(title, names, [[row[name] for name in names] for row in rows])
 
 
 def _show_evaluation(console: Console, title: str, evaluation: Any) -> None:

@@ -142,6 +142,7 @@ def _bridge(hook: Hook) -> Any:
             hook(Event("progress", "train", figures, done=event["epoch"], total=event["epochs"]))
         elif event["event"] == "run":
             figures = ", ".join(f"{name} {event[name]:.3f}" for name in ("uar", "weighted_f1", "mae") if name in event)
-            hook(Event("info", "evaluate", f"fold {event['fold']} seed {event['seed']}: {figures}"))
+            run = f"fold {event['fold']} seed {event['seed']}" + (f" {event['model']}" if "model" in event else "")
+            hook(Event("info", "evaluate", f"{run}: {figures}"))
 
     return told

@@ -1,0 +1,123 @@
+"""Figures as PNG and SVG, readable in print: distinct colours and markers, labels on every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from emopipe.models.explain import Explanation
+
+#: Okabe and Ito's colours, which stay apart for the colour-blind.
+COLOURS: Final = ("#D55E00", "#009E73", "#0072B2", "#E69F00", "#7F7F7F", "#56B4E9", "#CC79A7", "#000000")
+MARKERS: Final = ("o", "s", "^", "D", "X", "v", "P", "*")
+MODALITY_COLOURS: Final = {"text": "#E69F00", "face": "#0072B2", "voice": "#009E73"}
+#: Utterances shown one by one.
+MOST_BARS: Final = 60
+
+
+def save(figure: Figure, out: Path) -> list[Path]:
+    """Write `out` with the suffixes .png and .svg."""
+    paths = [out.with_name(f"{out.name}.{kind}") for kind in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
+def scatter(places: Any, labels: Any, title: str, out: Path) -> list[Path]:
+    """t-SNE places (N, 2), coloured by class or, for numeric labels, by value."""
+    figure = Figure(figsize=(8, 6))
+    axes = figure.add_subplot()
+    if all(isinstance(label, str) for label in labels):
+        for number, name in enumerate(sorted(set(labels))):
+            inside = np.asarray(labels) == name
+            axes.scatter(
+                places[inside, 0],
+                places[inside, 1],
+                s=36,
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                edgecolors="white",
+                linewidths=0.5,
+                label=f"{name} ({inside.sum()})",
+            )
+        axes.legend(title="label (utterances)", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    else:
+        drawn = axes.scatter(
+            places[:, 0], places[:, 1], s=36, c=np.asarray(labels, dtype=float), cmap="coolwarm", edgecolors="grey"
+        )
+        figure.colorbar(drawn, label="label")
+    axes.set(title=title, xlabel="t-SNE, first dimension", ylabel="t-SNE, second dimension", xticks=[], yticks=[])
+    return save(figure, out)
+
+
+def importance(found: Explanation, ranks: Mapping[str, float], title: str, out: Path) -> list[Path]:
+    """Modality importance above the router's weight, utterance by utterance in the same order."""
+    rows = _spread(found)
+    figure = Figure(figsize=(11, 6.4))
+    figure.suptitle(title)
+    axes = figure.subplots(2, 1, sharex=True)
+    _bars(axes[0], found.importance[rows], found.modalities, "importance\n(share of inverse error)")
+    _bars(axes[1], found.weights[rows], found.modalities, "router weight")
+    agree = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
+    axes[1].set_xlabel(
+        f"{len(rows)} of {len(found.ids)} utterances, by importance of {found.modalities[0]}\n"
+        f"rank correlation of importance and weight over all: {agree}"
+    )
+    axes[1].set_xticks([])
+    axes[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.0), frameon=False)
+    return save(figure, out)
+
+
+def _spread(found: Explanation) -> Any:
+    """At most :data:`MOST_BARS` rows, evenly spread over the importance of the first modality."""
+    order = np.argsort(found.importance[:, 0], kind="stable")
+    chosen = np.unique(np.linspace(0, len(order) - 1, min(MOST_BARS, len(order))).round().astype(int))
+    return order[chosen]
+
+
+def _bars(axes: Axes, shares: Any, modalities: Sequence[str], label: str) -> None:
+    bottom, places = np.zeros(len(shares)), np.arange(len(shares))
+    for column, name in enumerate(modalities):
+        axes.bar(places, shares[:, column], bottom=bottom, width=0.9, color=MODALITY_COLOURS[name], label=name)
+        bottom += shares[:, column]
+    axes.set(ylabel=label, ylim=(0, 1), xlim=(-0.6, len(shares) - 0.4))
+
+
+def sweep(
+    tables: Mapping[str, Sequence[Mapping[str, float]]], chosen: Mapping[str, float], metric: str, out: Path
+) -> list[Path]:
+    """One panel per parameter: mean and standard deviation of a metric at each value, the configured one filled.
+
+    Args:
+        tables: parameter -> rows with `value`, `mean` and `sd`.
+        chosen: parameter -> configured value.
+        metric: its name.
+        out: the path without suffix.
+    """
+    columns = 2 if len(tables) > 1 else 1
+    figure = Figure(figsize=(5.2 * columns, 3.4 * -(-len(tables) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(tables) // columns), columns, sharey=True, squeeze=False).flat
+    for axes, (name, rows) in zip(panels, tables.items(), strict=False):
+        places = np.arange(len(rows))
+        means, sds = ([row[key] for row in rows] for key in ("mean", "sd"))
+        axes.errorbar(places, means, np.nan_to_num(sds), color=COLOURS[2], marker="o", mfc="white", capsize=4)
+        here = [place for place, row in zip(places, rows, strict=True) if row["value"] == chosen[name]]
+        axes.plot(here, [means[place] for place in here], "o", color=COLOURS[2], ms=9, label="configured")
+        axes.set_xticks(places, [f"{row['value']:g}" for row in rows])
+        axes.set_xlabel(name)
+        axes.grid(axis="y", alpha=0.3)
+    for row in figure.axes[::columns]:
+        row.set_ylabel(f"{metric}, mean and sd over runs")
+    figure.axes[0].legend(frameon=False)
+    return save(figure, out)

@@ -1,0 +1,328 @@
+"""Comparisons, ablations and pictures of models on a dataset, as tables (Markdown and CSV) and figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.progress import Hook
+from emopipe.pipeline.training import _bridge, _split
+
+if TYPE_CHECKING:
+    from emopipe.models.compare import Difference, Run
+    from emopipe.models.data import Dataset
+    from emopipe.models.explain import Explanation
+    from emopipe.models.train import TrainConfig
+
+Row = dict[str, Any]
+
+#: A modality alone is called by its name and this.
+ONLY: Final = "-only"
+
+METHOD: Final = (
+    "Speakers (or, where unknown, media files) are cut into the same folds for every model; the epoch is chosen on "
+    "speakers outside the tested fold. Scores are means and standard deviations over the runs (folds x seeds). "
+    "`pooled` is the metric over the tested utterances of all folds together, averaged over seeds; its difference to "
+    "the reference has a 95 % percentile interval from 4,000 bootstrap resamples of the tested speakers, drawn alike "
+    "for both models. `runs` is the mean difference of runs that share fold and seed, with a 95 % t interval whose "
+    "variance is corrected for overlapping training sets (Nadeau and Bengio 2003)."
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """How models are put to the test.
+
+    Attributes:
+        folds, seeds: how many.
+        metric: of the differences; auto: uar for classes, mae for values.
+        modalities: only these; empty for all.
+        requires: validate and test only on rows that have all of these.
+    """
+
+    folds: int = 5
+    seeds: int = 3
+    metric: str = "auto"
+    modalities: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def run(
+        self, dataset: Dataset, configs: Mapping[str, TrainConfig], reference: str, out: Path, hook: Hook
+    ) -> tuple[str, list[Row]]:
+        """Train and test all; writes `runs.csv` (one row per run) and `runs.jsonl` (with the predictions).
+
+        Returns:
+            The metric of the differences, and one row per model: its scores and its difference to the reference.
+        """
+        from emopipe.models import compare
+
+        first = next(iter(configs.values())).seed
+        seeds = range(first, first + self.seeds)
+        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, out / "runs.jsonl", _bridge(hook))
+        write_csv(out / "runs.csv", [_flat(run) for run in runs])
+        metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
+        groups = dict(zip(dataset.ids, dataset.groups, strict=True))
+        found = {one.model: one for one in compare.differences(runs, reference, groups, metric)}
+        return metric, [{**row, **_gap(found, row["model"])} for row in compare.scores(runs)]
+
+    def words(self, dataset: Dataset, reference: str) -> str:
+        """What was tested on what, as a line of Markdown."""
+        inside = f" having {' and '.join(self.requires)}" if self.requires else ""
+        return (
+            f"{len(dataset)} utterances, tested on those{inside or ' with a label'}; {self.folds} folds x "
+            f"{self.seeds} seeds; reference `{reference}`.\n"
+        )
+
+
+def configurations(
+    names: Sequence[str], tables: Mapping[str, Any], modalities: Sequence[str]
+) -> dict[str, TrainConfig]:
+    """Model -> what to train.
+
+    Args:
+        names: registered models; `face-only` is a modality by itself, `unimodal` each of `modalities` by itself.
+        tables: `[train]` for all models; `[model]` for the one it names (emoe without a name); `[models.NAME]` for
+            any other.
+        modalities: of the dataset.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown modality.
+        ConfigError: an unknown model or option.
+    """
+    from emopipe.models.train import configuration
+
+    train, model = dict(tables.get("train", {})), dict(tables.get("model", {}))
+    options = {**tables.get("models", {}), model.pop("name", "emoe"): model} if model else tables.get("models", {})
+    found = {}
+    for name in _expanded(names, modalities):
+        alone = name.removesuffix(ONLY)
+        kind = "unimodal" if name.endswith(ONLY) else name
+        chosen = {"modalities": [alone]} if name.endswith(ONLY) else {}
+        table = {"name": kind, **options.get(name, options.get(kind, {}))}
+        found[name] = configuration({"model": table, "train": {**train, **chosen}})
+    return found
+
+
+def _expanded(names: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        found += [f"{modality}{ONLY}" for modality in modalities] if name == "unimodal" else [name]
+    for name in found:
+        if name.endswith(ONLY) and name.removesuffix(ONLY) not in modalities:
+            raise EmopipeError("EMO-503", f"the dataset has no {name.removesuffix(ONLY)} features")
+    return list(dict.fromkeys(found))
+
+
+def compare_models(
+    folder: Path,
+    out: Path,
+    names: Sequence[str],
+    tables: Mapping[str, Any],
+    reference: str | None,
+    study: Study,
+    hook: Hook,
+) -> list[Row]:
+    """Cross-validate models side by side; a killed call goes on where it was.
+
+    Writes `comparison.md` and `comparison.csv`, one row per model, beside what :meth:`Study.run` writes.
+
+    Args:
+        folder: the dataset.
+        out: folder of the results.
+        names, tables: see :func:`configurations`.
+        reference: the model that the others are compared with; None: emoe when it is there, else the last.
+        study: folds, seeds, metric.
+        hook: told of progress.
+
+    Returns:
+        One row per model, as text.
+    """
+    dataset = _read(folder, study.modalities)
+    configs = configurations(names, tables, dataset.modalities)
+    chosen = reference or ("emoe" if "emoe" in configs else list(configs)[-1])
+    metric, rows = study.run(dataset, configs, chosen, out, hook)
+    write_csv(out / "comparison.csv", rows)
+    head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
+    _write(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{METHOD}\n")
+    return _readable(rows, metric)
+
+
+def ablate_model(
+    folder: Path, out: Path, config: TrainConfig, with_sweep: bool, study: Study, hook: Hook
+) -> dict[str, list[Row]]:
+    """Train an EMOE without its parts and with other settings; a killed call goes on where it was.
+
+    Writes `ablations.md` and `ablations.csv`, for the sweep `sweep.md`, `sweep.csv`, `sweep.png` and `sweep.svg`,
+    beside what :meth:`Study.run` writes.
+
+    Returns:
+        Table -> rows, as text.
+    """
+    from emopipe.models import ablate
+
+    dataset = _read(folder, study.modalities)
+    tables = ablate.ablations(config)
+    swept = ablate.sweep(config) if with_sweep else {}
+    configs = {name: one for variants in tables.values() for name, one in variants.items()}
+    configs |= {_setting(name, value): one for name, found in swept.items() for value, one in found.items()}
+    metric, rows = study.run(dataset, configs, ablate.FULL, out, hook)
+    by_name = {row["model"]: row for row in rows}
+    found = {table: [by_name[name] for name in variants] for table, variants in tables.items()}
+    write_csv(out / "ablations.csv", [{"table": table, **row} for table, part in found.items() for row in part])
+    shown = {table: _readable(part, metric) for table, part in found.items()}
+    head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
+    parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
+    _write(out / "ablations.md", "\n".join([head, *parts, METHOD, ""]))
+    if swept:
+        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric)
+    return shown
+
+
+def _setting(name: str, value: float) -> str:
+    return f"{name} = {value:g}"
+
+
+def _write_sweep(
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    swept: Mapping[str, Mapping[float, TrainConfig]],
+    by_name: Mapping[str, Row],
+    metric: str,
+) -> list[Row]:
+    from emopipe.models.registry import configure
+    from emopipe.pipeline import plots
+
+    rows = [by_name[_setting(name, value)] for name, found in swept.items() for value in found]
+    panels = {
+        name: [
+            {"value": value, "mean": row[metric], "sd": row[f"{metric}_sd"]}
+            for value, row in ((value, by_name[_setting(name, value)]) for value in found)
+        ]
+        for name, found in swept.items()
+    }
+    settings = configure(config.model, config.options)
+    plots.sweep(panels, {name: float(getattr(settings, name)) for name in swept}, metric, out / "sweep")
+    write_csv(out / "sweep.csv", rows)
+    readable = _readable(rows, metric)
+    head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
+    _write(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{METHOD}\n")
+    return readable
+
+
+def visualize_checkpoint(model: str, folder: Path, out: Path, split: str, device: str = "auto") -> list[Path]:
+    """Pictures of what a checkpoint does on a dataset.
+
+    Writes `tsne.png` and `.svg` (fused features, coloured by label), `importance.png` and `.svg` (whom the router
+    trusts, below who is right; not for a model without unimodal predictions), and `utterances.csv` with the numbers.
+
+    Returns:
+        The files.
+    """
+    from emopipe.models import data
+    from emopipe.models.explain import agreement, explain, project
+    from emopipe.pipeline import plots
+    from emopipe.pipeline.run import load_predictor
+
+    predictor, name = load_predictor(model, device)
+    found = explain(predictor, data.read(folder), _split(split))
+    places = project(found.fused)
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
+    files = plots.scatter(places, found.labels, title, out / "tsne")
+    if found.importance.size and len(found.modalities) > 1 and not _is_nan(found):
+        title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
+        files += plots.importance(found, agreement(found), title, out / "importance")
+    write_csv(out / "utterances.csv", [_utterance(found, places, row) for row in range(len(found.ids))])
+    return [*files, out / "utterances.csv"]
+
+
+def _is_nan(found: Explanation) -> bool:
+    return bool(found.importance[0, 0] != found.importance[0, 0])
+
+
+def _utterance(found: Explanation, places: Any, row: int) -> Row:
+    shares = {
+        f"{name}_{kind}": float(table[row, column])
+        for column, name in enumerate(found.modalities)
+        for kind, table in (("importance", found.importance), ("weight", found.weights))
+    }
+    facts = {"id": found.ids[row], "label": found.labels[row], "predicted": found.predicted[row]}
+    return {**facts, **shares, "tsne_1": float(places[row, 0]), "tsne_2": float(places[row, 1])}
+
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+
+
+def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
+    from emopipe.models import data
+
+    dataset = data.read(folder)
+    return dataset.select(modalities) if modalities else dataset
+
+
+def _gap(found: Mapping[str, Difference], model: str) -> Row:
+    """A model's difference to the reference as cells; of the reference itself only the pooled metric."""
+    if model in found:
+        return {name: value for name, value in asdict(found[model]).items() if name != "model"}
+    names = ("pooled", "reference", "difference", "low", "high", "run_difference", "run_low", "run_high")
+    pooled = next((one.reference for one in found.values()), None)
+    return {**dict.fromkeys(names), "pooled": pooled}
+
+
+def _flat(run: Run) -> Row:
+    facts = {name: value for name, value in asdict(replace(run, ids=[], truth=[], predicted=[])).items()}
+    return {name: facts[name] for name in ("model", "fold", "seed", "parameters", "seconds")} | run.metrics
+
+
+def _readable(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The columns that a person wants to see, as text."""
+    shown = [metric, *(name for name in ("accuracy", "weighted_f1", "corr") if name in rows[0] and name != metric)]
+    table = []
+    for row in rows:
+        cells: Row = {"model": row["model"], "runs": str(row["runs"]), "parameters": f"{row['parameters']:,}"}
+        cells["s/run"] = f"{row['seconds']:.1f}"
+        cells |= {name: f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in shown}
+        cells["pooled"] = "" if row["pooled"] is None else f"{row['pooled']:.3f}"
+        cells["difference [95 %]"] = _interval(row, "difference", "low", "high")
+        cells["runs [95 %]"] = _interval(row, "run_difference", "run_low", "run_high")
+        table.append(cells)
+    return table
+
+
+def _interval(row: Row, middle: str, low: str, high: str) -> str:
+    return "" if row[middle] is None else f"{row[middle]:+.3f} [{row[low]:+.3f}, {row[high]:+.3f}]"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows with the same keys as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Rows with the same keys as CSV; None is an empty cell.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error

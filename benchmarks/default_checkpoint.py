@@ -1,32 +1,44 @@
 """Make the shipped checkpoint `emopipe-default` from public corpora, from raw files to model card.
 
-    python benchmarks/default_checkpoint.py --data DATA --work WORK [--jobs 2] [prepare extract combine train measure]
+    python benchmarks/default_checkpoint.py --data DATA --work WORK [--jobs 2] [STEP ...]
 
-DATA holds the archives and tables named in :data:`CORPORA`; WORK receives what lies between. Steps already done are
-skipped, so an interrupted call goes on. No corpus labels one person's face, voice and words in quantity, so faces,
-voices and sentences of one label are joined into *label-matched triples* of different people. These are artificial:
-figures on them say how well the model weighs evidence, not how well it reads people.
+DATA holds the archives and tables of the corpora and a folder `clips`; WORK receives what lies between. The steps are
+prepare, extract, combine, train, measure and card, all by default; what an interrupted call finished is not done again.
+
+No corpus labels one person's face, voice and words in quantity, so faces, voices and sentences of one label are joined
+into *label-matched triples* of different people. These are artificial: figures on them say how well the model weighs
+evidence, not how well it reads people.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader
 
-MODALITIES: Final = ("text", "face", "voice")
+from emopipe.extractors.windows import Sequence
+from emopipe.pipeline.config import MODALITIES
+from emopipe.pipeline.dataset import FeatureWriter
+
 ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")
+SEEDS: Final = (0, 1, 2)
+CONFIG: Final = Path(__file__).with_suffix(".toml")
+SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
 #: Speakers who validate and never train: four of RAVDESS's twenty actors, and a fifth of the others.
 HELD_OUT: Final = frozenset(
     [
@@ -43,9 +55,12 @@ HELD_OUT: Final = frozenset(
     ]
 )
 #: Triples per emotion, and the share of them in which no modality is replaced.
-TRAINING_TRIPLES: Final = 2500
+TRAINING_TRIPLES: Final = 2000
 VALIDATION_TRIPLES: Final = 300
 INTACT_SHARE: Final = 0.7
+#: What the key of a picture's moving form ends in, and its noise in standard deviations of each feature.
+MOVING: Final = "~moving"
+JITTER: Final = 0.3
 #: Training faces taken of one emotion of FER2013; classes are balanced anyway, and extraction takes time.
 MOST_FACES: Final = 3500
 Row = dict[str, Any]
@@ -110,11 +125,13 @@ def combine(work: Path) -> None:
     A dataset's manifest names feature sequences by key, so triples copy no features.
     """
     rows = {modality: pq.read_table(work / modality / "manifest.parquet").to_pylist() for modality in MODALITIES}
+    if not (work / "moving").exists():
+        _write_moving_faces(work)
     for corpus, modality in (("fer2013", "face"), ("ravdess_speech", "voice"), ("meld", "text")):
         _derive(work, corpus, [row for row in rows[modality] if row["corpus"] == corpus])
     _derive(work, "faces", rows["face"])
     mixture = [
-        *(row for modality in MODALITIES for row in rows[modality]),
+        *(row for modality in MODALITIES for row in _moving_in_training(rows[modality])),
         *_triples(rows, "train", TRAINING_TRIPLES, INTACT_SHARE),
         *_triples(rows, "valid", VALIDATION_TRIPLES, INTACT_SHARE),
     ]
@@ -124,6 +141,32 @@ def combine(work: Path) -> None:
     for modality in MODALITIES:
         replaced = _triples(rows, "valid", VALIDATION_TRIPLES, 0.0, only=modality)
         _derive(work, f"triples-{modality}-replaced", list(replaced))
+
+
+def _write_moving_faces(work: Path) -> None:
+    """Face features in which every picture also stands as a short clip of two to six windows.
+
+    A picture is one window, a video has many: the clip repeats the picture's features with a little noise, so that the
+    model meets longer sequences that hold no more evidence than one look.
+    """
+    names = json.loads(pq.read_schema(work / "face" / "face.parquet").metadata[b"emopipe"])["names"]
+    table = pq.read_table(work / "face" / "face.parquet", columns=["key", "features"])
+    features = np.array(table["features"].combine_chunks().flatten()).reshape(table.num_rows, len(names))
+    rng = np.random.default_rng(0)
+    (work / "moving").mkdir()
+    with FeatureWriter(work / "moving", "face", names) as writer:
+        for key, picture in zip(table["key"].to_pylist(), features, strict=True):
+            steps = int(rng.integers(2, 7))
+            noise = JITTER * features.std(0) * rng.standard_normal((steps, len(names)))
+            writer.add(key, Sequence(np.zeros(1), np.zeros(1), picture[None]))
+            writer.add(key + MOVING, Sequence(np.arange(steps), np.arange(steps) + 1, picture + noise))
+
+
+def _moving_in_training(rows: list[Row]) -> Iterator[Row]:
+    """The rows; every second training picture as its moving form."""
+    for number, row in enumerate(rows):
+        moving = row["face"] and row["split"] == "train" and number % 2
+        yield {**row, "face": row["face"] + MOVING} if moving else row
 
 
 def _triples(
@@ -150,6 +193,8 @@ def _triples(
                 neutral = label != "neutral" and only is None and rng.random() < 0.5
                 shown[only or rng.choice(MODALITIES)] = "neutral" if neutral else str(rng.choice(others))
             parts = {m: pools[m][shown[m]][rng.integers(len(pools[m][shown[m]]))] for m in MODALITIES}
+            if split == "train":
+                parts["face"] = {**parts["face"], "face": parts["face"]["face"] + MOVING}
             yield _joined(f"triple_{split}_{label}_{number}", split, label, parts)
 
 
@@ -181,16 +226,117 @@ def _derive(work: Path, name: str, rows: list[Row]) -> None:
     schema = pq.read_schema(work / "face" / "manifest.parquet")
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "manifest.parquet", compression="zstd")
     for modality in MODALITIES:
-        (folder / f"{modality}.parquet").hardlink_to(work / modality / f"{modality}.parquet")
+        origin = "moving" if modality == "face" else modality
+        (folder / f"{modality}.parquet").hardlink_to(work / origin / f"{modality}.parquet")
     shutil.copy(work / "face" / "config.toml", folder / "config.toml")
 
 
-def _emopipe(*arguments: str, accept: tuple[int, ...] = (0,)) -> None:
-    command = [sys.executable, "-m", "emopipe.pipeline", *arguments]
+def train(work: Path) -> None:
+    """Three seeds of the model on the mixture; the first is the one that is shipped."""
+    for seed in SEEDS:
+        out = work / f"seed-{seed}"
+        if not (out / "config.json").exists():
+            _emopipe("train", str(work / "mixture"), "--config", str(CONFIG), "--seed", str(seed), "--out", str(out))
+    SHIPPED.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(work / "seed-0" / name, SHIPPED / name)
+
+
+def measure(work: Path) -> None:
+    """Every figure of the card by `emopipe evaluate`, kept in WORK/figures.json; figures already there are kept."""
+    path = work / "figures.json"
+    figures: dict[str, list[Row]] = json.loads(path.read_text()) if path.exists() else {}
+    for name, arguments in _measurements(work):
+        if name not in figures:
+            figures[name] = _emopipe_rows("evaluate", *arguments)
+            path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
+    """Name and arguments of each call of `emopipe evaluate`."""
+    seeds = ["--seeds", str(len(SEEDS)), "--config", str(CONFIG)]
+    yield "face", [str(work / "fer2013"), "--modalities", "face", *seeds]
+    yield "text", [str(work / "meld"), "--modalities", "text", "--prior", "train", *seeds]
+    yield "voice", [str(work / "ravdess_speech"), "--modalities", "voice", "--folds", "5", *seeds]
+    for seed in SEEDS:
+        checkpoint = ["--model", str(work / f"seed-{seed}")]
+        yield f"triples seed {seed}", [str(work / "triples"), *checkpoint]
+        yield f"fer2013 seed {seed}", [str(work / "fer2013"), *checkpoint]
+        yield f"meld seed {seed}", [str(work / "meld"), "--prior", "train", *checkpoint]
+        yield f"ravdess_speech seed {seed}", [str(work / "ravdess_speech"), *checkpoint]
+        for modality in MODALITIES:
+            yield f"{modality} replaced seed {seed}", [str(work / f"triples-{modality}-replaced"), *checkpoint]
+    for size in (1, 2):
+        for names in combinations(MODALITIES, size):
+            out = work / f"only-{'-'.join(names)}"
+            if not (out / "config.json").exists():
+                kept = ["--modalities", ",".join(names), "--config", str(CONFIG), "--seed", "0", "--out", str(out)]
+                _emopipe("train", str(work / "mixture"), *kept)
+            yield f"only {'+'.join(names)}", [str(work / "triples"), "--model", str(out)]
+
+
+def clips(data: Path, work: Path) -> list[Row]:
+    """What the shipped checkpoint says of the real clips: one row per clip, by its most confident utterance."""
+    out = work / "clips"
+    _emopipe("run", str(data / "clips"), "--out", str(out), accept=(0, 1))
+    rows = []
+    for truth in _read_table(data / "clips" / "labels.csv"):
+        document = json.loads((out / f"{Path(truth['file']).stem}.json").read_text("utf-8"))
+        best = max(document["utterances"], key=lambda row: row["confidence"] or 0)
+        words = " ".join(row["text"] for row in document["utterances"]).strip()
+        rows.append({"clip": truth["file"], "truth": truth["emotion"], "words": words, **best})
+    return rows
+
+
+def card(data: Path, work: Path) -> None:
+    """Write the model card from the figures."""
+    figures = json.loads((work / "figures.json").read_text())
+    facts = {"config": CONFIG.read_text(), "figures": figures, "clips": clips(data, work), "seeds": SEEDS}
+    environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
+    environment.globals.update(mean=_mean, metric=_metric, weight=_weight, single=_single)
+    (SHIPPED / "README.md").write_text(environment.get_template("default_checkpoint.card.md").render(facts), "utf-8")
+
+
+def _metric(rows: list[Row], name: str) -> str:
+    """Mean and spread of a metric in the table that `emopipe evaluate` prints for several runs."""
+    row = next(row for row in rows if row.get("metric") == name)
+    return f"{float(row['mean']):.3f} ± {float(row['sd']):.3f}"
+
+
+def _single(rows: list[Row], subset: str, name: str = "uar") -> float:
+    """A metric of one subset of the modalities, of one checkpoint."""
+    return float(next(row[name] for row in rows if row.get("modalities") == subset))
+
+
+def _mean(figures: dict[str, list[Row]], kind: str, subset: str, name: str = "uar") -> str:
+    """The same over the seeds: mean and spread."""
+    return _spread([_single(figures[f"{kind} seed {seed}"], subset, name) for seed in SEEDS])
+
+
+def _weight(figures: dict[str, list[Row]], kind: str, modality: str) -> str:
+    """Mean router weight of a modality over the seeds, and spread."""
+    found = [next(row["weights"] for row in figures[f"{kind} seed {seed}"] if "weights" in row) for seed in SEEDS]
+    return _spread([weights[modality] for weights in found])
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def _emopipe(*arguments: str, accept: tuple[int, ...] = (0,)) -> str:
+    """Run the command line; returns what it printed on standard output."""
     print("emopipe", *arguments, flush=True)
-    code = subprocess.run(command, check=False).returncode
-    if code not in accept:
-        raise SystemExit(code)
+    command = [sys.executable, "-m", "emopipe.pipeline", *arguments]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode not in accept:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+def _emopipe_rows(*arguments: str) -> list[Row]:
+    """The rows that a command prints as JSON lines, without its events."""
+    lines = [json.loads(line) for line in _emopipe(*arguments, "--json").splitlines()]
+    return [line for line in lines if "event" not in line]
 
 
 def _read_table(path: Path) -> list[Row]:
@@ -203,3 +349,30 @@ def _write_table(path: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("steps", nargs="*", metavar="STEP")
+    options = parser.parse_args()
+    data, work = options.data.resolve(), options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    steps: dict[str, Callable[[], None]] = {
+        "prepare": lambda: prepare(data, work),
+        "extract": lambda: extract(work, options.jobs),
+        "combine": lambda: combine(work),
+        "train": lambda: train(work),
+        "measure": lambda: measure(work),
+        "card": lambda: card(data, work),
+    }
+    for name in options.steps or steps:
+        if name not in steps:
+            parser.error(f"unknown step {name}; known are {', '.join(steps)}")
+        steps[name]()
+
+
+if __name__ == "__main__":
+    main()

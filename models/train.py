@@ -33,6 +33,9 @@ from emopipe.models.predictor import Predictor, Spec, pattern_name
 from emopipe.models.registry import configure
 from emopipe.models.splits import holdout, manifest_split, refuse_overlap
 
+#: Batches among which rows are sorted by length.
+POOL = 16
+
 Hook = Callable[[dict[str, Any]], None]
 Split = tuple[Indices, Indices]
 
@@ -56,7 +59,8 @@ class TrainConfig:
         schedule: `cosine` after a linear warm-up, `plateau` (half after `plateau` epochs without progress) or `none`.
         warmup: share of all steps.
         clip: largest gradient norm; 0 for no clipping.
-        select: keep the `best` epoch by the validation metric, or the `last`, training on all rows without validation.
+        select: keep the `best` epoch by the validation metric, or the `last`, so that validation rows choose nothing; a
+            dataset without a validation split is then trained on whole.
         patience: stop after so many epochs without progress.
         metric: of validation; `auto` is uar for classes and mae for values. Also any other name in
             :mod:`emopipe.models.metrics`, or `loss`.
@@ -217,10 +221,10 @@ def _split(data: Dataset, config: TrainConfig) -> Split:
     pool = np.flatnonzero(good & (data.split != "test"))
     if not config.allow_speaker_overlap:
         refuse_overlap(data, pool, np.flatnonzero(data.split == "test"), "training and test")
-    if config.select == "last":
-        return pool, np.zeros(0, dtype=np.int64)
     rest = data.subset(pool)
     given = manifest_split(rest, config.allow_speaker_overlap)
+    if given is None and config.select == "last":
+        return pool, np.zeros(0, dtype=np.int64)
     if given is None:
         _check_classes(data.labels(config.label)[pool])
         labels = rest.labels(config.label)
@@ -367,7 +371,7 @@ class _Run:
         seeds = np.random.SeedSequence([self.config.seed, number])
         rng = np.random.default_rng(seeds)
         order = rng.permutation(self.plan.train)
-        batches = [order[at : at + self.config.batch_size] for at in range(0, len(order), self.config.batch_size)]
+        batches = self._batches(order, rng)
         groups = [batches[at : at + self.config.accumulate] for at in range(0, len(batches), self.config.accumulate)]
         sums: dict[str, Tensor] = {}
         lr = 0.0
@@ -381,6 +385,17 @@ class _Run:
         if not math.isfinite(losses["total"]):
             raise TrainingError("the loss is no longer finite", hint="Lower lr, and check the features for huge values")
         return {"epoch": number, "lr": lr, "train": losses, "valid": self._validate()}
+
+    def _batches(self, order: Indices, rng: np.random.Generator) -> list[Indices]:
+        """Cut shuffled rows into batches of similar length, so that little of a batch is padding.
+
+        Rows are sorted by length within pools of :data:`POOL` batches; the batches are then shuffled.
+        """
+        size = self.config.batch_size
+        pools = [order[at : at + POOL * size] for at in range(0, len(order), POOL * size)]
+        ordered = np.concatenate([pool[np.argsort(self.plan.data.lengths[pool], kind="stable")] for pool in pools])
+        batches = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
     def _step(self, group: Sequence[Indices], rng: np.random.Generator, sums: dict[str, Tensor]) -> None:
         """Gather the gradients of some batches and move."""

@@ -464,6 +464,8 @@ def _show_evaluation(console: Console, title: str, evaluation: Any) -> None:
     ]
     console.table(title, ("modalities", "rows", *names), rows)
     weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
+    if console.json_lines:
+        console.emit({"weights": evaluation.weights, "no_evidence": evaluation.no_evidence})
     console.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
 
 

@@ -202,7 +202,7 @@ def _write(
     failures: list[Failure] = []
     names = backends.feature_names()
     with ExitStack() as stack:
-        writers = {m: stack.enter_context(_FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
+        writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
         results = tasks.run([row.source for row in rows], backends)
         for done, (row, result) in enumerate(zip(rows, results, strict=True), start=1):
             hook(Event("progress", "extract", row.source.id, done=done, total=len(rows)))
@@ -226,7 +226,7 @@ def _write(
 
 
 def _manifest_row(
-    row: LabelledSource, utterance: Utterance, index: int, count: int, writers: dict[str, _FeatureWriter]
+    row: LabelledSource, utterance: Utterance, index: int, count: int, writers: dict[str, FeatureWriter]
 ) -> dict[str, Any]:
     """The manifest's row of an utterance; its features are handed to the writers."""
     name = row.source.id if count == 1 else f"{row.source.id}#{index + 1}"
@@ -271,7 +271,7 @@ def _label_array(values: list[str]) -> pa.Array:
         return pa.array([value or None for value in values], pa.string())
 
 
-class _FeatureWriter:
+class FeatureWriter:
     """Streams the feature sequences of one modality into its Parquet file."""
 
     def __init__(self, folder: Path, modality: str, names: list[str]) -> None:
@@ -283,7 +283,7 @@ class _FeatureWriter:
         self._writer = pq.ParquetWriter(folder / f"{modality}.parquet", self._schema, compression="zstd")
         self._waiting: list[tuple[str, Any]] = []
 
-    def __enter__(self) -> _FeatureWriter:
+    def __enter__(self) -> FeatureWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:

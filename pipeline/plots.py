@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 COLOURS: Final = ("#D55E00", "#009E73", "#0072B2", "#E69F00", "#7F7F7F", "#56B4E9", "#CC79A7", "#000000")
 MARKERS: Final = ("o", "s", "^", "D", "X", "v", "P", "*")
 MODALITY_COLOURS: Final = {"text": "#E69F00", "face": "#0072B2", "voice": "#009E73"}
+#: Parameters as the paper writes them.
+SYMBOLS: Final = {
+    "alpha": r"$\alpha$ (similarity within the router losses)",
+    "lambda1": r"$\lambda_1$ (router losses)",
+    "lambda2": r"$\lambda_2$ (distillation)",
+    "temperature": "t (temperature of the router)",
+}
 #: Utterances shown one by one.
 MOST_BARS: Final = 60
 
@@ -64,18 +71,18 @@ def scatter(places: Any, labels: Any, title: str, out: Path) -> list[Path]:
 def importance(found: Explanation, ranks: Mapping[str, float], title: str, out: Path) -> list[Path]:
     """Modality importance above the router's weight, utterance by utterance in the same order."""
     rows = _spread(found)
-    figure = Figure(figsize=(11, 6.4))
-    figure.suptitle(title)
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
+    axes[0].set_title(title)
     _bars(axes[0], found.importance[rows], found.modalities, "importance\n(share of inverse error)")
     _bars(axes[1], found.weights[rows], found.modalities, "router weight")
     agree = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
     axes[1].set_xlabel(
         f"{len(rows)} of {len(found.ids)} utterances, by importance of {found.modalities[0]}\n"
-        f"rank correlation of importance and weight over all: {agree}"
+        f"rank correlation of importance and weight where there are two modalities or more: {agree}"
     )
     axes[1].set_xticks([])
-    axes[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.0), frameon=False)
+    axes[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return save(figure, out)
 
 
@@ -113,11 +120,11 @@ def sweep(
         means, sds = ([row[key] for row in rows] for key in ("mean", "sd"))
         axes.errorbar(places, means, np.nan_to_num(sds), color=COLOURS[2], marker="o", mfc="white", capsize=4)
         here = [place for place, row in zip(places, rows, strict=True) if row["value"] == chosen[name]]
-        axes.plot(here, [means[place] for place in here], "o", color=COLOURS[2], ms=9, label="configured")
+        axes.plot(here, [means[place] for place in here], "o", color=COLOURS[2], ms=9, zorder=5, label="configured")
         axes.set_xticks(places, [f"{row['value']:g}" for row in rows])
-        axes.set_xlabel(name)
+        axes.set_xlabel(SYMBOLS.get(name, name))
         axes.grid(axis="y", alpha=0.3)
     for row in figure.axes[::columns]:
-        row.set_ylabel(f"{metric}, mean and sd over runs")
-    figure.axes[0].legend(frameon=False)
+        row.set_ylabel(f"{metric.upper()}, mean and sd over runs")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", frameon=False)
     return save(figure, out)

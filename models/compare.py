@@ -197,7 +197,7 @@ class Difference:
 def differences(
     runs: Sequence[Run], reference: str, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
 ) -> list[Difference]:
-    """Every other model against the reference, on the utterances that both were tested on.
+    """Every model, the reference itself too, against the reference, on the utterances that both were tested on.
 
     Args:
         runs: of :func:`compare`.
@@ -216,7 +216,7 @@ def differences(
         usable = ", ".join(name for name in SCORES if name in runs[0].metrics)
         raise ConfigError(f"differences of {metric!r} have no interval", hint=f"Choose one of: {usable}")
     each = {name: [run for run in runs if run.model == name] for name in names}
-    return [_difference(each[name], each[reference], groups, metric, resamples) for name in names if name != reference]
+    return [_difference(each[name], each[reference], groups, metric, resamples) for name in names]
 
 
 def _difference(

@@ -61,7 +61,11 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
     predictor.check_features(dataset.schema, dataset.extraction)
     rows, targets = _labelled(predictor, dataset, split)
     if len(rows) < 3:
-        raise DatasetError(f"{len(rows)} rows have a known label and a modality that the model knows, 3 are needed")
+        where = "" if split is None else f" of split {split!r}"
+        raise DatasetError(
+            f"{len(rows)} rows{where} have a known label and a modality that the model knows, 3 are needed",
+            hint="Choose another split, or all",
+        )
     parts = []
     for at in range(0, len(rows), batch_size):
         parts.append(_look(predictor, dataset, rows[at : at + batch_size], targets[at : at + batch_size]))

@@ -67,7 +67,7 @@ class Study:
         metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
         groups = dict(zip(dataset.ids, dataset.groups, strict=True))
         found = {one.model: one for one in compare.differences(runs, reference, groups, metric)}
-        return metric, [{**row, **_gap(found, row["model"])} for row in compare.scores(runs)]
+        return metric, [{**row, **_gap(found[row["model"]], reference)} for row in compare.scores(runs)]
 
     def words(self, dataset: Dataset, reference: str) -> str:
         """What was tested on what, as a line of Markdown."""
@@ -265,13 +265,11 @@ def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
     return dataset.select(modalities) if modalities else dataset
 
 
-def _gap(found: Mapping[str, Difference], model: str) -> Row:
-    """A model's difference to the reference as cells; of the reference itself only the pooled metric."""
-    if model in found:
-        return {name: value for name, value in asdict(found[model]).items() if name != "model"}
-    names = ("pooled", "reference", "difference", "low", "high", "run_difference", "run_low", "run_high")
-    pooled = next((one.reference for one in found.values()), None)
-    return {**dict.fromkeys(names), "pooled": pooled}
+def _gap(found: Difference, reference: str) -> Row:
+    """A model's difference to the reference as cells; the reference has none to itself."""
+    cells = {name: value for name, value in asdict(found).items() if name != "model"}
+    own = found.model == reference
+    return {name: None if own and name not in ("pooled", "reference") else value for name, value in cells.items()}
 
 
 def _flat(run: Run) -> Row:

@@ -183,11 +183,18 @@ def test_training_stops_early_when_nothing_gets_better(partial: Dataset) -> None
     assert result.best["epoch"] == 1
 
 
-def test_the_last_epoch_can_be_kept_and_all_rows_trained_on(partial: Dataset) -> None:
+def test_the_last_epoch_can_be_kept_so_that_validation_rows_choose_nothing(partial: Dataset) -> None:
     result = train(partial, replace(QUICK, epochs=2, select="last"))
     assert result.best["epoch"] == 2
-    assert len(result.split[0]) == (partial.split != "test").sum()
-    assert len(result.split[1]) == 0
+    assert set(partial.split[result.split[0]]) == {"train"} and set(partial.split[result.split[1]]) == {"valid"}
+
+
+def test_without_a_split_the_last_epoch_is_trained_on_all_rows(partial: Dataset) -> None:
+    rows = partial.subset(partial.split != "test")
+    at = rows.manifest.column_names.index("split")
+    whole = rows.with_manifest(rows.manifest.set_column(at, "split", [["train"] * len(rows)]))
+    result = train(whole, replace(QUICK, epochs=2, select="last"))
+    assert len(result.split[0]) == len(rows) and len(result.split[1]) == 0
     assert result.predictor.spec.temperature == 1
 
 

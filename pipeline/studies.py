@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook
-from emopipe.pipeline.training import _bridge, _split
+from emopipe.pipeline.training import bridge, split_or_all
 
 if TYPE_CHECKING:
     from emopipe.models.compare import Difference, Run
@@ -62,7 +62,7 @@ class Study:
 
         first = next(iter(configs.values())).seed
         seeds = range(first, first + self.seeds)
-        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, out / "runs.jsonl", _bridge(hook))
+        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, out / "runs.jsonl", bridge(hook))
         write_csv(out / "runs.csv", [_flat(run) for run in runs])
         metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
         groups = dict(zip(dataset.ids, dataset.groups, strict=True))
@@ -229,7 +229,7 @@ def visualize_checkpoint(model: str, folder: Path, out: Path, split: str, device
     from emopipe.pipeline.run import load_predictor
 
     predictor, name = load_predictor(model, device)
-    found = explain(predictor, data.read(folder), _split(split))
+    found = explain(predictor, data.read(folder), split_or_all(split))
     places = project(found.fused)
     out.mkdir(parents=True, exist_ok=True)
     title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"

@@ -34,7 +34,7 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
 
     dataset = data.read(folder)
     state = out.with_name(f"{out.name}.training")
-    trained = train(dataset, config, state=state, hook=_bridge(hook))
+    trained = train(dataset, config, state=state, hook=bridge(hook))
     measured = evaluate(trained.predictor, dataset.subset(trained.split[1]), None)
     name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
     return name, measured
@@ -49,7 +49,7 @@ def evaluate_checkpoint(
     from emopipe.pipeline.run import load_predictor
 
     predictor, _ = load_predictor(model, device)
-    return evaluate(predictor, data.read(folder), _split(split), modalities, _prior(prior))
+    return evaluate(predictor, data.read(folder), split_or_all(split), modalities, _prior(prior))
 
 
 def evaluate_model(
@@ -69,8 +69,8 @@ def evaluate_model(
     dataset = data.read(folder)
     first = range(config.seed, config.seed + seeds)
     if folds:
-        return cross_validate(dataset, config, folds, first, modalities, _prior(prior), _bridge(hook))
-    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), _bridge(hook))
+        return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
+    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), bridge(hook))
 
 
 def is_checkpoint(model: str) -> bool:
@@ -119,7 +119,8 @@ def model_card(predictor: Predictor, measured: Evaluation, dataset: str) -> str:
     )
 
 
-def _split(name: str) -> str | None:
+def split_or_all(name: str) -> str | None:
+    """A split by name; None stands for every row, `all`."""
     return None if name == "all" else name
 
 
@@ -129,7 +130,7 @@ def _prior(name: str) -> Any:
     return name
 
 
-def _bridge(hook: Hook) -> Any:
+def bridge(hook: Hook) -> Any:
     """Training events as pipeline events."""
 
     def told(event: dict[str, Any]) -> None:

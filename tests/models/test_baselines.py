@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -374,3 +375,16 @@ def test_self_mm_learns_unimodal_tasks_only_once_labels_differ() -> None:
     third = net.loss(net(data), data)
     assert first["unimodal"] == 0 and third["unimodal"] > 0
     assert "unimodal" not in net.eval().loss(net(data), data)
+
+
+def test_an_interrupted_training_of_self_mm_ends_the_same(shared: Dataset, tmp_path: Path) -> None:
+    config = TrainConfig(model="self-mm", options=NAMES["self-mm"], epochs=4, batch_size=64)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(shared, config, state=tmp_path, hook=stop)
+    resumed, whole = train(shared, config, state=tmp_path), train(shared, config)
+    assert resumed.history == whole.history and whole.history[-1]["train"]["unimodal"] > 0

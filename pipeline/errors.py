@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Final
+from typing import Any, Final
 
 #: Code -> what it stands for. A code never changes its meaning once released.
 CODES: Final[dict[str, str]] = {
@@ -52,6 +52,10 @@ class EmopipeError(Exception):
         self.hint = hint
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive the way back from a worker process."""
+        return _rebuilt, (self.code, self.what, self.path, self.hint)
+
     def __str__(self) -> str:
         where = f" ({self.path})" if self.path else ""
         todo = f". {self.hint}" if self.hint else ""
@@ -61,3 +65,7 @@ class EmopipeError(Exception):
     def exit_code(self) -> int:
         """3 for environment problems (missing weight or library), 2 for everything a changed command can mend."""
         return 3 if self.code in ENVIRONMENT_CODES else 2
+
+
+def _rebuilt(code: str, what: str, path: str | None, hint: str) -> EmopipeError:
+    return EmopipeError(code, what, path=path, hint=hint)

@@ -178,14 +178,10 @@ def jaw_shift(mesh: Floats, pose: Pose) -> Floats:
 class Face:
     """The portrait as a puppet. `draw` is quick enough for long clips: some 20 ms a frame at 1280x720."""
 
-    def __init__(
-        self, width: int, height: int, scale: float, centre: tuple[float, float] = (227.0, 112.0)
-    ) -> None:
+    def __init__(self, width: int, height: int, scale: float, centre: tuple[float, float] = (227.0, 112.0)) -> None:
         """Frame size in pixels; `scale` frame pixels to a portrait pixel; `centre` of the view in the portrait."""
         self.size, self.scale = (width, height), scale
-        self.mesh = np.loadtxt(
-            Path(__file__).with_name("astronaut_mesh.csv"), np.float32, delimiter=",", skiprows=1
-        )
+        self.mesh = np.loadtxt(Path(__file__).with_name("astronaut_mesh.csv"), np.float32, delimiter=",", skiprows=1)
         left, top = centre[0] - width / scale / 2, max(0.0, centre[1] - height / scale / 2)
         self.origin = np.array([left, top], np.float32)
         self.picture = self._view(astronaut())  # type: ignore[no-untyped-call]
@@ -197,9 +193,7 @@ class Face:
         """The enlarged view (height, width, 3) of the portrait."""
         affine = np.array([[self.scale, 0, 0], [0, self.scale, 0]], np.float64)
         affine[:, 2] = -self.scale * self.origin + (self.scale - 1) / 2
-        view = cv2.warpAffine(
-            picture, affine, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        view = cv2.warpAffine(picture, affine, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(view, np.uint8)
 
     def _teeth_mask(self) -> Image:
@@ -211,16 +205,14 @@ class Face:
     def _plant_anchors(self) -> None:
         """Points around the face that hold hair and background, and the triangles over all points."""
         left, top, right, bottom = HEAD_BOX
-        grid = np.stack(
-            np.meshgrid(np.arange(left, right + 1, 15.5), np.arange(top, bottom + 1, 16.0)), -1
-        ).reshape(-1, 2)
+        grid = np.stack(np.meshgrid(np.arange(left, right + 1, 15.5), np.arange(top, bottom + 1, 16.0)), -1).reshape(
+            -1, 2
+        )
         oval = self.mesh[OVAL, :2]
         wider = ((oval - oval.mean(0)) * 1.12 + oval.mean(0)).astype(np.float32)
         outside = [cv2.pointPolygonTest(wider, (float(x), float(y)), False) < 0 for x, y in grid]
         anchors = grid[outside]
-        self.points = np.concatenate([self.mesh, np.c_[anchors, np.full(len(anchors), 40.0)]]).astype(
-            np.float32
-        )
+        self.points = np.concatenate([self.mesh, np.c_[anchors, np.full(len(anchors), 40.0)]]).astype(np.float32)
         reach = np.hypot((self.points[:, 0] - HEAD_X) / HEAD_RX, (self.points[:, 1] - HEAD_Y) / HEAD_RY)
         self.grip = (smoothstep((1.5 - reach) / 0.5) * smoothstep(self.points[:, 1] / 14))[:, None]
         self.grip[: len(self.mesh)] = 1
@@ -316,9 +308,7 @@ class Face:
         affine = np.array([[cos * wide, -sin, 0], [sin * wide, cos, 0]])
         affine[:, 2] = now[2] - affine[:, :2] @ own[2] - (x, y)
         teeth = cv2.warpAffine(self.picture, affine, (w, h), flags=cv2.INTER_LINEAR).astype(np.float32)
-        share = cv2.warpAffine(self.teeth_mask, affine, (w, h), flags=cv2.INTER_LINEAR)[
-            ..., None
-        ] / np.float32(255)
+        share = cv2.warpAffine(self.teeth_mask, affine, (w, h), flags=cv2.INTER_LINEAR)[..., None] / np.float32(255)
         share *= parted
         ground = (1 - parted) * LIP_LINE + parted * CAVITY
         return np.asarray(teeth * share + ground * (1 - share))
@@ -372,9 +362,7 @@ def trim(wave: Floats) -> Floats:
     return wave[loud[0] : loud[-1] + 1]
 
 
-def speak(
-    lines: Iterable[Line], lead: float = 1.0, voice: Voice | None = None
-) -> tuple[Floats, list[Spoken]]:
+def speak(lines: Iterable[Line], lead: float = 1.0, voice: Voice | None = None) -> tuple[Floats, list[Spoken]]:
     """Say the lines one after another, `lead` seconds into the clip.
 
     Returns the mono track at SAMPLE_RATE, with a faint seeded noise under it, and when each line is heard.
@@ -451,11 +439,7 @@ def write_video(
         video = out.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
         video.height, video.width = first.shape[:2]
         video.pix_fmt, video.thread_count = "yuv420p", 1
-        sound = (
-            None
-            if track is None
-            else out.add_stream("aac", rate=2 * SAMPLE_RATE, layout="mono", bit_rate=96_000)
-        )
+        sound = None if track is None else out.add_stream("aac", rate=2 * SAMPLE_RATE, layout="mono", bit_rate=96_000)
         wide = None if track is None else resample_poly(track, 2, 1).astype(np.float32)
         done = 0
         for number, frame in enumerate(itertools.chain([first], frames)):
@@ -475,9 +459,7 @@ def _audio_frame(samples: Floats, start: int) -> av.AudioFrame:
     return frame
 
 
-def write_clip(
-    path: Path | str, face: Face, lines: Sequence[Line], fps: int = 25, crf: int = 20
-) -> list[Spoken]:
+def write_clip(path: Path | str, face: Face, lines: Sequence[Line], fps: int = 25, crf: int = 20) -> list[Spoken]:
     """A clip in which `face` says `lines`; returns when each is heard."""
     track, spoken = speak(lines)
     opening = loudness(track, int(len(track) / SAMPLE_RATE * fps), fps)
@@ -527,9 +509,7 @@ def write_talking_clip(
         lines.append(replace(line, pause=length * (1 / speech_share - 1)))
         time += length + lines[-1].pause
     track, spoken = speak(lines, voice=voice)
-    track = np.pad(track, (0, max(0, round(seconds * SAMPLE_RATE) - len(track))))[
-        : round(seconds * SAMPLE_RATE)
-    ]
+    track = np.pad(track, (0, max(0, round(seconds * SAMPLE_RATE) - len(track))))[: round(seconds * SAMPLE_RATE)]
     face = Face(width, height, height / 240)
     opening = loudness(track, round(seconds * fps), fps)
     write_video(path, (face.draw(*state) for state in poses(spoken, opening, fps)), fps, track)

@@ -33,9 +33,7 @@ def test_every_check_that_is_not_ok_says_what_to_do(tmp_path: Path) -> None:
     assert found["python"].state == "ok"
 
 
-def test_libraries_are_held_against_the_projects_own_metadata(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_libraries_are_held_against_the_projects_own_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
     found = look(tmp_path)
     assert found["pip"].state == "ok"
@@ -68,9 +66,7 @@ def test_a_changed_weight_fails(tmp_path: Path) -> None:
     assert look(tmp_path)["weight minilm-l6"].state == "fail"
 
 
-def test_a_cache_that_cannot_be_written_and_a_small_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_and_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
     (tmp_path / "file").write_text("")

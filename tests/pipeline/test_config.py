@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import pickle
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,9 @@ def test_arrows_point_one_way() -> None:
     assert imports("extractors") <= {"extractors"}
     assert imports("models") <= {"models"}
     assert imports("pipeline") == {"pipeline", "extractors", "models"}
+
+
+def test_an_error_survives_the_way_back_from_a_worker() -> None:
+    error = EmopipeError("EMO-104", "it is no media", path="a.mp4", hint="Play it")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.code, copy.path, copy.hint) == (str(error), "EMO-104", "a.mp4", "Play it")

@@ -76,7 +76,8 @@ class EmoeConfig(MixtureConfig):
         router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
             agrees with the others. A modality that contradicts the others shows most plainly there.
         quality_prior: add ln(quality) of each modality to the router's logits.
-        input_dropout: on whole feature channels of the standardised input.
+        input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: a modality
+            with few recordings and many features wants more.
         attention_dropout: inside the transformers.
     """
 
@@ -85,7 +86,7 @@ class EmoeConfig(MixtureConfig):
     router_width: int = 64
     router_posteriors: bool = True
     quality_prior: bool = False
-    input_dropout: float = 0.1
+    input_dropout: float | Mapping[str, float] = 0.1
     attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -96,6 +97,9 @@ class EmoeConfig(MixtureConfig):
 
     def kernel_of(self, modality: str) -> int:
         return self.kernel if isinstance(self.kernel, int) else self.kernel[modality]
+
+    def input_dropout_of(self, modality: str) -> float:
+        return self.input_dropout[modality] if isinstance(self.input_dropout, Mapping) else self.input_dropout
 
 
 class Head(nn.Module):
@@ -164,11 +168,12 @@ def pooled_statistics(x: Tensor, valid: Tensor) -> Tensor:
 class Branch(nn.Module):
     """One modality from raw features to one vector: standardise, convolve, encode, transform, read out, predict."""
 
-    def __init__(self, dim: int, outputs: int, kernel: int, config: EmoeConfig) -> None:
+    def __init__(self, modality: str, dim: int, outputs: int, config: EmoeConfig) -> None:
         super().__init__()
+        kernel = config.kernel_of(modality)
         self.readout = config.readout
         self.standardise = Standardise(dim)
-        self.dropout = nn.Dropout1d(config.input_dropout)
+        self.dropout = nn.Dropout1d(config.input_dropout_of(modality))
         self.convolution = nn.Conv1d(dim, config.width, kernel, padding=kernel // 2, bias=False)
         self.transformer = Transformer(
             config.width,
@@ -276,7 +281,7 @@ class Emoe(Mixture):
         width, count = config.width, len(shape.modalities)
         self.encoder = nn.Conv1d(width, width, 1, bias=False)
         self.branches = nn.ModuleDict(
-            {name: Branch(dim, shape.outputs, config.kernel_of(name), config) for name, dim in shape.dims.items()}
+            {name: Branch(name, dim, shape.outputs, config) for name, dim in shape.dims.items()}
         )
         direct = _EVIDENCE[shape.task] if config.router_posteriors else 0
         block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)

@@ -41,9 +41,9 @@ class LateFusionConfig(EmoeConfig):
 class Tower(nn.Module):
     """EMOE's branch of one modality with an encoder of its own: raw features to a vector and logits."""
 
-    def __init__(self, dim: int, outputs: int, kernel: int, config: EmoeConfig) -> None:
+    def __init__(self, modality: str, dim: int, outputs: int, config: EmoeConfig) -> None:
         super().__init__()
-        self.branch = Branch(dim, outputs, kernel, config)
+        self.branch = Branch(modality, dim, outputs, config)
         self.encoder = nn.Conv1d(config.width, config.width, 1, bias=False)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Towers(FusionModel):
         super().__init__(shape, config)
         self.names = names
         self.towers = nn.ModuleDict(
-            {name: Tower(shape.dims[name], shape.outputs, config.kernel_of(name), config) for name in names}
+            {name: Tower(name, shape.dims[name], shape.outputs, config) for name in names}
         )
 
     def fit_inputs(self, dataset: Dataset) -> None:

@@ -76,8 +76,8 @@ class EmoeConfig(MixtureConfig):
         router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
             agrees with the others. A modality that contradicts the others shows most plainly there.
         quality_prior: add ln(quality) of each modality to the router's logits.
-        input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: a modality
-            with few recordings and many features wants more.
+        input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: one with
+            few recordings and many features wants more.
         attention_dropout: inside the transformers.
     """
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Between two lines of progress of one task where the output is no terminal, in seconds.
 QUIET: float = 5.0
+#: Columns of tables that go to a file or another program.
+FILE_WIDTH: int = 150
 
 
 class Console:
@@ -26,8 +28,8 @@ class Console:
         from rich.console import Console as Rich
 
         self.json_lines = json_lines
-        self._out = Rich(soft_wrap=not sys.stdout.isatty(), highlight=False)
-        self._err = Rich(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
+        self._out = Rich(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+        self._err = Rich(highlight=False, width=None if sys.stderr.isatty() else FILE_WIDTH, stderr=True)
         self._live = sys.stderr.isatty() and not json_lines
         self._status: Any = None
         self._told: dict[str, float] = {}
@@ -46,20 +48,21 @@ class Console:
     def hook(self, event: Event) -> None:
         """Show an event."""
         if self.json_lines:
-            self.emit(
-                {"event": event.kind, **{k: v for k, v in asdict(event).items() if k != "kind" and v not in (None, "")}}
-            )
+            facts = {name: value for name, value in asdict(event).items() if name != "kind" and value not in (None, "")}
+            self.emit({"event": event.kind, **facts})
         elif event.kind in ("warning", "info"):
-            self._err.print(
-                f"{event.name}: {event.message}", style="yellow" if event.kind == "warning" else None, markup=False
-            )
+            self._say(f"{event.name}: {event.message}", "yellow" if event.kind == "warning" else None)
         elif self._live:
             self._status.update(_progress_line(event))
-        elif (
-            event.kind == "progress" and time.monotonic() - self._told.setdefault(event.name, time.monotonic()) > QUIET
-        ):
+        elif event.kind == "start":
             self._told[event.name] = time.monotonic()
-            self._err.print(_progress_line(event), markup=False)
+        elif event.kind == "progress" and time.monotonic() - self._told.get(event.name, 0.0) > QUIET:
+            self._told[event.name] = time.monotonic()
+            self._say(_progress_line(event))
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        """A line on standard error."""
+        self._err.print(text, style=style, markup=False, soft_wrap=True)
 
     def emit(self, facts: Mapping[str, Any]) -> None:
         """One JSON line on standard output."""
@@ -69,7 +72,7 @@ class Console:
     def print(self, text: str) -> None:
         """A line for a person; nothing with --json."""
         if not self.json_lines:
-            self._out.print(text, markup=False)
+            self._out.print(text, markup=False, soft_wrap=True)
 
     def error(self, error: EmopipeError) -> None:
         """An error, with its code and what to do."""
@@ -77,7 +80,7 @@ class Console:
             facts = {"event": "error", "code": error.code, "what": error.what, "path": error.path, "hint": error.hint}
             self.emit(facts)
         else:
-            self._err.print(str(error), style="red", markup=False)
+            self._say(str(error), "red")
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table; with --json, one line per row."""
@@ -101,9 +104,10 @@ class Console:
             facts = {"media": str(result.path), "state": result.state, "reasons": result.reasons}
             self.emit({"event": "clip", **facts, "utterances": result.rows()})
             return
-        self._out.print(f"\n{result.path}: {result.state}", style="bold", markup=False)
+        self._out.print(f"\n{result.path}: {result.state}", style="bold", markup=False, soft_wrap=True)
         for reason in result.reasons:
-            self._out.print(f"  {reason}", style="red" if result.state == "failed" else "yellow", markup=False)
+            style = "red" if result.state == "failed" else "yellow"
+            self._out.print(f"  {reason}", style=style, markup=False, soft_wrap=True)
         if result.extraction is not None:
             self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
 

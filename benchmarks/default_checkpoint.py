@@ -257,7 +257,8 @@ def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
     seeds = ["--seeds", str(len(SEEDS)), "--config", str(CONFIG)]
     yield "face", [str(work / "fer2013"), "--modalities", "face", *seeds]
     yield "text", [str(work / "meld"), "--modalities", "text", "--prior", "train", *seeds]
-    yield "voice", [str(work / "ravdess_speech"), "--modalities", "voice", "--folds", "5", *seeds]
+    voice = ["--seeds", str(len(SEEDS)), "--config", str(CONFIG.with_suffix(".voice.toml"))]
+    yield "voice", [str(work / "ravdess_speech"), "--modalities", "voice", "--folds", "5", *voice]
     for seed in SEEDS:
         checkpoint = ["--model", str(work / f"seed-{seed}")]
         yield f"triples seed {seed}", [str(work / "triples"), *checkpoint]

@@ -110,7 +110,9 @@ def run(
 
         overrides = _overrides(config, face, asr, text, fps)
         states = []
-        with Runner(model, device=device, offline=offline, overrides=overrides, hook=console.hook) as runner:
+        with Runner(
+            model, device=device, offline=offline, overrides=overrides, hook=console.hook, debug=debug
+        ) as runner:
             for result in run_files(paths, runner, out, console.hook):
                 console.clip(result)
                 states.append(result.state)
@@ -180,7 +182,8 @@ def train(
 
         settings = _training(config, model, label, modalities, epochs, seed, allow_speaker_overlap, device)
         checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook)
-        _show_evaluation(console, "Validation, by what the model may see", evaluation)
+        if evaluation is not None:
+            _show_evaluation(console, "Validation, by what the model may see", evaluation)
         console.print(f"Checkpoint {checkpoint} is in {out}/")
 
 

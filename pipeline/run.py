@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.errors import ENVIRONMENT_CODES, EmopipeError
 from emopipe.pipeline.media import find_media
 from emopipe.pipeline.outputs import ClipResult, Sink
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -36,6 +36,7 @@ class Runner:
         offline: never fetch a weight.
         overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
         hook: told of progress.
+        debug: let a file's failure stop the run with its traceback.
 
     Raises:
         EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features.
@@ -49,8 +50,10 @@ class Runner:
         offline: bool = False,
         overrides: Mapping[str, Any] | None = None,
         hook: Hook = silent,
+        debug: bool = False,
     ) -> None:
         check_plan()
+        self._debug = debug
         self._hook = hook
         self.predictor, self.checkpoint = load_predictor(model, device)
         sealed = self.predictor.spec.extraction
@@ -86,12 +89,9 @@ class Runner:
             extraction = extract(source, self.backends, modalities=self.predictor.spec.modalities, hook=self._hook)
             predictions = self.predictor.predict([_sample(u.features, u.quality) for u in extraction.utterances])
         except EmopipeError as error:
-            if error.code.startswith("EMO-2") or error.code.startswith("EMO-3"):
+            if self._debug or error.code in ENVIRONMENT_CODES:
                 raise
             return self._result(path, "failed", [str(error)], None, [], began)
-        except (RuntimeError, ValueError, OSError, MemoryError) as error:
-            reason = EmopipeError("EMO-901", f"{type(error).__name__}: {error}", path=path, hint="Use --debug for more")
-            return self._result(path, "failed", [str(reason)], None, [], began)
         reasons = _degradations(extraction)
         return self._result(path, "degraded" if reasons else "ok", reasons, extraction, predictions, began)
 

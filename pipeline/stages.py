@@ -6,8 +6,8 @@ before any file is opened. Values pass from stage to stage under those names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -246,7 +246,7 @@ def extract(
         hook: told of progress.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-105 when a file of the source cannot be used at all.
+        EmopipeError: EMO-101 to EMO-105 when a file of the source cannot be used at all, EMO-901 when a stage breaks.
     """
     with _opened(source.media) as media, _opened(source.audio) as audio:
         sound_media = audio or (media if media is not None and media.info.has_audio else None)
@@ -259,9 +259,21 @@ def extract(
         }
         for stage in STAGES:
             values["duration"] = _duration(values)
-            with timed(hook, stage.name):
+            with timed(hook, stage.name), _guarded(stage.name, source):
                 values |= stage.run(values, backends, hook)
         return _assembled(values)
+
+
+@contextmanager
+def _guarded(stage: str, source: Source) -> Iterator[None]:
+    """Whatever breaks inside a stage becomes a coded error of that source, so that a batch goes on."""
+    try:
+        yield
+    except EmopipeError:
+        raise
+    except Exception as error:
+        what = f"stage {stage} broke: {type(error).__name__}: {error}"
+        raise EmopipeError("EMO-901", what, path=source.path, hint="Repeat with --debug to see where") from error
 
 
 def _opened(path: Any) -> Any:

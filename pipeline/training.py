@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emopipe.models.train import TrainConfig
 
 
-def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -> tuple[str, Evaluation]:
+def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -> tuple[str, Evaluation | None]:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
     Args:
@@ -26,7 +26,7 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
         hook: told of epochs.
 
     Returns:
-        The checkpoint's id, and its evaluation on the rows that it was validated on.
+        The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
     """
     from emopipe.models import checkpoint, data
     from emopipe.models.evaluate import evaluate
@@ -35,7 +35,8 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
     dataset = data.read(folder)
     state = out.with_name(f"{out.name}.training")
     trained = train(dataset, config, state=state, hook=bridge(hook))
-    measured = evaluate(trained.predictor, dataset.subset(trained.split[1]), None)
+    valid = trained.split[1]
+    measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
     return name, measured
 
@@ -88,35 +89,37 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
 
 
-def model_card(predictor: Predictor, measured: Evaluation, dataset: str) -> str:
+def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str) -> str:
     """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
     spec = predictor.spec
-    names = [name for name in next(iter(measured.subsets.values()), {}) if name not in ("rows",)]
+    rows, seed = spec.training["rows"], spec.training["config"]["seed"]
+    into = f" into {', '.join(spec.classes)}" if spec.classes else ""
     lines = [
-        f"| {subset} | {figures['rows']:.0f} | " + " | ".join(f"{figures[name]:.3f}" for name in names) + " |"
-        for subset, figures in measured.subsets.items()
+        f"# A fusion model trained on {dataset}",
+        "",
+        f"`{spec.model}`, {spec.task} of `{spec.label}`{into}.",
+        f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {seed}.",
+        "",
+        *([] if measured is None else _figures(measured)),
+        f"Intended use: {DISCLAIMER}",
+        "",
     ]
-    header = ["| modalities | rows | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    rows = spec.training["rows"]
-    return "\n".join(
-        [
-            f"# A fusion model trained on {dataset}",
-            "",
-            f"`{spec.model}`, {spec.task} of `{spec.label}`"
-            + (f" into {', '.join(spec.classes)}." if spec.classes else "."),
-            f"Trained on {rows['train']} utterances, validated on {rows['valid']}, "
-            f"seed {spec.training['config']['seed']}.",
-            "",
-            "Validation figures, with only the named modalities visible. The best epoch and the temperature were "
-            "chosen on the same rows, so they flatter the model a little.",
-            "",
-            *header,
-            *lines,
-            "",
-            f"Intended use: {DISCLAIMER}",
-            "",
-        ]
-    )
+    return "\n".join(lines)
+
+
+def _figures(measured: Evaluation) -> list[str]:
+    """The validation part of a card."""
+    names = [name for name in next(iter(measured.subsets.values())) if name != "rows"]
+    table = [("modalities", "rows", *names), ("---",) * (len(names) + 2)]
+    for subset, figures in measured.subsets.items():
+        table.append((subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.3f}" for name in names)))
+    return [
+        "Validation figures, with only the named modalities visible. The temperature, and the epoch unless the last was",
+        "kept, were chosen on the same rows, so they flatter the model a little.",
+        "",
+        *("| " + " | ".join(row) + " |" for row in table),
+        "",
+    ]
 
 
 def split_or_all(name: str) -> str | None:

@@ -235,3 +235,21 @@ def test_json_lines_can_be_parsed_and_hold_the_predictions(tmp_path: Path) -> No
     clip = next(event for event in events if event["event"] == "clip")
     assert clip["utterances"] == document(tmp_path, "silent")["utterances"]
     assert {"face", "speech", "utterances", "voice", "text"} <= {e["name"] for e in events if e["event"] == "end"}
+
+
+def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emopipe.extractors.face.mediapipe import FaceLandmarker
+
+    def explode(self: FaceLandmarker, frames: Any) -> None:
+        raise RuntimeError("graph failed")
+
+    for name in ("one.mp4", "two.wav"):
+        write_media(tmp_path / name, blank(1.0) if name == "one.mp4" else (), tone(1.0))
+    monkeypatch.setattr(FaceLandmarker, "track", explode)
+    result = emopipe("run", tmp_path / "one.mp4", tmp_path / "two.wav", "--out", tmp_path / "out", "--offline")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert entry(tmp_path / "out", "one.mp4")["reasons"] == [
+        "EMO-901: stage face broke: RuntimeError: graph failed "
+        f"({tmp_path / 'one.mp4'}). Repeat with --debug to see where"
+    ]
+    assert entry(tmp_path / "out", "two.wav")["state"] == "degraded"

@@ -114,8 +114,8 @@ def _figures(measured: Evaluation) -> list[str]:
     for subset, figures in measured.subsets.items():
         table.append((subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.3f}" for name in names)))
     return [
-        "Validation figures, with only the named modalities visible. The temperature, and the epoch unless the last was",
-        "kept, were chosen on the same rows, so they flatter the model a little.",
+        "Validation figures, with only the named modalities visible. The temperature, and the epoch unless the last",
+        "was kept, were chosen on the same rows, so they flatter the model a little.",
         "",
         *("| " + " | ".join(row) + " |" for row in table),
         "",

@@ -37,6 +37,7 @@ from emopipe.pipeline.dataset import FeatureWriter
 
 ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")
 SEEDS: Final = (0, 1, 2)
+SUBSETS: Final = (*combinations(MODALITIES, 1), *combinations(MODALITIES, 2))
 CONFIG: Final = Path(__file__).with_suffix(".toml")
 SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
 #: Speakers who validate and never train: four of RAVDESS's twenty actors, and a fifth of the others.
@@ -232,14 +233,20 @@ def _derive(work: Path, name: str, rows: list[Row]) -> None:
 
 
 def train(work: Path) -> None:
-    """Three seeds of the model on the mixture; the first is the one that is shipped."""
+    """Three seeds of the model on the mixture, the first of which is shipped; and one model for each lesser subset."""
     for seed in SEEDS:
-        out = work / f"seed-{seed}"
-        if not (out / "config.json").exists():
-            _emopipe("train", str(work / "mixture"), "--config", str(CONFIG), "--seed", str(seed), "--out", str(out))
+        _train(work, f"seed-{seed}", "--seed", str(seed))
     SHIPPED.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.json"):
         shutil.copy(work / "seed-0" / name, SHIPPED / name)
+    for names in SUBSETS:
+        _train(work, f"only-{'-'.join(names)}", "--seed", "0", "--modalities", ",".join(names))
+
+
+def _train(work: Path, name: str, *options: str) -> None:
+    out = work / name
+    if not (out / "config.json").exists():
+        _emopipe("train", str(work / "mixture"), "--config", str(CONFIG), "--out", str(out), *options)
 
 
 def measure(work: Path) -> None:
@@ -267,13 +274,8 @@ def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
         yield f"ravdess_speech seed {seed}", [str(work / "ravdess_speech"), *checkpoint]
         for modality in MODALITIES:
             yield f"{modality} replaced seed {seed}", [str(work / f"triples-{modality}-replaced"), *checkpoint]
-    for size in (1, 2):
-        for names in combinations(MODALITIES, size):
-            out = work / f"only-{'-'.join(names)}"
-            if not (out / "config.json").exists():
-                kept = ["--modalities", ",".join(names), "--config", str(CONFIG), "--seed", "0", "--out", str(out)]
-                _emopipe("train", str(work / "mixture"), *kept)
-            yield f"only {'+'.join(names)}", [str(work / "triples"), "--model", str(out)]
+    for names in SUBSETS:
+        yield f"only {'+'.join(names)}", [str(work / "triples"), "--model", str(work / f"only-{'-'.join(names)}")]
 
 
 def clips(data: Path, work: Path) -> list[Row]:

@@ -60,9 +60,7 @@ class Towers(FusionModel):
     def __init__(self, shape: Shape, config: EmoeConfig, names: tuple[str, ...]) -> None:
         super().__init__(shape, config)
         self.names = names
-        self.towers = nn.ModuleDict(
-            {name: Tower(name, shape.dims[name], shape.outputs, config) for name in names}
-        )
+        self.towers = nn.ModuleDict({name: Tower(name, shape.dims[name], shape.outputs, config) for name in names})
 
     def fit_inputs(self, dataset: Dataset) -> None:
         for name, tower in self.towers.items():

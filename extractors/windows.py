@@ -46,7 +46,10 @@ def window_means(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> tu
 
 def _mean(rows: np.ndarray) -> np.ndarray:
     """Mean over the first axis, ignoring NaN; NaN where nothing is left."""
-    counts = (~np.isnan(rows)).sum(0)
+    missing = np.isnan(rows)
+    if len(rows) and not missing.any():
+        return np.asarray(rows.mean(0))
+    counts = (~missing).sum(0)
     mean: np.ndarray = np.divide(np.nansum(rows, 0), counts, out=np.full(rows.shape[1], np.nan), where=counts > 0)
     return mean
 

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
 from emopipe.pipeline.errors import EmopipeError
 
+T = TypeVar("T")
+
 SAMPLE_RATE: Final = 16_000
-#: Frames larger than this are scaled down while they are converted to RGB; the face model's input is smaller still.
-MAX_FRAME_SIDE: Final = 960
+#: Frames larger than this are scaled down, in pixels; the face model's input is smaller still.
+MAX_FRAME_SIDE: Final = 1920
+#: Frames decoded ahead of the one in use.
+AHEAD: Final = 4
 #: A jump of the sound's time stamps above this is a gap and is filled with silence (or cut), in seconds.
 MAX_AUDIO_JITTER: Final = 0.05
 
@@ -332,8 +338,21 @@ def _origin(container: Any, streams: list[Any]) -> float:
 
 def _upright_rgb(picture: Any) -> np.ndarray:
     """RGB of a decoded frame, scaled to at most MAX_FRAME_SIDE and turned as a player would show it."""
-    scale = min(1.0, MAX_FRAME_SIDE / max(picture.width, picture.height))
-    width, height = (max(2, round(side * scale / 2) * 2) for side in (picture.width, picture.height))
-    rgb = picture.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    import cv2
+
+    rgb = picture.to_ndarray(format="rgb24")
+    scale = MAX_FRAME_SIDE / max(picture.width, picture.height)
+    if scale < 1:
+        rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     quarter_turns = round(picture.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+
+
+def ahead(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
+    """Fetch up to `depth` items in a second thread while the consumer works on one; order and errors are kept."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, "decode") as pool:
+        waiting = deque(pool.submit(next, source, end) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield cast(T, item)

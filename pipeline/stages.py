@@ -16,7 +16,7 @@ import numpy as np
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, read_image
+from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.records import AbsenceReason, Extraction, Source, Utterance
 
@@ -57,7 +57,7 @@ def measure_face(values: Values, backends: Backends, hook: Hook) -> dict[str, An
         return {"face_table": backends.face.still(read_image(source.image))}
     if media is None or not media.info.has_video:
         return {"face_table": Absent("no_video_stream")}
-    frames = _reported(media, media.frames(backends.config.face.rate), hook)
+    frames = _reported(media, ahead(media.frames(backends.config.face.rate)), hook)
     return {"face_table": backends.face.track(frames)}
 
 

@@ -18,6 +18,7 @@ def coded_errors() -> Iterator[None]:
         errors.FeatureMismatch: "EMO-402",
         errors.DatasetError: "EMO-502",
         errors.ConfigError: "EMO-503",
+        errors.BackboneError: "EMO-503",
         errors.TrainingError: "EMO-504",
     }
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,5 +37,19 @@ class VoiceActivity:
         if len(samples) < 512:
             return []
         sound = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
-        spans = get_speech_timestamps(sound, self._model, sampling_rate=SAMPLE_RATE, threshold=self._threshold)
+        with _one_thread():
+            spans = get_speech_timestamps(sound, self._model, sampling_rate=SAMPLE_RATE, threshold=self._threshold)
         return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in spans]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of tiny operations run no faster on more threads, and many times slower when a core is taken."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

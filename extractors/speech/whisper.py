@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from whisper.model import Whisper
 
 SAMPLE_RATE: Final = 16_000
@@ -19,6 +20,8 @@ SAMPLE_RATE: Final = 16_000
 LONGEST_WINDOW: Final = 30.0
 #: Sound left on both sides of a span of speech, in seconds.
 MARGIN: Final = 0.2
+#: Windows decoded side by side; a decoder step reads all weights, however many windows share it.
+BATCH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -95,36 +98,78 @@ def transcribe(
         and end with it: voice activity knows a word's outer edges better than attention does.
     """
     words: list[Word] = []
-    for window in speech_windows(segments):
-        start = max(0.0, window[0][0] - MARGIN)
-        sound = samples[int(start * SAMPLE_RATE) : int((window[-1][1] + MARGIN) * SAMPLE_RATE)]
-        result = _transcribe_window(sound, model, language)
-        language = language or result["language"]
-        heard = [word for segment in result["segments"] for word in segment["words"]]
-        words += [_placed(word, start, window) for word in heard]
+    windows = speech_windows(segments)
+    for first in range(0, len(windows), BATCH):
+        batch = windows[first : first + BATCH]
+        starts = [max(0.0, window[0][0] - MARGIN) for window in batch]
+        ends = [window[-1][1] + MARGIN for window in batch]
+        sounds = [samples[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in zip(starts, ends, strict=True)]
+        heard, language = _listen(sounds, model, language)
+        for start, window, timings in zip(starts, batch, heard, strict=True):
+            words += [_placed(timing, start, window) for timing in timings]
     words = _sure(words, segments, least_confidence)
     return Transcript(_snapped(words, segments), language if words else None)
 
 
-def _transcribe_window(sound: np.ndarray, model: Whisper, language: str | None) -> dict[str, Any]:
-    result: dict[str, Any] = model.transcribe(
-        np.ascontiguousarray(sound, np.float32),
-        language=language,
-        word_timestamps=True,
-        temperature=0.0,
-        condition_on_previous_text=False,
-        fp16=model.device.type == "cuda",
-        verbose=None,
-    )
-    return result
+def _listen(sounds: Sequence[np.ndarray], model: Whisper, language: str | None) -> tuple[list[list[Any]], str]:
+    """Word timings of each sound, and the language. Each sound is encoded once and all are decoded side by side.
+
+    One sound fills one window of Whisper's, so no time stamps are decoded: attention gives the words' times.
+    """
+    import torch
+    from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
+    from whisper.decoding import DecodingOptions, decode
+    from whisper.tokenizer import get_tokenizer
+
+    mels = [log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), model.dims.n_mels) for sound in sounds]
+    with torch.inference_mode():
+        features = model.encoder(torch.stack([pad_or_trim(mel, N_FRAMES) for mel in mels]).to(model.device))
+        half = model.device.type == "cuda"
+        options = DecodingOptions(language=language, without_timestamps=True, fp16=half)
+        if language is None and model.is_multilingual:
+            language = decode(model, features[:1], replace(options, task="lang_id"))[0].language
+        options = replace(options, language=language or "en")
+        results = decode(model, features, options)
+        tokenizer = get_tokenizer(
+            model.is_multilingual, num_languages=model.num_languages, language=options.language, task=options.task
+        )
+        timings = [
+            _aligned(_Encoded(model, vectors), tokenizer, result.tokens, mel)
+            for vectors, result, mel in zip(features, results, mels, strict=True)
+        ]
+    return timings, str(options.language)
 
 
-def _placed(word: dict[str, Any], offset: float, spans: Sequence[tuple[float, float]]) -> Word:
+class _Encoded:
+    """Whisper with the sound already encoded, for code that would encode it again."""
+
+    def __init__(self, model: Whisper, features: Tensor) -> None:
+        self._model, self._features = model, features
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, mel: Tensor, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._model.decoder(tokens, self._features[None])
+        return logits
+
+
+def _aligned(model: Any, tokenizer: Any, tokens: list[int], mel: Tensor) -> list[Any]:
+    """The words that the tokens spell, with times in the sound, punctuation joined to them."""
+    from whisper.timing import find_alignment, merge_punctuations
+
+    spoken = [token for token in tokens if token < tokenizer.eot]
+    timings = find_alignment(model, tokenizer, spoken, mel, mel.shape[-1])
+    merge_punctuations(timings, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
+    return [timing for timing in timings if timing.word]
+
+
+def _placed(word: Any, offset: float, spans: Sequence[tuple[float, float]]) -> Word:
     """A word on the media clock, clipped to the span of speech that it overlaps most or lies nearest to."""
-    start, end = word["start"] + offset, word["end"] + offset
+    start, end = float(word.start) + offset, float(word.end) + offset
     low, high = _home(start, end, spans)
     start = min(max(start, low), high)
-    return Word(word["word"], start, max(start, min(end, high)), float(word["probability"]))
+    return Word(word.word, start, max(start, min(end, high)), float(word.probability))
 
 
 def _home(start: float, end: float, spans: Sequence[tuple[float, float]]) -> tuple[float, float]:

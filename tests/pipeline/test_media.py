@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.media import SAMPLE_RATE, Media, find_media, read_image
+from emopipe.pipeline.media import SAMPLE_RATE, Media, ahead, find_media, read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
 
 
@@ -74,10 +75,27 @@ def test_late_sound_is_put_in_its_place(tmp_path: Path) -> None:
 
 
 def test_large_frames_are_scaled_down(tmp_path: Path) -> None:
-    clip = write_media(tmp_path / "big.mp4", blank(0.2, size=(1080, 1920)))
+    clip = write_media(tmp_path / "big.mp4", blank(0.2, size=(2160, 3840)))
     with Media(clip) as media:
-        assert next(iter(media.frames(5))).rgb.shape == (540, 960, 3)
-        assert (media.info.width, media.info.height) == (1920, 1080)
+        assert next(iter(media.frames(5))).rgb.shape == (1080, 1920, 3)
+        assert (media.info.width, media.info.height) == (3840, 2160)
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_fetching_ahead_changes_nothing(items: list[int], depth: int) -> None:
+    assert list(ahead(items, depth)) == items
+
+
+def test_fetching_ahead_hands_on_errors_and_may_be_left_early() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(ahead(failing()))
+    numbers = count()
+    assert next(item for item in ahead(numbers) if item == 3) == 3
+    assert next(numbers) < 20
 
 
 @settings(max_examples=25, deadline=None)

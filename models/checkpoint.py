@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from emopipe.models.errors import CheckpointError, ConfigError, FeatureMismatch
+from emopipe.models.errors import BackboneError, CheckpointError, ConfigError, FeatureMismatch
 from emopipe.models.predictor import Prediction, Predictor, Spec
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Spec",
     "identify",
     "load",
+    "read_spec",
     "save",
 ]
 
@@ -81,11 +82,31 @@ def save(path: str | Path, predictor: Predictor, card: str) -> str:
     return name
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
+def read_spec(path: str | Path) -> Spec:
+    """What a checkpoint says of itself, without its weights.
+
+    Raises:
+        CheckpointError: it is missing, of a newer format, or its configuration is damaged.
+    """
+    folder = _find(path)
+    config = _read_config(folder)
+    try:
+        return _spec({name: value for name, value in config.items() if name not in ("id", "weights_sha256")})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _damaged(folder, f"config.json cannot be read: {error!r}") from error
+
+
+def load(path: str | Path, device: str | torch.device = "cpu", options: Mapping[str, Any] | None = None) -> Predictor:
     """Open a checkpoint folder, or one that comes with the package by its name.
+
+    Args:
+        path: the folder, or the name.
+        device: where to run it.
+        options: options of the model that hold on this machine only, such as where its backbone lies.
 
     Raises:
         CheckpointError: it is missing, of a newer format, incomplete or damaged.
+        BackboneError: it stands on a pretrained network that is not there, or on another one.
     """
     folder = _find(path)
     config = _read_config(folder)
@@ -98,8 +119,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
     name = config.pop("id", None)
     try:
         spec = _spec(config)
-        module = spec.build()
+        module = spec.build(options)
         module.load_state_dict(load_tensors(weights))
+    except BackboneError:
+        raise
     except (SafetensorError, RuntimeError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise _damaged(folder, f"weights and configuration do not fit: {error}") from error
     if _identify(weights, spec) != name:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emopipe.models.errors import DatasetError
+from emopipe.models.transcript import Transcript
 
 MODALITIES: Final = ("text", "face", "voice")
 
@@ -35,10 +36,14 @@ class Sample:
     Attributes:
         features: modality -> (T, D) float32, one row per time step; None (or no entry) when absent.
         quality: modality -> number in (0, 1]; 1 where not given.
+        words: what was said, for models that read words.
+        earlier: the lines before it in the same conversation, oldest first.
     """
 
     features: Mapping[str, Floats | None]
     quality: Mapping[str, float] = field(default_factory=dict)
+    words: str = ""
+    earlier: Sequence[str] = ()
 
     def has(self, modality: str) -> bool:
         """Whether the utterance has at least one time step of this modality."""
@@ -61,6 +66,8 @@ class Batch:
         rows: (B,) int64 rows of the dataset, the same in every epoch; None at inference.
         tokens: (B, T) int64 token ids of the text, for models that encode it themselves; 0 where it has ended; None
             when the dataset keeps none.
+        words: B texts, what was said; empty where nothing was.
+        earlier: B times the lines before it in the same conversation, oldest first.
     """
 
     modalities: tuple[str, ...]
@@ -72,6 +79,8 @@ class Batch:
     weights: Tensor | None = None
     rows: Tensor | None = None
     tokens: Tensor | None = None
+    words: tuple[str, ...] = ()
+    earlier: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -128,7 +137,15 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         lengths.append(length)
     table = torch.from_numpy(np.stack(lengths, axis=1))
     quality = [[sample.quality.get(name, 1.0) for name in modalities] for sample in samples]
-    return Batch(modalities, features, table, table > 0, torch.tensor(quality, dtype=torch.float32))
+    return Batch(
+        modalities,
+        features,
+        table,
+        table > 0,
+        torch.tensor(quality, dtype=torch.float32),
+        words=tuple(sample.words for sample in samples),
+        earlier=tuple(tuple(sample.earlier) for sample in samples),
+    )
 
 
 class FeatureStore:
@@ -245,6 +262,7 @@ class Dataset:
         extraction: the resolved extraction configuration the features were made with.
         hash: sha256 of the manifest file.
         tokens: token ids of the text, one a step, in the sequences of the text features; None when there are none.
+        transcript: what was said; it knows whole conversations, also where rows of them are left out.
         present: (N, M) bool, in the order of `modalities`.
     """
 
@@ -255,9 +273,11 @@ class Dataset:
         extraction: Mapping[str, Any],
         manifest_hash: str,
         tokens: FeatureStore | None = None,
+        transcript: Transcript | None = None,
     ) -> None:
         self.manifest = manifest
         self.tokens = tokens
+        self.transcript = transcript or Transcript(manifest)
         self.extraction = dict(extraction)
         self.hash = manifest_hash
         self.modalities = tuple(name for name in MODALITIES if name in stores)
@@ -365,7 +385,7 @@ class Dataset:
 
     def with_manifest(self, manifest: pa.Table) -> Dataset:
         """The same features under another manifest."""
-        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens)
+        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens, self.transcript)
 
     def select(self, modalities: Sequence[str]) -> Dataset:
         """The same rows with only these modalities.
@@ -378,7 +398,7 @@ class Dataset:
             have = ", ".join(self.modalities) or "none"
             raise DatasetError(f"the dataset has no {unknown[0]} features", hint=f"It has: {have}")
         stores = {name: store for name, store in self._stores.items() if name in modalities}
-        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens)
+        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens, self.transcript)
 
     def steps(self, modality: str) -> Floats:
         """(steps, D) float32: every time step of one modality that some row uses, each once."""
@@ -390,7 +410,9 @@ class Dataset:
         for name, store in self._stores.items():
             number = int(self._numbers[name][row])
             features[name] = store.sequence(number) if number >= 0 else None
-        return Sample(features, dict(zip(self.modalities, self.quality[row].tolist(), strict=True)))
+        quality = dict(zip(self.modalities, self.quality[row].tolist(), strict=True))
+        name = self.ids[row]
+        return Sample(features, quality, self.transcript.words(name), self.transcript.earlier(name))
 
     def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
         """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""
@@ -406,8 +428,17 @@ class Dataset:
         tokens = None
         if self.tokens is not None and "text" in chosen and "text" in self.modalities:
             tokens = self.tokens.gather(self._numbers["text"][rows])[0].squeeze(2).long()
-        table = torch.from_numpy(lengths)
-        return Batch(chosen, features, table, table > 0, torch.from_numpy(quality), tokens=tokens)
+        table, names = torch.from_numpy(lengths), self.ids[rows]
+        return Batch(
+            chosen,
+            features,
+            table,
+            table > 0,
+            torch.from_numpy(quality),
+            tokens=tokens,
+            words=tuple(map(self.transcript.words, names)),
+            earlier=tuple(map(self.transcript.earlier, names)),
+        )
 
 
 def read(path: str | Path) -> Dataset:

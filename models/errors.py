@@ -35,6 +35,10 @@ class ConfigError(ModelsError):
     """A configuration value is unknown or unusable."""
 
 
+class BackboneError(ConfigError):
+    """A pretrained network that a model stands on is not there, or is not the one it was trained with."""
+
+
 class TrainingError(ModelsError):
     """Training cannot start or go on with this dataset."""
 

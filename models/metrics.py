@@ -25,7 +25,7 @@ MMSA_NAMES: Final[dict[str, str]] = {
 }
 
 #: Metrics of which less is better.
-SMALLER_IS_BETTER: Final = frozenset({"loss", "mae", "ece"})
+SMALLER_IS_BETTER: Final = frozenset({"loss", "mae", "ece", "parse_failure_rate"})
 
 
 def mmsa(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -62,19 +62,23 @@ def regression(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]
     F1 come in two variants: `non0` drops true zeros and compares p > 0 with y > 0, `has0` compares p >= 0 with y >= 0.
 
     Args:
-        truth, predicted: (N,) numbers.
+        truth, predicted: (N,) numbers; a prediction that failed is NaN. It counts in no figure but
+            `parse_failure_rate`, the share of such rows, by which all others must be read.
 
     Returns:
-        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0, mae, corr. NaN where undefined: the correlation of
-        a constant, the non-zero variants without a non-zero label, everything without a row.
+        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0, mae, corr, parse_failure_rate. NaN where undefined:
+        the correlation of a constant, the non-zero variants without a non-zero label, everything without a row.
     """
     y, p = np.asarray(truth, dtype=np.float64).ravel(), np.asarray(predicted, dtype=np.float64).ravel()
+    failed = np.isnan(p)
+    y, p = y[~failed], p[~failed]
     metrics = {f"acc{2 * limit + 1}": _clipped_accuracy(y, p, limit) for limit in (3, 2, 1)}
     kept = y != 0
     metrics["acc2_non0"], metrics["f1_non0"] = _binary(y[kept] > 0, p[kept] > 0)
     metrics["acc2_has0"], metrics["f1_has0"] = _binary(y >= 0, p >= 0)
     metrics["mae"] = float(np.abs(p - y).mean()) if len(y) else float("nan")
     metrics["corr"] = _correlation(y, p)
+    metrics["parse_failure_rate"] = float(failed.mean()) if len(failed) else float("nan")
     return metrics
 
 

@@ -18,7 +18,7 @@ class Output:
     """What a model says about B utterances.
 
     Attributes:
-        logits: (B, C) fused class logits, or (B, 1) values.
+        logits: (B, C) fused class logits, or (B, 1) values; NaN for a value that the model failed to give.
         unimodal: modality -> (B, C) prediction from it alone, meaningless in rows without it; may be empty.
         weights: (B, M) share of each modality, 0 where absent, summing to one.
         features: what the losses and plots need, by name; `fused` is (B, K).
@@ -38,11 +38,13 @@ class Shape:
         dims: modality -> feature width; its order is the order of M everywhere.
         outputs: C classes, or 1 for regression.
         task: classification or regression.
+        classes: the C class names, for models that use them; empty where they are not told.
     """
 
     dims: Mapping[str, int]
     outputs: int
     task: Task
+    classes: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -72,6 +74,10 @@ class FusionModel(nn.Module):
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
+
+    def sealed(self) -> Any:
+        """The configuration that a checkpoint keeps: without what holds on one machine only."""
+        return self.config
 
     def training_state(self) -> dict[str, Tensor]:
         """What training remembers of its rows and a checkpoint need not know; saved to go on after a kill."""

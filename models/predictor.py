@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -60,11 +61,11 @@ class Spec:
     @property
     def shape(self) -> Shape:
         dims = {name: len(names) for name, names in self.schema.items()}
-        return Shape(dims, len(self.classes) or 1, self.task)
+        return Shape(dims, len(self.classes) or 1, self.task, self.classes)
 
-    def build(self) -> FusionModel:
-        """The model with random weights."""
-        return build(self.model, self.shape, self.options)
+    def build(self, options: Mapping[str, Any] | None = None) -> FusionModel:
+        """The model with random weights; `options` are changed for this machine and stay out of the spec."""
+        return build(self.model, self.shape, {**self.options, **(options or {})})
 
     def to_json(self) -> str:
         """JSON in the order of the fields; the order of `schema` is the order of M."""
@@ -81,8 +82,8 @@ class Prediction:
         weights: present modality -> the router's share, summing to one.
         unimodal: present modality -> what it alone says, class -> probability (regression: `value` -> number).
         confidence: probability of `label`; None for regression, 0 when there was no evidence.
-        abstained: the confidence is below the checkpoint's threshold, or there was no evidence.
-        value: the predicted value of a regression; None otherwise.
+        abstained: the confidence is below the checkpoint's threshold, there was no evidence, or no value was given.
+        value: the predicted value of a regression; None otherwise, and where the model failed to give one.
     """
 
     label: str | None
@@ -230,7 +231,10 @@ class Predictor:
             return no_evidence()
         names = [name for name in self._present(scores, row) if name in scores.unimodal]
         unimodal = {name: {"value": float(scores.unimodal[name][row, 0])} for name in names}
-        return Prediction(None, {}, self._weights(scores, row), unimodal, None, False, float(scores.logits[row, 0]))
+        value = float(scores.logits[row, 0])
+        failed = math.isnan(value)
+        weights = self._weights(scores, row)
+        return Prediction(None, {}, weights, unimodal, None, failed, None if failed else value)
 
     def _present(self, scores: Scores, row: int) -> list[str]:
         return [name for name, there in zip(self.spec.modalities, scores.present[row], strict=True) if there]

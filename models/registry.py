@@ -12,6 +12,8 @@ from emopipe.models.baselines.misa import Misa, MisaConfig
 from emopipe.models.baselines.mult import Mult, MultConfig
 from emopipe.models.baselines.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.configs import change
+from emopipe.models.egmf.config import EgmfConfig
+from emopipe.models.egmf.model import Egmf
 from emopipe.models.emoe import Emoe, EmoeConfig
 from emopipe.models.emoe_paper import EmoePaper, EmoePaperConfig
 from emopipe.models.errors import ConfigError
@@ -30,6 +32,7 @@ class Entry:
 MODELS: dict[str, Entry] = {
     "emoe": Entry(Emoe, EmoeConfig()),
     "emoe-paper": Entry(EmoePaper, EmoePaperConfig()),
+    "egmf": Entry(Egmf, EgmfConfig()),
     "unimodal": Entry(Unimodal, UnimodalConfig()),
     "late-fusion": Entry(LateFusion, LateFusionConfig()),
     "lf-dnn": Entry(LfDnn, LfDnnConfig()),

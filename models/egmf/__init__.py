@@ -1,0 +1,1 @@
+"""EGMF: gated experts that speak to a language model."""

@@ -1,0 +1,253 @@
+"""A frozen causal language model with low-rank changes: embeddings in, hidden states and answers out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emopipe.models.egmf.config import EgmfConfig
+from emopipe.models.egmf.prompt import IGNORED, Tokens
+from emopipe.models.errors import BackboneError, ConfigError
+
+#: The attention's projections as model families name them: Llama, Qwen and GLM-4; Phi-3; ChatGLM and GPT-NeoX.
+PROJECTIONS: Final = (
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("qkv_proj", "o_proj"),
+    ("query_key_value", "dense"),
+)
+
+
+def locate(config: EgmfConfig) -> Path:
+    """The folder of the backbone; nothing is fetched.
+
+    Raises:
+        BackboneError: it is not on this machine.
+    """
+    named = config.backbone_path or config.backbone
+    if Path(named).is_dir():
+        return Path(named)
+    if "/" in named and not Path(named).is_absolute():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(named, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            pass
+    raise BackboneError(
+        f"the backbone {config.backbone} is not here",
+        hint="Give its folder, or a hub id that was downloaded, as backbone_path",
+        path=config.backbone_path or None,
+    )
+
+
+def digest(folder: Path) -> str:
+    """sha256 of a backbone's weights: of its safetensors file, or of the digests of several in the order of names.
+
+    Raises:
+        BackboneError: there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BackboneError("the backbone has no safetensors file", path=folder)
+    digests = [_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model made of B prompts.
+
+    Attributes:
+        hidden: (B, D) state at the end of the prompt.
+        costs: (B,) -ln p of the answers, summed over their tokens; 0 for an empty answer.
+    """
+
+    hidden: Tensor
+    costs: Tensor
+
+
+class LanguageModel(nn.Module):
+    """Any causal language model of transformers. Only its low-rank changes are trained, and saved.
+
+    Args:
+        config: which backbone, and how it is changed.
+
+    Attributes:
+        sha256: of the backbone's weights.
+
+    Raises:
+        BackboneError: it is not there, cannot be read, or is not the one that `config` names.
+        ConfigError: its attention is not known and `lora_targets` does not tell.
+    """
+
+    def __init__(self, config: EgmfConfig) -> None:
+        super().__init__()
+        folder = locate(config)
+        self.sha256 = digest(folder)
+        if config.backbone_sha256 not in ("", self.sha256):
+            raise BackboneError(
+                f"the model was trained with the backbone {config.backbone} of sha256 {config.backbone_sha256}, "
+                f"this one has {self.sha256}",
+                hint="Give the folder of the right one as backbone_path",
+                path=folder,
+            )
+        self.causal, self.tokenizer = _read(folder, _dtype(config))
+        self.causal.requires_grad_(False)
+        if config.lora_rank:
+            _add_lora(self.causal, config)
+        if config.gradient_checkpointing:
+            self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.register_state_dict_post_hook(_forget_backbone)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forgive_backbone)  # type: ignore[no-untyped-call]
+
+    @property
+    def width(self) -> int:
+        """D, of the token embeddings."""
+        return int(self.causal.get_input_embeddings().weight.shape[1])
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the token embeddings."""
+        return float(self.causal.get_input_embeddings().weight.float().square().mean().sqrt())
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, D)."""
+        embeddings: Tensor = self.causal.get_input_embeddings()(ids)
+        return embeddings
+
+    def inject(self, tokens: Tokens, pseudo: Tensor | None) -> Tensor:
+        """Embeddings (B, L, D) of prompts, pseudo tokens (R, K, D) in the slots of the R rows that have some."""
+        embeddings = self.embed(tokens.ids)
+        if pseudo is None or len(pseudo) == 0:
+            return embeddings
+        return embeddings.masked_scatter(tokens.slots.unsqueeze(-1), pseudo.to(embeddings.dtype))
+
+    def read(self, tokens: Tokens, pseudo: Tensor | None = None) -> Reading:
+        """Read prompts with their answers; see :meth:`inject`."""
+        states = self._decode(tokens, self.inject(tokens, pseudo)).last_hidden_state
+        said = tokens.labels != IGNORED
+        before = said.roll(-1, dims=1)  # the state before each answer token predicts it; no answer starts a row
+        rows = said.nonzero()[:, 0]
+        costs = functional.cross_entropy(self.logits(states[before]), tokens.labels[said], reduction="none")
+        end = said.shape[1] - 1 - said.sum(1)
+        hidden = states[torch.arange(len(states), device=states.device), end]
+        return Reading(hidden, costs.new_zeros(len(states)).index_add(0, rows, costs))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., vocabulary) float32, of the next token."""
+        logits: Tensor = self.causal.get_output_embeddings()(hidden)
+        return logits.float()
+
+    @torch.no_grad()
+    def answer(self, tokens: Tokens, pseudo: Tensor | None, most: int) -> tuple[list[str | None], Tensor]:
+        """Greedy answers of at most `most` tokens; None for one that did not end.
+
+        Returns:
+            B answers, and the states (B, D) at the end of the prompts.
+        """
+        read = self._decode(tokens, self.inject(tokens, pseudo), use_cache=True)
+        hidden = state = read.last_hidden_state[:, -1]
+        mask, chosen = tokens.mask, []
+        for step in range(most):
+            chosen.append(self.logits(state).argmax(1))
+            if step == most - 1:
+                break
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            read = self.causal.get_decoder()(
+                input_ids=chosen[-1].unsqueeze(1),
+                attention_mask=mask,
+                position_ids=mask.sum(1, keepdim=True) - 1,
+                past_key_values=read.past_key_values,
+                use_cache=True,
+            )
+            state = read.last_hidden_state[:, -1]
+        return [self._text(row) for row in torch.stack(chosen, dim=1).tolist()], hidden
+
+    def _text(self, ids: list[int]) -> str | None:
+        end = self.tokenizer.eos_token_id
+        return self.tokenizer.decode(ids[: ids.index(end)]) if end in ids else None
+
+    def _decode(self, tokens: Tokens, embeddings: Tensor, use_cache: bool = False) -> Any:
+        return self.causal.get_decoder()(
+            inputs_embeds=embeddings, attention_mask=tokens.mask, position_ids=tokens.positions, use_cache=use_cache
+        )
+
+
+def _dtype(config: EgmfConfig) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
+    if tokenizer.eos_token_id is None:
+        raise BackboneError("the backbone's tokenizer has no end of sequence", path=folder)
+    return model, tokenizer
+
+
+def _add_lora(model: Any, config: EgmfConfig) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    layers = int(model.config.num_hidden_layers)
+    changes = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets or projections(model)),
+        layers_to_transform=list(range(max(0, layers - config.lora_layers), layers)) if config.lora_layers else None,
+    )
+    try:
+        inject_adapter_in_model(changes, model)
+    except ValueError as error:
+        raise ConfigError(
+            f"LoRA cannot be added: {error}", hint="Name layers of the backbone in lora_targets"
+        ) from error
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def projections(model: nn.Module) -> tuple[str, ...]:
+    """The names of the attention's projections.
+
+    Raises:
+        ConfigError: the model has none of the known ones.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for known in PROJECTIONS:
+        if names.issuperset(known):
+            return known
+    raise ConfigError(f"the attention of {type(model).__name__} is not known", hint="Name its layers in lora_targets")
+
+
+def _forget_backbone(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix) and ".lora_" not in name]:
+        del state[name]
+
+
+def _forgive_backbone(module: nn.Module, keys: Any) -> None:
+    keys.missing_keys[:] = [name for name in keys.missing_keys if "causal." not in name or ".lora_" in name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
@@ -40,16 +41,16 @@ class Transcript:
             key = ("media", media) if dialogue is None else ("dialogue", dialogue)
             conversations.setdefault(("row", row) if key[1] is None else key, []).append(row)
         numbers, starts = self._column("utterance"), self._column("start")
-        found = {}
+        found: dict[str, tuple[list[str], int]] = {}
         for rows in conversations.values():
-            for order in (numbers, starts):
-                if all(isinstance(order[row], int | float) for row in rows):
-                    rows.sort(key=order.__getitem__)
-                    break
+            order = next(
+                (one for one in (numbers, starts) if all(isinstance(one[row], int | float) for row in rows)), []
+            )
+            rows.sort(key=lambda row: order[row] if order else 0)
             lines = [str(words[row] or "").strip() for row in rows]
             found |= {ids[row]: (lines, place) for place, row in enumerate(rows)}
         return found
 
-    def _column(self, name: str) -> list[object]:
+    def _column(self, name: str) -> list[Any]:
         known = name in self._manifest.column_names
         return self._manifest[name].to_pylist() if known else [None] * self._manifest.num_rows

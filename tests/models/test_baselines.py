@@ -37,7 +37,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "lmf": {"hidden": 8, "text_hidden": 8, "text_width": 8},
     "mult": {"width": 8, "heads": 2, "layers": 1, "memory_layers": 1},
     "self-mm": {"width": 16, "unimodal_width": 8, "recurrent": 8},
-    "misa": {"width": 8, "heads": 2, "recurrent": 8},
+    "misa": {"width": 16, "heads": 2, "recurrent": 8},
 }
 each_model = pytest.mark.parametrize("name", NAMES)
 each_task = pytest.mark.parametrize("task", ["classification", "regression"])

@@ -196,7 +196,9 @@ def _dtype(config: EgmfConfig) -> torch.dtype:
 def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=dtype, use_safetensors=True, local_files_only=True

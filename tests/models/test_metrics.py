@@ -31,9 +31,17 @@ def test_the_two_zero_variants_differ_as_defined() -> None:
     assert found["corr"] == pytest.approx(np.corrcoef(TRUTH, GUESS)[0, 1])
 
 
-@pytest.mark.parametrize("guess", [np.zeros(3), np.array([np.nan, 1.0, 2.0])])
-def test_correlation_of_a_constant_or_of_nan_is_nan(guess: np.ndarray) -> None:
+@pytest.mark.parametrize("guess", [np.zeros(3), np.full(3, np.nan), np.array([np.inf, 1.0, 2.0])])
+def test_correlation_of_a_constant_or_of_no_numbers_is_nan(guess: np.ndarray) -> None:
     assert math.isnan(metrics.regression(np.array([1.0, 2.0, 3.0]), guess)["corr"])
+
+
+def test_a_failed_prediction_counts_as_failed_and_in_nothing_else() -> None:
+    found = metrics.regression(np.append(TRUTH, [1.0, -2.0]), np.append(GUESS, [np.nan, np.nan]))
+    assert found["parse_failure_rate"] == pytest.approx(2 / 10)
+    whole = metrics.regression(TRUTH, GUESS)
+    assert whole.pop("parse_failure_rate") == 0
+    assert {name: found[name] for name in whole} == whole
 
 
 def test_without_non_zero_labels_only_the_non_zero_variants_are_nan() -> None:

@@ -233,14 +233,19 @@ def _derive(work: Path, name: str, rows: list[Row]) -> None:
 
 
 def train(work: Path) -> None:
-    """Three seeds of the model on the mixture, the first of which is shipped; and one model for each lesser subset."""
+    """Three seeds of the model on the mixture, the first of which is shipped, and of one for each lesser subset."""
     for seed in SEEDS:
         _train(work, f"seed-{seed}", "--seed", str(seed))
+        for names in SUBSETS:
+            _train(work, _alone(names, seed), "--seed", str(seed), "--modalities", ",".join(names))
     SHIPPED.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.json"):
         shutil.copy(work / "seed-0" / name, SHIPPED / name)
-    for names in SUBSETS:
-        _train(work, f"only-{'-'.join(names)}", "--seed", "0", "--modalities", ",".join(names))
+
+
+def _alone(names: tuple[str, ...], seed: int) -> str:
+    """Folder of the model that was trained with these modalities only."""
+    return f"only-{'-'.join(names)}-{seed}"
 
 
 def _train(work: Path, name: str, *options: str) -> None:
@@ -261,10 +266,10 @@ def measure(work: Path) -> None:
 
 def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and arguments of each call of `emopipe evaluate`."""
-    seeds = ["--seeds", str(len(SEEDS)), "--config", str(CONFIG)]
-    yield "face", [str(work / "fer2013"), "--modalities", "face", *seeds]
-    yield "text", [str(work / "meld"), "--modalities", "text", "--prior", "train", *seeds]
-    voice = ["--seeds", str(len(SEEDS)), "--config", str(CONFIG.with_suffix(".voice.toml"))]
+    seeds = ["--seeds", str(len(SEEDS)), "--config"]
+    yield "face", [str(work / "fer2013"), "--modalities", "face", *seeds, str(CONFIG)]
+    yield "text", [str(work / "meld"), "--modalities", "text", *seeds, str(CONFIG.with_suffix(".text.toml"))]
+    voice = [*seeds, str(CONFIG.with_suffix(".voice.toml"))]
     yield "voice", [str(work / "ravdess_speech"), "--modalities", "voice", "--folds", "5", *voice]
     for seed in SEEDS:
         checkpoint = ["--model", str(work / f"seed-{seed}")]
@@ -274,8 +279,9 @@ def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
         yield f"ravdess_speech seed {seed}", [str(work / "ravdess_speech"), *checkpoint]
         for modality in MODALITIES:
             yield f"{modality} replaced seed {seed}", [str(work / f"triples-{modality}-replaced"), *checkpoint]
-    for names in SUBSETS:
-        yield f"only {'+'.join(names)}", [str(work / "triples"), "--model", str(work / f"only-{'-'.join(names)}")]
+        for names in SUBSETS:
+            alone = str(work / _alone(names, seed))
+            yield f"only {'+'.join(names)} seed {seed}", [str(work / "triples"), "--model", alone]
 
 
 def clips(data: Path, work: Path) -> list[Row]:
@@ -296,7 +302,7 @@ def card(data: Path, work: Path) -> None:
     figures = json.loads((work / "figures.json").read_text())
     facts = {"config": CONFIG.read_text(), "figures": figures, "clips": clips(data, work), "seeds": SEEDS}
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
-    environment.globals.update(mean=_mean, metric=_metric, weight=_weight, single=_single)
+    environment.globals.update(mean=_mean, metric=_metric, weight=_weight)
     (SHIPPED / "README.md").write_text(environment.get_template("default_checkpoint.card.md").render(facts), "utf-8")
 
 

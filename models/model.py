@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emopipe.models.data import Batch, Dataset
@@ -74,6 +76,10 @@ class FusionModel(nn.Module):
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
+
+    def lengths(self, dataset: Dataset) -> NDArray[np.int64]:
+        """(N,) how long each row is to this model; training puts rows of similar length together."""
+        return dataset.lengths
 
     def sealed(self) -> Any:
         """The configuration that a checkpoint keeps: without what holds on one machine only."""

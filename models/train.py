@@ -345,6 +345,7 @@ class _Run:
             self.model = _spec(plan, config).build()
         self.model.fit_inputs(plan.data.subset(plan.train))
         self.model.to(self.device)
+        self.lengths = self.model.lengths(plan.data)
         self.optimiser = _optimiser(self.model, config)
         self.best_weights = self._snapshot()
         self.best: dict[str, Any] = {}
@@ -393,7 +394,7 @@ class _Run:
         """
         size = self.config.batch_size
         pools = [order[at : at + POOL * size] for at in range(0, len(order), POOL * size)]
-        ordered = np.concatenate([pool[np.argsort(self.plan.data.lengths[pool], kind="stable")] for pool in pools])
+        ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         batches = [ordered[at : at + size] for at in range(0, len(ordered), size)]
         return [batches[index] for index in rng.permutation(len(batches))]
 

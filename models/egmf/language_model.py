@@ -110,7 +110,7 @@ class LanguageModel(nn.Module):
         if config.lora_rank:
             _add_lora(self.causal, config)
         if config.gradient_checkpointing:
-            self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         self.register_state_dict_post_hook(_forget_backbone)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_forgive_backbone)  # type: ignore[no-untyped-call]
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emopipe.models import losses
@@ -99,6 +101,12 @@ class Egmf(FusionModel):
             raise ConfigError(f"task_prompt cannot be filled in: {error!r}") from error
         tokenizer = self.language_model.tokenizer
         return Prompter(tokenizer, wording, question, config.context, config.text_tokens, config.pseudo_tokens)
+
+    def lengths(self, dataset: Dataset) -> NDArray[np.int64]:
+        """(N,) characters of words and context, which make most of a prompt's length."""
+        said, context = dataset.transcript, self.config.context
+        shown = [(said.words(name), *(said.earlier(name)[-context:] if context else ())) for name in dataset.ids]
+        return np.array([sum(map(len, lines)) for lines in shown], dtype=np.int64)
 
     def sealed(self) -> EgmfConfig:
         return replace(self.config, backbone_path="", backbone_sha256=self.language_model.sha256)

@@ -1,0 +1,200 @@
+"""EGMF with SmolLM2-135M on the words of MELD: training, and what its parts are worth.
+
+    python benchmarks/egmf_meld.py --table meld_text.csv --dataset DATASET --work WORK [STEP ...]
+
+DATASET holds MELD's features as `benchmarks/default_checkpoint.py` extracts and derives them (its folder `meld`); the
+table is MELD's, and tells which lines make a dialogue. WORK receives the dataset with dialogues, the checkpoints and
+`figures.json`. The steps are prepare, time, train and measure, all by default; what an interrupted call finished is not
+done again, and a killed training goes on after its last epoch.
+
+Variants, all measured on the published validation split: `context` reads two earlier lines; `no-context` is trained
+without; `zero-shot` is not trained at all. With words alone there are no pseudo tokens, so LoRA is all that is trained:
+zero-shot is also what is left with LoRA off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from emopipe.models import checkpoint
+from emopipe.models.data import Dataset, read
+from emopipe.models.evaluate import Evaluation, evaluate
+from emopipe.models.predictor import Predictor, Spec
+from emopipe.models.registry import configure
+from emopipe.models.train import TrainConfig, train
+from emopipe.pipeline.training import model_card
+from emopipe.pipeline.weights import resolve
+
+BACKBONE: Final = "smollm2-135m"
+CONTEXT: Final = {"context": 2, "no-context": 0}
+#: The question that is trained with: naming the classes in every prompt takes as long as reading the lines does, and
+#: training teaches them anyway. Without training they must be named.
+QUESTION: Final = "The emotion is"
+#: Rows of the published splits keep their own frequencies, and no modality can be hidden where there is one.
+RECIPE: Final = TrainConfig(
+    model="egmf",
+    modalities=("text",),
+    epochs=2,
+    batch_size=16,
+    lr=8e-4,
+    schedule="cosine",
+    metric="weighted_f1",
+    balance="none",
+    modality_dropout=0.0,
+)
+FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
+
+
+def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
+    """WORK/dataset: the extracted dataset with columns `dialogue` and `utterance`, and with text alone."""
+    folder = work / "dataset"
+    if (folder / "manifest.parquet").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with table.open(newline="", encoding="utf-8") as file:
+        lines = {f"{line['split']}_{line['id']}": line for line in csv.DictReader(file)}
+    manifest = pq.read_table(dataset / "manifest.parquet")
+    known = [lines[name] for name in manifest["id"].to_pylist()]
+    dialogues = [f"{line['split']}_{line['dialogue']}" for line in known]
+    manifest = manifest.append_column("dialogue", pa.array(dialogues))
+    manifest = manifest.append_column("utterance", pa.array([float(line["utterance"]) for line in known]))
+    if rows:
+        manifest = _first(manifest, rows)
+    (folder / "text.parquet").symlink_to((dataset / "text.parquet").resolve())
+    (folder / "config.toml").write_bytes((dataset / "config.toml").read_bytes())
+    pq.write_table(manifest.drop_columns(["face", "voice"]), folder / "manifest.parquet")
+
+
+def _first(manifest: pa.Table, rows: int) -> pa.Table:
+    """The first rows to train on, and the first to validate on of the same classes."""
+    split, label = (np.array(manifest[name].to_pylist()) for name in ("split", "label"))
+    train_rows = np.flatnonzero(split == "train")[:rows]
+    valid_rows = np.flatnonzero((split == "valid") & np.isin(label, label[train_rows]))[:rows]
+    return manifest.take(pa.array(np.concatenate([train_rows, valid_rows])))
+
+
+def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfig:
+    options = {
+        "backbone": BACKBONE,
+        "backbone_path": str(backbone),
+        "context": CONTEXT[variant],
+        "task_prompt": question,
+    }
+    return replace(RECIPE, options=options)
+
+
+def time_steps(data: Dataset, backbone: Path, steps: int = 5) -> dict[str, float]:
+    """Seconds of a training step, the mean over batches from the shortest lines to the longest; of one prediction for
+    one and eight utterances; and peak memory.
+    """
+    config = recipe("context", backbone)
+    predictor = untrained(data, config)
+    model = predictor.module.train()
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.lr)
+    index = {name: number for number, name in enumerate(predictor.spec.classes)}
+    targets = torch.tensor([index[label] for label in data.labels("label")])
+    size, seconds = config.batch_size, []
+    order = np.argsort(model.lengths(data), kind="stable")
+    starts = np.linspace(0, max(0, len(order) - size), steps + 1).astype(int)
+    for start in [starts[steps // 2], *starts]:
+        chosen = order[start : start + size]
+        batch = replace(data.batch(chosen), labels=targets[torch.from_numpy(chosen)])
+        began = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        model.loss(model(batch), batch)["total"].backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        seconds.append(time.perf_counter() - began)
+    found = {
+        "step_seconds": float(np.mean(seconds[1:])),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    model.eval()
+    for count in (1, 8):
+        samples = [data.sample(row) for row in range(count)]
+        predictor.predict(samples)
+        began = time.perf_counter()
+        predictor.predict(samples)
+        found[f"predict_{count}_seconds"] = time.perf_counter() - began
+    return found
+
+
+def untrained(data: Dataset, config: TrainConfig) -> Predictor:
+    """The model as it is built."""
+    torch.manual_seed(config.seed)
+    classes = tuple(sorted(set(data.labels("label"))))
+    spec = Spec("egmf", asdict(configure("egmf", config.options)), "classification", "label", classes, data.schema)
+    return Predictor(spec, spec.build())
+
+
+def train_variants(data: Dataset, work: Path, variants: Sequence[str], backbone: Path) -> None:
+    """WORK/<variant>: a checkpoint of each."""
+    for variant in variants:
+        if not (work / variant / "config.json").exists():
+            state = work / f"{variant}.training"
+            trained = train(data, recipe(variant, backbone), state=state, hook=lambda event: print(event, flush=True))
+            measured = evaluate(trained.predictor, data, "valid")
+            card = model_card(trained.predictor, measured, "MELD's words")
+            checkpoint.save(work / variant, trained.predictor, card)
+
+
+def measure(data: Dataset, work: Path, backbone: Path) -> dict[str, dict[str, float]]:
+    """Variant -> figures on the validation split."""
+    found = {"zero-shot": evaluate(untrained(data, recipe("context", backbone, question="")), data, "valid")}
+    for variant in CONTEXT:
+        if (work / variant / "config.json").exists():
+            options = {"backbone_path": str(backbone)}
+            found[variant] = evaluate(checkpoint.load(work / variant, options=options), data, "valid")
+    return {name: _figures(one) for name, one in found.items()}
+
+
+def _figures(measured: Evaluation) -> dict[str, float]:
+    return {"rows": measured.rows, **{name: measured.metrics[name] for name in FIGURES}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--backbone", type=Path, help="its folder; else the weight catalogue's")
+    parser.add_argument("--variants", nargs="*", choices=list(CONTEXT), default=list(CONTEXT))
+    parser.add_argument("--rows", type=int, default=0, help="take only so many of each split, to try the recipe out")
+    parser.add_argument("steps", nargs="*", metavar="STEP")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    prepare(options.table, options.dataset.resolve(), work, options.rows)
+    data, backbone = read(work / "dataset"), resolve(BACKBONE, override=options.backbone)
+    report = work / "figures.json"
+
+    def write(name: str, value: Any) -> None:
+        figures = json.loads(report.read_text()) if report.exists() else {}
+        report.write_text(json.dumps({**figures, name: value}, indent=1) + "\n")
+        print(json.dumps({name: value}, indent=1), flush=True)
+
+    steps: dict[str, Callable[[], None]] = {
+        "prepare": lambda: None,
+        "time": lambda: write("time", time_steps(data, backbone)),
+        "train": lambda: train_variants(data, work, options.variants, backbone),
+        "measure": lambda: write("valid", measure(data, work, backbone)),
+    }
+    for name in options.steps or steps:
+        if name not in steps:
+            parser.error(f"unknown step {name}; known are {', '.join(steps)}")
+        steps[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,8 @@ from emopipe.models.egmf.prompt import WORDINGS, Prompt, Prompter, pad_left
 from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.model import FusionModel, Output, Shape
 
+#: Utterances that the language model reads at a time in evaluation.
+CHUNK: Final = 32
 #: Characters, and so tokens at most, of a number before the end of sequence, beside its decimals.
 NUMBER_LENGTH: Final = 6
 
@@ -142,11 +144,8 @@ class Egmf(FusionModel):
         words = self._words(batch)
         pseudo, features = self._adapt(batch, words)
         prompts = self._prompts(batch, words)
-        if self.labels is not None:
-            logits, found = self._choose(prompts, pseudo, batch.labels, self.labels)
-        else:
-            logits, found = self._rate(prompts, pseudo, batch.labels)
-        return Output(logits, {}, equal_shares(batch.present), {**features, **found})
+        found = self._answer(prompts, pseudo, batch.labels)
+        return Output(found.pop("logits"), {}, equal_shares(batch.present), {**features, **found})
 
     def _words(self, batch: Batch) -> list[list[int]]:
         """Token ids of what each utterance says; none where the text is absent."""
@@ -194,9 +193,26 @@ class Egmf(FusionModel):
 
     # ----------------------------------------------------------------------------------------------------- answering
 
+    def _answer(self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None) -> dict[str, Tensor]:
+        """`logits`, `fused` and `answer_costs` of B prompts; in evaluation a chunk of similar length at a time."""
+        order = list(range(len(prompts)))
+        if not self.training:
+            order.sort(key=lambda row: len(prompts[row].ids))
+        with_pseudo = [row for row, prompt in enumerate(prompts) if prompt.count]
+        size = len(prompts) if self.training else CHUNK
+        parts = []
+        for at in range(0, len(order), size):
+            rows = order[at : at + size]
+            given = [with_pseudo.index(row) for row in rows if prompts[row].count]
+            some = ([prompts[row] for row in rows], None if pseudo is None else pseudo[given])
+            chosen = None if targets is None else targets[rows]
+            parts.append(self._rate(*some, chosen) if self.labels is None else self._choose(*some, chosen, self.labels))
+        back = torch.tensor(order, device=self._device).argsort()
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
     def _choose(
         self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None, labels: Labels
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> dict[str, Tensor]:
         """Class logits (B, C): of the next token where that tells the classes apart, else ln p of whole answers."""
         taught = self.config.objective == "language" and targets is not None
         said = [labels.answers[int(one)] for one in targets] if taught and targets is not None else []
@@ -211,11 +227,9 @@ class Egmf(FusionModel):
             found["answer_costs"] = _per_token(reading.costs, said)
         elif taught and targets is not None:
             found["answer_costs"] = _per_token(-logits.gather(1, targets.unsqueeze(1)).squeeze(1), said)
-        return logits, {"fused": reading.hidden.float(), **found}
+        return {"logits": logits, "fused": reading.hidden.float(), **found}
 
-    def _rate(
-        self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _rate(self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None) -> dict[str, Tensor]:
         """Values (B, 1), NaN where no number was said."""
         found: dict[str, Tensor] = {}
         if targets is not None:
@@ -223,12 +237,12 @@ class Egmf(FusionModel):
             reading = self._read(prompts, said, pseudo)
             found = {"fused": reading.hidden.float(), "answer_costs": _per_token(reading.costs, said)}
         if self.training:
-            return torch.full((len(prompts), 1), torch.nan, device=self._device), found
+            return {"logits": torch.full((len(prompts), 1), torch.nan, device=self._device), **found}
         tokens = pad_left(prompts, [()] * len(prompts), self._device)
         answers, hidden = self.language_model.answer(tokens, pseudo, NUMBER_LENGTH + self.config.decimals)
         low, high = self.config.value_range
         values = torch.tensor([[parse_number(answer, low, high)] for answer in answers], device=self._device)
-        return values, {"fused": hidden.float(), **found}
+        return {"logits": values, **found, "fused": hidden.float()}
 
     def _said(self, value: float) -> tuple[int, ...]:
         """The answer that a value is taught as.

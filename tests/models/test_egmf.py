@@ -266,6 +266,19 @@ def test_batched_with_others_or_alone_is_the_same(small: EgmfConfig, task: str) 
                 assert torch.allclose(a[one], b, atol=1e-4, equal_nan=True)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_chunks_of_a_large_batch_come_back_in_order(
+    small: EgmfConfig, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = stirred(model(replace(small, context=3), task))
+    data = batch(14, torch.tensor(PATTERNS * 2), task=task)
+    with torch.no_grad():
+        whole = net(data)
+        monkeypatch.setattr("emopipe.models.egmf.model.CHUNK", 3)
+        for a, b in zip(everything(whole), everything(net(data)), strict=True):
+            assert torch.allclose(a, b, atol=1e-4, equal_nan=True)
+
+
 def test_context_and_words_reach_the_answer(small: EgmfConfig) -> None:
     net, data = stirred(model(replace(small, context=1))), batch(2)
     with torch.no_grad():

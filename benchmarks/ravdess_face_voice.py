@@ -113,10 +113,9 @@ def _without_face(config: str) -> str:
 
 def compare(work: Path, takes: str, options: list[str]) -> None:
     """All models on both datasets' common utterances; `options` go to `emopipe compare`."""
-    name = "face-voice-all" if takes == "all" else "face-voice"
-    _emopipe(
-        "compare", str(work / name), "--out", str(work / f"comparison-{takes}"), "--require", "face,voice", *options
-    )
+    dataset = work / ("face-voice-all" if takes == "all" else "face-voice")
+    out, config = work / f"comparison-{takes}", str(Path(__file__).with_suffix(".toml"))
+    _emopipe("compare", str(dataset), "--out", str(out), "--require", "face,voice", "--config", config, *options)
 
 
 def _emopipe(*arguments: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.models.backbone import find_backbone, keep_changes_only
 from emopipe.models.egmf.config import EgmfConfig
 from emopipe.models.egmf.prompt import IGNORED, Tokens
 from emopipe.models.errors import BackboneError, ConfigError
@@ -22,49 +21,6 @@ PROJECTIONS: Final = (
     ("qkv_proj", "o_proj"),
     ("query_key_value", "dense"),
 )
-
-
-def locate(config: EgmfConfig) -> Path:
-    """The folder of the backbone; nothing is fetched.
-
-    Raises:
-        BackboneError: it is not on this machine.
-    """
-    named = config.backbone_path or config.backbone
-    if Path(named).is_dir():
-        return Path(named)
-    if "/" in named and not Path(named).is_absolute():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-        try:
-            return Path(snapshot_download(named, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            pass
-    raise BackboneError(
-        f"the backbone {config.backbone} is not here",
-        hint="Give its folder, or a hub id that was downloaded, as backbone_path",
-        path=config.backbone_path or None,
-    )
-
-
-def digest(folder: Path) -> str:
-    """sha256 of a backbone's weights: of its safetensors file, or of the digests of several in the order of names.
-
-    Raises:
-        BackboneError: there are none.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BackboneError("the backbone has no safetensors file", path=folder)
-    digests = [_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _file_digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,23 +52,14 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: EgmfConfig) -> None:
         super().__init__()
-        folder = locate(config)
-        self.sha256 = digest(folder)
-        if config.backbone_sha256 not in ("", self.sha256):
-            raise BackboneError(
-                f"the model was trained with the backbone {config.backbone} of sha256 {config.backbone_sha256}, "
-                f"this one has {self.sha256}",
-                hint="Give the folder of the right one as backbone_path",
-                path=folder,
-            )
+        folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
         self.causal, self.tokenizer = _read(folder, _dtype(config))
         self.causal.requires_grad_(False)
         if config.lora_rank:
             _add_lora(self.causal, config)
         if config.gradient_checkpointing:
             self.causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-        self.register_state_dict_post_hook(_forget_backbone)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_forgive_backbone)  # type: ignore[no-untyped-call]
+        keep_changes_only(self)
 
     @property
     def width(self) -> int:
@@ -244,12 +191,3 @@ def projections(model: nn.Module) -> tuple[str, ...]:
         if names.issuperset(known):
             return known
     raise ConfigError(f"the attention of {type(model).__name__} is not known", hint="Name its layers in lora_targets")
-
-
-def _forget_backbone(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
-    for name in [name for name in state if name.startswith(prefix) and ".lora_" not in name]:
-        del state[name]
-
-
-def _forgive_backbone(module: nn.Module, keys: Any) -> None:
-    keys.missing_keys[:] = [name for name in keys.missing_keys if "causal." not in name or ".lora_" in name]

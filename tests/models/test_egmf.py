@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from emopipe.models import checkpoint
+from emopipe.models.backbone import digest
 from emopipe.models.data import Batch, Dataset, read
 from emopipe.models.egmf.config import EgmfConfig
 from emopipe.models.egmf.encoder import Steps
 from emopipe.models.egmf.experts import Experts, PseudoTokens
-from emopipe.models.egmf.language_model import LanguageModel, digest, projections
+from emopipe.models.egmf.language_model import LanguageModel, projections
 from emopipe.models.egmf.model import Egmf
 from emopipe.models.egmf.prompt import IGNORED, WORDINGS, Prompt, Prompter, pad_left
 from emopipe.models.errors import BackboneError, ConfigError, DatasetError

@@ -1,0 +1,87 @@
+"""Pretrained networks that a model stands on: found by name, told by hash, and left out of checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from emopipe.models.errors import BackboneError
+
+
+def find_backbone(name: str, path: str, sha256: str) -> tuple[Path, str]:
+    """The folder of a backbone and the sha256 of its weights; nothing is fetched.
+
+    Args:
+        name: what it is called; where `path` is empty, itself a folder or a hub id.
+        path: a folder in transformers' format, or the hub id of one that the hub's cache holds.
+        sha256: which weights are wanted; empty for any.
+
+    Raises:
+        BackboneError: it is not on this machine, or it is another one.
+    """
+    folder = _locate(name, path)
+    found = digest(folder)
+    if sha256 not in ("", found):
+        raise BackboneError(
+            f"the model was trained with the backbone {name} of sha256 {sha256}, this one has {found}",
+            hint="Give the folder of the right one as backbone_path",
+            path=folder,
+        )
+    return folder, found
+
+
+def _locate(name: str, path: str) -> Path:
+    named = path or name
+    if Path(named).is_dir():
+        return Path(named)
+    if "/" in named and not Path(named).is_absolute():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(named, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            pass
+    raise BackboneError(
+        f"the backbone {name} is not here",
+        hint="Give its folder, or a hub id that was downloaded, as backbone_path",
+        path=path or None,
+    )
+
+
+def digest(folder: Path) -> str:
+    """sha256 of a backbone's weights: of its safetensors file, or of the digests of several in the order of names.
+
+    Raises:
+        BackboneError: there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BackboneError("the backbone has no safetensors file", path=folder)
+    digests = [_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_changes_only(module: nn.Module) -> None:
+    """Leave a module's pretrained weights out of its state: only low-rank changes (peft's `.lora_`) are kept."""
+    pretrained = tuple(name for name in module.state_dict() if ".lora_" not in name)
+
+    def forget(_: nn.Module, state: dict[str, Tensor], prefix: str, __: Any) -> None:
+        for name in pretrained:
+            del state[prefix + name]
+
+    def forgive(_: nn.Module, keys: Any) -> None:
+        keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(pretrained)]
+
+    module.register_state_dict_post_hook(forget)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_post_hook(forgive)  # type: ignore[no-untyped-call]

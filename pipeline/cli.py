@@ -173,6 +173,7 @@ def train(
     config: ConfigFile = None,
     allow_speaker_overlap: Annotated[bool, typer.Option(help="Let a speaker into training and validation.")] = False,
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -181,7 +182,7 @@ def train(
         from emopipe.pipeline.training import train_checkpoint
 
         settings = _training(config, model, label, modalities, epochs, seed, allow_speaker_overlap, device)
-        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook)
+        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook, offline)
         if evaluation is not None:
             _show_evaluation(console, "Validation, by what the model may see", evaluation)
         console.print(f"Checkpoint {checkpoint} is in {out}/")
@@ -200,6 +201,7 @@ def evaluate(
     config: ConfigFile = None,
     allow_speaker_overlap: Annotated[bool, typer.Option(help="Let a speaker into training and validation.")] = False,
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -209,11 +211,11 @@ def evaluate(
 
         kept = _chosen(modalities) or None
         if training.is_checkpoint(model):
-            found = training.evaluate_checkpoint(model, dataset, split, kept, prior, device)
+            found = training.evaluate_checkpoint(model, dataset, split, kept, prior, device, offline, console.hook)
             _show_evaluation(console, f"{model} on {dataset} ({split})", found)
             return
         settings = _training(config, model, label, None, None, None, allow_speaker_overlap, device)
-        summary = training.evaluate_model(dataset, settings, folds, seeds, split, kept, prior, console.hook)
+        summary = training.evaluate_model(dataset, settings, folds, seeds, split, kept, prior, console.hook, offline)
         rows = [(name, f"{value:.4f}", f"{summary.sd[name]:.4f}") for name, value in summary.mean.items()]
         console.table(f"{model} on {dataset}, {len(summary.runs)} runs", ("metric", "mean", "sd"), rows)
 
@@ -237,6 +239,7 @@ def compare(
         Path | None, typer.Option("--config", help="A TOML file with the tables [train], [model] and [models.NAME].")
     ] = None,
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -250,7 +253,7 @@ def compare(
         tables["train"] = {**tables.get("train", {}), **{k: v for k, v in flags.items() if v is not None}}
         study = Study(folds, seeds, metric, _chosen(modalities), _chosen(require))
         names = [name.strip() for name in models.split(",") if name.strip()]
-        rows = compare_models(dataset, out, names, tables, reference, study, console.hook)
+        rows = compare_models(dataset, out, names, tables, reference, study, console.hook, offline)
         _show_study(console, f"Models on {dataset}", rows)
         console.print(f"Tables are in {out}/")
 
@@ -270,6 +273,7 @@ def ablate(
     epochs: Epochs = None,
     config: ConfigFile = None,
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -279,7 +283,7 @@ def ablate(
 
         settings = _training(config, model, label, None, epochs, None, False, device)
         study = Study(folds, seeds, metric, _chosen(modalities), _chosen(require))
-        for title, rows in ablate_model(dataset, out, settings, sweep, study, console.hook).items():
+        for title, rows in ablate_model(dataset, out, settings, sweep, study, console.hook, offline).items():
             _show_study(console, title.capitalize(), rows)
         console.print(f"Tables and figures are in {out}/")
 
@@ -291,6 +295,7 @@ def visualize(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
     split: Annotated[str, typer.Option(help="Split to show; all for every row.")] = "valid",
     device: Device = "auto",
+    offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -298,7 +303,7 @@ def visualize(
     with _session(json, debug) as console:
         from emopipe.pipeline.studies import visualize_checkpoint
 
-        for path in visualize_checkpoint(checkpoint, dataset, out, split, device):
+        for path in visualize_checkpoint(checkpoint, dataset, out, split, device, offline, console.hook):
             console.print(str(path))
 
 
@@ -374,9 +379,9 @@ def show_config(
         if model is None:
             tables = ExtractionConfig.from_dict(_overrides(config)).as_dict()
         else:
-            from emopipe.pipeline.run import load_predictor
+            from emopipe.models.checkpoint import read_spec
 
-            tables = dict(load_predictor(model)[0].spec.extraction)
+            tables = dict(read_spec(model).extraction)
         console.print(tomli_w.dumps(tables).rstrip())
         if json:
             console.emit(tables)

@@ -10,18 +10,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import ENVIRONMENT_CODES, EmopipeError
 from emopipe.pipeline.media import find_media
 from emopipe.pipeline.outputs import ClipResult, Sink
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Extraction, Source
+from emopipe.pipeline.records import Extraction, Source, Utterance
 from emopipe.pipeline.stages import check_plan, extract
 from emopipe.pipeline.translate import coded_errors
 
 if TYPE_CHECKING:
     from emopipe.models.checkpoint import Predictor
+    from emopipe.models.data import Sample
 
 #: Reasons for absence that belong to the nature of an utterance and are no fault of the file.
 ORDINARY: frozenset[str] = frozenset({"too_short"})
@@ -55,7 +57,7 @@ class Runner:
         check_plan()
         self._debug = debug
         self._hook = hook
-        self.predictor, self.checkpoint = load_predictor(model, device)
+        self.predictor, self.checkpoint = load_predictor(model, device, offline=offline, hook=hook)
         sealed = self.predictor.spec.extraction
         config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
         self.backends = Backends(config, device=device, offline=offline, hook=hook)
@@ -87,7 +89,7 @@ class Runner:
         source = Source(id=path.stem, media=path)
         try:
             extraction = extract(source, self.backends, modalities=self.predictor.spec.modalities, hook=self._hook)
-            predictions = self.predictor.predict([_sample(u.features, u.quality) for u in extraction.utterances])
+            predictions = self.predictor.predict(_samples(extraction.utterances))
         except EmopipeError as error:
             if self._debug or error.code in ENVIRONMENT_CODES:
                 raise
@@ -108,17 +110,26 @@ class Runner:
         return ClipResult(path, state, reasons, extraction, predictions, self.checkpoint, seconds)
 
 
-def load_predictor(model: str, device: str = "auto") -> tuple[Predictor, str]:
+def load_predictor(
+    model: str, device: str = "auto", *, offline: bool = False, hook: Hook = silent
+) -> tuple[Predictor, str]:
     """A checkpoint ready to predict, and its id.
 
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch the backbone that it stands on.
+        hook: told of a fetch.
+
     Raises:
-        EmopipeError: EMO-401 when it is missing or damaged.
+        EmopipeError: EMO-401 when it is missing or damaged, EMO-201 to EMO-204 or EMO-503 when its backbone is missing.
     """
     from emopipe.models import checkpoint
     from emopipe.pipeline.backends import pick_device
 
     with coded_errors():
-        predictor = checkpoint.load(model, pick_device(device))
+        options = locate(checkpoint.read_spec(model).options, offline=offline, hook=hook)
+        predictor = checkpoint.load(model, pick_device(device), options)
     return predictor, checkpoint.identify(predictor)
 
 
@@ -147,10 +158,17 @@ def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
     return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {"versions"}}
 
 
-def _sample(features: Mapping[str, Any], quality: Mapping[str, float]) -> Any:
+def _samples(utterances: Sequence[Utterance]) -> list[Sample]:
+    """The utterances of a clip, in order of time, as the model sees them: each with the words said before it."""
     from emopipe.models.data import Sample
 
-    return Sample({name: sequence.features for name, sequence in features.items()}, dict(quality))
+    lines: list[str] = []
+    samples = []
+    for one in utterances:
+        features = {name: sequence.features for name, sequence in one.features.items()}
+        samples.append(Sample(features, dict(one.quality), one.text, tuple(lines)))
+        lines += [one.text] if one.text else []
+    return samples
 
 
 def _degradations(extraction: Extraction) -> list[str]:

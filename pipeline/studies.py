@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from emopipe.pipeline.backbones import with_backbone
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.progress import Hook
+from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.training import bridge, split_or_all
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def compare_models(
     reference: str | None,
     study: Study,
     hook: Hook,
+    offline: bool = False,
 ) -> list[Row]:
     """Cross-validate models side by side; a killed call goes on where it was.
 
@@ -137,12 +139,14 @@ def compare_models(
         reference: the model that the others are compared with; None: emoe when it is there, else the last.
         study: folds, seeds, metric.
         hook: told of progress.
+        offline: never fetch the backbone of a model that stands on one.
 
     Returns:
         One row per model, as text.
     """
     dataset = _read(folder, study.modalities)
-    configs = configurations(names, tables, dataset.modalities)
+    plain = configurations(names, tables, dataset.modalities)
+    configs = {name: with_backbone(one, offline=offline, hook=hook) for name, one in plain.items()}
     chosen = reference or ("emoe" if "emoe" in configs else list(configs)[-1])
     metric, rows = study.run(dataset, configs, chosen, out, hook)
     write_csv(out / "comparison.csv", rows)
@@ -152,7 +156,13 @@ def compare_models(
 
 
 def ablate_model(
-    folder: Path, out: Path, config: TrainConfig, with_sweep: bool, study: Study, hook: Hook
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    with_sweep: bool,
+    study: Study,
+    hook: Hook,
+    offline: bool = False,
 ) -> dict[str, list[Row]]:
     """Train an EMOE without its parts and with other settings; a killed call goes on where it was.
 
@@ -164,7 +174,7 @@ def ablate_model(
     """
     from emopipe.models import ablate
 
-    dataset = _read(folder, study.modalities)
+    dataset, config = _read(folder, study.modalities), with_backbone(config, offline=offline, hook=hook)
     tables = ablate.ablations(config)
     swept = ablate.sweep(config) if with_sweep else {}
     configs = {name: one for variants in tables.values() for name, one in variants.items()}
@@ -214,7 +224,9 @@ def _write_sweep(
     return readable
 
 
-def visualize_checkpoint(model: str, folder: Path, out: Path, split: str, device: str = "auto") -> list[Path]:
+def visualize_checkpoint(
+    model: str, folder: Path, out: Path, split: str, device: str = "auto", offline: bool = False, hook: Hook = silent
+) -> list[Path]:
     """Pictures of what a checkpoint does on a dataset.
 
     Writes `tsne.png` and `.svg` (fused features, coloured by label), `importance.png` and `.svg` (whom the router
@@ -228,7 +240,7 @@ def visualize_checkpoint(model: str, folder: Path, out: Path, split: str, device
     from emopipe.pipeline import plots
     from emopipe.pipeline.run import load_predictor
 
-    predictor, name = load_predictor(model, device)
+    predictor, name = load_predictor(model, device, offline=offline, hook=hook)
     found = explain(predictor, data.read(folder), split_or_all(split))
     places = project(found.fused)
     out.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emopipe.pipeline.backbones import with_backbone
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.outputs import DISCLAIMER
-from emopipe.pipeline.progress import Event, Hook
+from emopipe.pipeline.progress import Event, Hook, silent
 
 if TYPE_CHECKING:
     from emopipe.models.evaluate import Evaluation, Summary
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from emopipe.models.train import TrainConfig
 
 
-def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -> tuple[str, Evaluation | None]:
+def train_checkpoint(
+    folder: Path, out: Path, config: TrainConfig, hook: Hook, offline: bool = False
+) -> tuple[str, Evaluation | None]:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
     Args:
@@ -24,6 +27,7 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
         out: the checkpoint's folder, replaced when it exists; its training state lies beside it as `<out>.training`.
         config: what to train and how.
         hook: told of epochs.
+        offline: never fetch the backbone of a model that stands on one.
 
     Returns:
         The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
@@ -34,7 +38,8 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
 
     dataset = data.read(folder)
     state = out.with_name(f"{out.name}.training")
-    trained = train(dataset, config, state=state, hook=bridge(hook))
+    located = with_backbone(config, offline=offline, hook=hook)
+    trained = train(dataset, located, state=state, hook=bridge(hook))
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
@@ -42,14 +47,21 @@ def train_checkpoint(folder: Path, out: Path, config: TrainConfig, hook: Hook) -
 
 
 def evaluate_checkpoint(
-    model: str, folder: Path, split: str, modalities: Sequence[str] | None, prior: str, device: str = "auto"
+    model: str,
+    folder: Path,
+    split: str,
+    modalities: Sequence[str] | None,
+    prior: str,
+    device: str = "auto",
+    offline: bool = False,
+    hook: Hook = silent,
 ) -> Evaluation:
     """Measure a checkpoint on a split of a dataset ("all": on every row)."""
     from emopipe.models import data
     from emopipe.models.evaluate import evaluate
     from emopipe.pipeline.run import load_predictor
 
-    predictor, _ = load_predictor(model, device)
+    predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
     return evaluate(predictor, data.read(folder), split_or_all(split), modalities, _prior(prior))
 
 
@@ -62,12 +74,13 @@ def evaluate_model(
     modalities: Sequence[str] | None,
     prior: str,
     hook: Hook,
+    offline: bool = False,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
     from emopipe.models import data
     from emopipe.models.evaluate import cross_validate, evaluate_seeds
 
-    dataset = data.read(folder)
+    dataset, config = data.read(folder), with_backbone(config, offline=offline, hook=hook)
     first = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
@@ -85,7 +98,7 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
     """Name, classes and modalities of each checkpoint that comes with the package."""
     from emopipe.models import checkpoint
 
-    specs = [(name, checkpoint.load(name).spec) for name in checkpoint.shipped()]
+    specs = [(name, checkpoint.read_spec(name)) for name in checkpoint.shipped()]
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
 
 

@@ -23,5 +23,8 @@ def coded_errors() -> Iterator[None]:
     }
     try:
         yield
+    except errors.BackboneError as error:
+        hint = f"{error.hint or 'Give another one'}, or set EMOPIPE_WEIGHTS to a folder that holds it under its name"
+        raise EmopipeError(codes[type(error)], error.what, path=error.path, hint=hint) from error
     except errors.ModelsError as error:
         raise EmopipeError(codes[type(error)], error.what, path=error.path, hint=error.hint) from error

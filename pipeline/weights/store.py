@@ -167,15 +167,23 @@ def _given(weight: Entry, override: Path | None) -> Path | None:
         if not override.exists():
             raise EmopipeError("EMO-503", f"what is given for weight {weight.name} does not exist", path=override)
         return override
+    if weight.ready == ".":
+        return given(weight.name)
+    return given(f"{weight.name}/{weight.ready}") or given(weight.ready)
+
+
+def given(name: str) -> Path | None:
+    """What EMOPIPE_WEIGHTS holds under a relative path, for weights that no catalogue knows too.
+
+    Raises:
+        EmopipeError: EMO-503 when EMOPIPE_WEIGHTS does not name a folder.
+    """
     if not (chosen := os.environ.get("EMOPIPE_WEIGHTS")):
         return None
     root = Path(chosen).expanduser()
     if not root.is_dir():
         raise EmopipeError("EMO-503", "EMOPIPE_WEIGHTS does not name a folder", path=root)
-    candidates = [root / weight.name / weight.ready]
-    if weight.ready != ".":
-        candidates.append(root / weight.ready)
-    return next((path for path in candidates if path.exists()), None)
+    return root / name if (root / name).exists() else None
 
 
 def _folder(weight: Entry, cache: Path | None) -> Path:

@@ -1,0 +1,165 @@
+"""Models that stand on a pretrained network, from the command line: found by name, trained, measured, run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from typer.testing import CliRunner
+
+from emopipe.extractors.windows import Sequence
+from emopipe.models.data import Sample
+from emopipe.pipeline import run
+from emopipe.pipeline.backbones import locate
+from emopipe.pipeline.cli import app
+from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.records import Extraction, Source, Utterance
+from tests.models.conftest import CLASSES, write_dataset
+from tests.models.tiny_backbone import write_backbone
+
+DIMS = {"text": 3, "face": 4, "voice": 5}
+SMALL = """
+[train]
+epochs = 1
+batch_size = 16
+[model]
+name = "egmf"
+width = 16
+heads = 2
+pseudo_tokens = 2
+context = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight utterances in conversations of four, whose words name the class; some lack face or voice."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in DIMS}
+    for number in range(48):
+        row: dict[str, Any] = {
+            "id": f"u{number}",
+            "speaker": f"s{number // 4 % 6}",
+            "split": ("train", "train", "valid")[number // 4 % 3],
+            "label": CLASSES[number % 4],
+            "sentiment": number % 4 - 1.5,
+            "words": f"the {CLASSES[number % 4]}",
+            "dialogue": f"d{number // 4}",
+            "utterance": number % 4,
+        }
+        for name, dim in DIMS.items():
+            if name == "text" or rng.random() > 0.2:
+                row[name] = f"k{number}"
+                features[name][f"k{number}"] = rng.normal(number % 4, 1.0, size=(3, dim)).astype(np.float32)
+        rows.append(row)
+    config = tomli_w.dumps(ExtractionConfig.from_dict({}).as_dict())
+    folder = write_dataset(tmp_path_factory.mktemp("conversations") / "data", rows, features, DIMS, config)
+    (folder.parent / "small.toml").write_text(SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for EMOPIPE_WEIGHTS in which a tiny network has the default backbone's name, and one its own."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_backbone(folder / "smollm2-135m")
+    write_backbone(folder / "own", seed=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def given(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(weights))
+
+
+@pytest.fixture(scope="module")
+def model(conversations: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "egmf"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOPIPE_WEIGHTS", str(weights))
+        invoke("train", conversations, "--out", out, "--config", conversations.parent / "small.toml", "--offline")
+    return out
+
+
+def invoke(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_backbone_is_found_by_its_name(weights: Path) -> None:
+    assert locate({"backbone": "smollm2-135m"}) == {"backbone_path": str(weights / "smollm2-135m")}
+    assert locate({"backbone": "some/own"}) == {"backbone_path": str(weights / "own")}
+    for told in ({}, {"backbone": ""}, {"backbone": "hub/id"}, {"backbone": "own", "backbone_path": "there"}):
+        assert locate(told) == {}
+
+
+def test_a_missing_backbone_is_an_error_that_says_what_to_do(
+    model: Path, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMOPIPE_WEIGHTS")
+    monkeypatch.setenv("EMOPIPE_CACHE", str(tmp_path))
+    shown = invoke("evaluate", conversations, "--model", model, "--offline", code=3)
+    assert "EMO-201" in shown and "emopipe models fetch smollm2-135m" in shown.replace("\n", " ")
+    with pytest.raises(EmopipeError, match="EMO-201"):
+        run.Runner(str(model), offline=True)
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text(SMALL + 'backbone = "nowhere"\n')
+    shown = invoke("train", conversations, "--out", tmp_path / "out", "--config", unknown, code=2)
+    assert "EMO-503" in shown and "EMOPIPE_WEIGHTS" in shown
+
+
+def test_another_backbone_than_in_training_is_refused(
+    model: Path, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_backbone(tmp_path / "smollm2-135m", seed=2)
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path))
+    shown = invoke("evaluate", conversations, "--model", model, code=2)
+    assert "EMO-503" in shown and "sha256" in shown
+
+
+def test_the_checkpoint_names_its_backbone_and_no_place(model: Path, weights: Path) -> None:
+    text = (model / "config.json").read_text()
+    options = json.loads(text)["options"]
+    assert options["backbone"] == "smollm2-135m" and len(options["backbone_sha256"]) == 64
+    assert str(weights) not in text and not options["backbone_path"]
+    assert (model / "model.safetensors").stat().st_size < 200_000
+
+
+def test_it_is_measured_drawn_and_compared(model: Path, conversations: Path, tmp_path: Path) -> None:
+    assert "text+face+voice" in invoke("evaluate", conversations, "--model", model, "--offline")
+    invoke("visualize", model, conversations, "--out", tmp_path / "pictures", "--split", "all")
+    config = tmp_path / "compare.toml"
+    config.write_text(SMALL + "[models.lf-dnn]\nhidden = 8\n[models.emoe]\nwidth = 16\nlayers = 1\nheads = 2\n")
+    options = ["--folds", 2, "--seeds", 1, "--config", config, "--offline"]
+    invoke("compare", conversations, "--out", tmp_path, "--models", "egmf,lf-dnn,emoe", *options)
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["egmf", "lf-dnn", "emoe"]
+
+
+@pytest.mark.parametrize("label", ["label", "sentiment"])
+def test_a_run_hands_on_the_words_and_the_lines_before(
+    label: str, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = conversations.parent / "small.toml"
+    invoke("train", conversations, "--out", tmp_path / "model", "--config", config, "--label", label)
+    steps = {name: Sequence(np.zeros(2), np.ones(2), np.ones((2, dim), np.float32)) for name, dim in DIMS.items()}
+    said = [Utterance("clip", at, at + 1, text, features=steps) for at, text in enumerate(("good", "", "so bad"))]
+    monkeypatch.setattr(run, "extract", lambda source, *_, **__: Extraction(source, said, 3.0, [], {}))
+    seen: list[Sample] = []
+    with run.Runner(str(tmp_path / "model"), offline=True) as runner:
+        predict = runner.predictor.predict
+        monkeypatch.setattr(runner.predictor, "predict", lambda samples: seen.extend(samples) or predict(samples))
+        result = runner.run(Path("clip.mp4"))
+    assert [(one.words, one.earlier) for one in seen] == [("good", ()), ("", ("good",)), ("so bad", ("good",))]
+    assert result.state == "ok" and len(result.predictions) == 3
+    for prediction in result.predictions:
+        assert set(prediction.weights) == set(DIMS)
+        assert (prediction.label in CLASSES) == (label == "label")

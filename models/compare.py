@@ -197,7 +197,7 @@ class Difference:
 def differences(
     runs: Sequence[Run], reference: str, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
 ) -> list[Difference]:
-    """Every model, the reference itself too, against the reference, on the utterances that both were tested on.
+    """Every model, the reference itself too, against the reference, on the utterances that both gave an answer for.
 
     Args:
         runs: of :func:`compare`.
@@ -222,7 +222,9 @@ def differences(
 def _difference(
     own: Sequence[Run], other: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
 ) -> Difference:
-    common = {name for run in own for name in run.ids} & {name for run in other for name in run.ids}
+    common = _answered(own) & _answered(other)
+    if not common:
+        return Difference(own[0].model, *[float("nan")] * 8)
     classes = sorted({str(label) for run in [*own, *other] for label in [*run.truth, *run.predicted]})
     members = sorted({groups[name] for name in common})
     drawn = np.random.default_rng(0).multinomial(len(members), [1 / len(members)] * len(members), resamples)
@@ -244,6 +246,12 @@ def _difference(
         middle - half,
         middle + half,
     )
+
+
+def _answered(runs: Sequence[Run]) -> set[str]:
+    """The utterances for which no run failed to give a value."""
+    failed = {name for run in runs for name, said in zip(run.ids, run.predicted, strict=True) if said != said}
+    return {name for run in runs for name in run.ids} - failed
 
 
 def _pooled(

@@ -6,7 +6,7 @@ there and never reads what is not) and classes beside values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from emopipe.models import losses
 from emopipe.models.data import Batch, Dataset
-from emopipe.models.errors import ConfigError
+from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.losses import Distillation, Task
 from emopipe.models.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.transformer import Transformer
+from emopipe.models.words import Tuning, WordsEncoder, chosen, sealed
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class EmoeConfig(MixtureConfig):
         input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: one with
             few recordings and many features wants more.
         attention_dropout: inside the transformers.
+        backbone: name of a pretrained text encoder that reads the words, in the place of the text's features; empty
+            for none.
+        backbone_path: where that lies on this machine, a folder in transformers' format or the hub id of one that the
+            hub's cache holds; empty: `backbone` is itself one of these. No checkpoint keeps it.
+        backbone_sha256: of its weights; empty accepts any, and a checkpoint keeps what it was trained with.
+        backbone_tuning, lora_rank: see :class:`~emopipe.models.words.WordsEncoder`.
+        text_tokens: of the words that the backbone reads.
     """
 
     kernel: int | Mapping[str, int] = 1
@@ -88,6 +96,12 @@ class EmoeConfig(MixtureConfig):
     quality_prior: bool = False
     input_dropout: float | Mapping[str, float] = 0.1
     attention_dropout: float = 0.0
+    backbone: str = ""
+    backbone_path: str = ""
+    backbone_sha256: str = ""
+    backbone_tuning: Tuning = "lora"
+    lora_rank: int = 8
+    text_tokens: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,6 +186,8 @@ class Branch(nn.Module):
         super().__init__()
         kernel = config.kernel_of(modality)
         self.readout = config.readout
+        self.words = WordsEncoder(config) if modality == "text" and config.backbone else None
+        dim = dim if self.words is None else self.words.width
         self.standardise = Standardise(dim)
         self.dropout = nn.Dropout1d(config.input_dropout_of(modality))
         self.convolution = nn.Conv1d(dim, config.width, kernel, padding=kernel // 2, bias=False)
@@ -186,8 +202,21 @@ class Branch(nn.Module):
         )
         self.head = Head(config.width, outputs, config.output_dropout)
 
-    def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor]:
-        """(B, T, D) features -> encoded steps (B, T, width) and which of them are valid (B, T)."""
+    def fit(self, modality: str, dataset: Dataset) -> None:
+        """Standardise the features; a backbone's vectors are taken as they are.
+
+        Raises:
+            DatasetError: there is a backbone and nothing for it to read.
+        """
+        if self.words is None:
+            self.standardise.fit(torch.from_numpy(dataset.steps(modality)))
+        elif not any(dataset.transcript.words(name) for name in dataset.ids):
+            raise DatasetError("the dataset has no words", hint="A backbone reads the manifest's column `words`")
+
+    def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T)."""
+        if self.words is not None:
+            x, lengths = self.words(words)
         valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         x = self.standardise(x).masked_fill_(~valid.unsqueeze(-1), 0.0)
         channels = self.dropout(x.transpose(1, 2))
@@ -292,7 +321,10 @@ class Emoe(Mixture):
         for name in self.shape.modalities:
             branch = self.branches[name]
             assert isinstance(branch, Branch)
-            branch.standardise.fit(torch.from_numpy(dataset.steps(name)))
+            branch.fit(name, dataset)
+
+    def sealed(self) -> EmoeConfig:
+        return sealed(self.config, self)
 
     def forward(self, batch: Batch) -> Output:
         """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K)."""
@@ -313,7 +345,8 @@ class Emoe(Mixture):
             widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
             none = [batch.quality.new_zeros(len(batch), width) for width in widths]
             return none[0], none[1], none[2], none[3]
-        encoded, valid = branch.embed(batch.features[name][rows, : int(lengths.max())], lengths, self.encoder)
+        x = batch.features[name][rows, : int(lengths.max())]
+        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows))
         f = branch.read(encoded, valid)
         p, logits = branch.head(f)
         parts = [f, p, logits, pooled_statistics(encoded, valid)]

@@ -59,13 +59,7 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
         ConfigError: the model tells no fused features.
     """
     predictor.check_features(dataset.schema, dataset.extraction)
-    rows, targets = _labelled(predictor, dataset, split)
-    if len(rows) < 3:
-        where = "" if split is None else f" of split {split!r}"
-        raise DatasetError(
-            f"{len(rows)} rows{where} have a known label and a modality that the model knows, 3 are needed",
-            hint="Choose another split, or all",
-        )
+    rows, targets = labelled(predictor, dataset, split)
     parts = []
     for at in range(0, len(rows), batch_size):
         parts.append(_look(predictor, dataset, rows[at : at + batch_size], targets[at : at + batch_size]))
@@ -78,8 +72,23 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
     return Explanation(modalities, dataset.ids[rows], labels, predicted, fused, present, weights, importance)
 
 
+def labelled(predictor: Predictor, dataset: Dataset, split: str | None = None) -> tuple[Indices, torch.Tensor]:
+    """Rows (N,) of a split with a known label and a modality of the model, and their targets (N,).
+
+    Raises:
+        DatasetError: there are fewer than three.
+    """
+    rows, targets = _labelled(predictor, dataset, split)
+    if len(rows) < 3:
+        where = "" if split is None else f" of split {split!r}"
+        raise DatasetError(
+            f"{len(rows)} rows{where} have a known label and a modality that the model knows, 3 are needed",
+            hint="Choose another split, or all",
+        )
+    return rows, targets
+
+
 def _labelled(predictor: Predictor, dataset: Dataset, split: str | None) -> tuple[Indices, torch.Tensor]:
-    """Rows with a known label and a modality of the model, and their targets."""
     labels, spec = dataset.labels(predictor.spec.label), predictor.spec
     columns = [dataset.modalities.index(name) for name in spec.modalities if name in dataset.modalities]
     good = dataset.present[:, columns].any(axis=1)

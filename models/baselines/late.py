@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from emopipe.models.data import Batch, Dataset
 from emopipe.models.emoe import Branch, EmoeConfig
 from emopipe.models.errors import ConfigError
 from emopipe.models.model import FusionModel, Output, Shape
+from emopipe.models.words import chosen, sealed
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Tower(nn.Module):
         self.branch = Branch(modality, dim, outputs, config)
         self.encoder = nn.Conv1d(config.width, config.width, 1, bias=False)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, T, D) and (R,) -> features (R, width) and logits (R, C) of rows that have the modality."""
-        p, logits = self.branch.head(self.branch.read(*self.branch.embed(x, lengths, self.encoder)))
+    def forward(self, x: Tensor, lengths: Tensor, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(R, T, D), (R,) and R texts -> features (R, width) and logits (R, C) of rows that have the modality."""
+        p, logits = self.branch.head(self.branch.read(*self.branch.embed(x, lengths, self.encoder, words)))
         return p, logits
 
 
@@ -65,7 +67,10 @@ class Towers(FusionModel):
     def fit_inputs(self, dataset: Dataset) -> None:
         for name, tower in self.towers.items():
             assert isinstance(tower, Tower)
-            tower.branch.standardise.fit(torch.from_numpy(dataset.steps(name)))
+            tower.branch.fit(name, dataset)
+
+    def sealed(self) -> EmoeConfig:
+        return sealed(self.config, self)
 
     def tower(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, width) and logits (B, C) of one modality, zero where it is absent."""
@@ -75,7 +80,8 @@ class Towers(FusionModel):
             widths = (self.config.width, self.shape.outputs)
             return batch.quality.new_zeros(len(batch), widths[0]), batch.quality.new_zeros(len(batch), widths[1])
         lengths = batch.lengths[rows, column]
-        parts = self.towers[name](batch.features[name][rows, : int(lengths.max())], lengths)
+        x = batch.features[name][rows, : int(lengths.max())]
+        parts = self.towers[name](x, lengths, chosen(batch.words, rows))
         p, logits = (part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts)
         return p, logits.float()
 

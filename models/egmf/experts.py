@@ -26,12 +26,14 @@ class Mixed:
     """What the experts made of B vectors.
 
     Attributes:
+        f: (B, d) what was mixed into.
         enhanced: (B, d) f_enh.
         experts: (B, 3, d) E_k(f).
         gate: (B, 3) w of the first stage.
         alpha: (B, 3) of the second, summing to one.
     """
 
+    f: Tensor
     enhanced: Tensor
     experts: Tensor
     gate: Tensor
@@ -79,7 +81,7 @@ class Experts(nn.Module):
         w, alpha = self.gate(f, present)
         said = torch.stack([expert(f) for expert in self.experts], dim=1)
         enhanced = self.norm(f + (alpha.to(said.dtype).unsqueeze(-1) * said).sum(1))
-        return Mixed(enhanced, said, w, alpha)
+        return Mixed(f, enhanced, said, w, alpha)
 
 
 class PseudoTokens(nn.Module):

@@ -136,8 +136,9 @@ class Egmf(FusionModel):
     def forward(self, batch: Batch) -> Output:
         """Predict.
 
-        `features` of the output: `fused` (B, D), the language model's state at the end of the prompt; `enhanced`
-        (B, d), `experts` (B, 3, d), `gate` and `alpha` (B, 3), zeros in rows without face and voice; and
+        `features` of the output: `fused` (B, D), the language model's state at the end of the prompt; zeros in rows
+        without face and voice: `f` and `enhanced` (B, d), `experts` (B, 3, d), `gate` and `alpha` (B, 3), the `pseudo`
+        tokens (B, K, D), and `words` (B, D), the mean embedding of the words that these stand beside; and
         `answer_costs` (B,), -ln p of the right answer per token, where the loss needs it. Values are said only in
         evaluation: in training the logits of a regression are NaN.
         """
@@ -169,20 +170,23 @@ class Egmf(FusionModel):
     def _adapt(self, batch: Batch, words: list[list[int]]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Pseudo tokens (R, K, D) of the R rows that have a face or a voice, and what the experts made of all B."""
         rows = self._has_signals(batch).nonzero().squeeze(1)
-        shapes = {"enhanced": (self.config.width,), "experts": (len(BRANCHES), self.config.width)}
-        shapes |= {"gate": (len(BRANCHES),), "alpha": (len(BRANCHES),)}
+        width, embedding, count = self.config.width, self.language_model.width, len(BRANCHES)
+        shapes: dict[str, tuple[int, ...]] = {"f": (width,), "enhanced": (width,), "experts": (count, width)}
+        shapes |= {"gate": (count,), "alpha": (count,), "words": (embedding,)}
+        shapes |= {"pseudo": (self.config.pseudo_tokens, embedding)}
         if self.adapter is None or len(rows) == 0:
             return None, {name: batch.quality.new_zeros(len(batch), *shape) for name, shape in shapes.items()}
         present = batch.present[rows]
         lengths = torch.where(present, batch.lengths[rows], 0)
         columns = {name: self.shape.modalities.index(name) for name in self.signals}
+        text = self._embedded([words[row] for row in rows.tolist()])
         pseudo, mixed = self.adapter(
             {name: batch.features[name][rows] for name in columns},
             {name: lengths[:, column] for name, column in columns.items()},
-            self._embedded([words[row] for row in rows.tolist()]),
+            text,
             present,
         )
-        found = {name: getattr(mixed, name) for name in shapes}
+        found = {**vars(mixed), "words": text.mean(), "pseudo": pseudo}
         full = {name: x.new_zeros(len(batch), *shapes[name]).index_copy(0, rows, x) for name, x in found.items()}
         return pseudo, full
 

@@ -1,4 +1,4 @@
-"""Is the mixture alive: what gates choose, whether experts differ, what pseudo tokens keep, and what each part is worth.
+"""Is the mixture alive: what gates choose, whether experts differ, what pseudo tokens keep, what each part is worth.
 
 One look serves all models that mix branches by weights of each utterance: EGMF's experts behind their gate, and the
 modalities of EMOE behind its router.
@@ -270,10 +270,11 @@ def similarities(inside: Inside, modalities: Sequence[str]) -> list[Similarity]:
     words it stands beside; pseudo tokens of one utterance and of all others. Geometry where they do not: pseudo token
     and features of each modality.
     """
-    asked = inside.there.any(axis=1)
+    asked: Mask = inside.there.any(axis=1)
     if not inside.tokens or asked.sum() < 3:
         return []
-    pseudo, said = inside.tokens["pseudo"], asked & (np.abs(inside.tokens["words"]).sum(axis=1) > 0)
+    pseudo = inside.tokens["pseudo"]
+    said: Mask = asked & (np.abs(inside.tokens["words"]).sum(axis=1) > 0)
     found = [
         _cosine("f before and after the experts", inside.tokens["f"], inside.tokens["enhanced"], asked),
         _cosine("pseudo token and words", pseudo, inside.tokens["words"], said),
@@ -370,7 +371,8 @@ def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: st
         if rows.any():
             logits = predictor.scores(dataset, inside.rows[rows], [one for one in known if one != name]).logits
             found.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
-    gate, asked = find_gate(predictor), inside.there.any(axis=1)
+    gate = find_gate(predictor)
+    asked: Mask = inside.there.any(axis=1)
     if gate is None or not asked.any():
         return found
     closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}

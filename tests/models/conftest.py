@@ -83,6 +83,7 @@ def learnable(
     noise: float = 1.3,
     seed: int = 0,
     splits: bool = True,
+    words: bool = False,
 ) -> Path:
     """Each modality shows the class in its own direction under its own noise, so together they tell most."""
     rng = np.random.default_rng(seed)
@@ -107,6 +108,8 @@ def learnable(
                 strength = directions[modality][label] + noise * rng.normal(size=DIMS[modality])
                 features[modality][f"k{number}"] = 10 + 5 * (strength + 0.3 * rng.normal(size=(steps, DIMS[modality])))
                 row[modality] = f"k{number}"
+        if words and row.get("text"):
+            row["words"] = f"the {CLASSES[label]}"
         rows.append(row)
     return write_dataset(folder, rows, features)
 

@@ -126,6 +126,17 @@ def test_values_are_compared_by_their_error(shared: Dataset) -> None:
         differences(found, "emoe", groups, "corr")
 
 
+def test_values_that_were_not_said_leave_the_utterance_out_for_both() -> None:
+    names, truth = ["a", "b", "c", "d"], [0.0, 1.0, 2.0, 3.0]
+    one = Run("", "one", 0, 0, 0, 0.0, {"mae": 0.5}, names, truth, [float("nan"), 1.5, 2.5, 3.5])
+    two = Run("", "two", 0, 0, 0, 0.0, {"mae": 1.0}, names, truth, [9.0, 2.0, float("nan"), 3.0])
+    groups = {name: name for name in names}
+    found = differences([one, two], "two", groups, "mae")[0]
+    assert (found.pooled, found.reference, found.difference) == (0.5, 0.5, 0.0)
+    none = replace(one, predicted=[float("nan")] * 4)
+    assert np.isnan(differences([none, two], "two", groups, "mae")[0].difference)
+
+
 def test_an_interrupted_comparison_goes_on(shared: Dataset, runs: list[Run], tmp_path: Path) -> None:
     record = tmp_path / "runs.jsonl"
     two = {name: CONFIGS[name] for name in ("emoe", "face")}

@@ -178,7 +178,8 @@ class Difference:
         model: whose.
         pooled, reference: the metric over the test utterances of all folds together, averaged over the seeds.
         difference, low, high: pooled - reference and its 95 % bootstrap interval. Each of the resamples draws the
-            speakers (or media files) of the test utterances with replacement, the same for both models.
+            speakers (or media files) of the test utterances with replacement, the same for both models; NaN for a
+            single one.
         run_difference, run_low, run_high: the mean of the differences of runs that share fold and seed, and its 95 %
             t interval, the variance corrected for overlapping training sets (Nadeau and Bengio 2003).
     """
@@ -231,7 +232,7 @@ def _difference(
     weights = np.concatenate([np.ones((1, len(members))), drawn])  # the first row is the data themselves
     both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (own, other)]
     gaps = both[0] - both[1]
-    low, high = np.nanpercentile(gaps[1:], (2.5, 97.5))
+    low, high = np.nanpercentile(gaps[1:], (2.5, 97.5)) if len(members) > 1 else (np.nan, np.nan)
     per_run = _run_gaps(own, other, metric)
     half = _half_width(per_run, len({run.fold for run in own}))
     middle = float(per_run.mean())

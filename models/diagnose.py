@@ -69,6 +69,12 @@ class Inside:
         """(N, K) the weights of the last stage."""
         return list(self.weights.values())[-1]
 
+    @property
+    def mixed(self) -> Mask:
+        """(N,) bool, utterances in which a branch takes part at all."""
+        some: Mask = self.there.sum(axis=1) > 0
+        return some
+
 
 def look_inside(predictor: Predictor, dataset: Dataset, split: str | None = None, batch_size: int = 256) -> Inside:
     """Run a model over labelled rows and keep what its mixture does.
@@ -93,7 +99,7 @@ def look_inside(predictor: Predictor, dataset: Dataset, split: str | None = None
     def under(kind: str) -> dict[str, Floats]:
         return {name.removeprefix(kind): table for name, table in joined.items() if name.startswith(kind)}
 
-    experts = find_gate(predictor) is not None
+    experts = "tokens/pseudo" in joined
     return Inside(
         "expert" if experts else "modality",
         tuple(f"d/{narrow}" for narrow, _ in BRANCHES) if experts else predictor.spec.modalities,
@@ -270,7 +276,7 @@ def similarities(inside: Inside, modalities: Sequence[str]) -> list[Similarity]:
     words it stands beside; pseudo tokens of one utterance and of all others. Geometry where they do not: pseudo token
     and features of each modality.
     """
-    asked: Mask = inside.there.any(axis=1)
+    asked = inside.mixed
     if not inside.tokens or asked.sum() < 3:
         return []
     pseudo = inside.tokens["pseudo"]
@@ -371,8 +377,7 @@ def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: st
         if rows.any():
             logits = predictor.scores(dataset, inside.rows[rows], [one for one in known if one != name]).logits
             found.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
-    gate = find_gate(predictor)
-    asked: Mask = inside.there.any(axis=1)
+    gate, asked = find_gate(predictor), inside.mixed
     if gate is None or not asked.any():
         return found
     closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}

@@ -307,6 +307,36 @@ def visualize(
             console.print(str(path))
 
 
+@app.command()
+def diagnose(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: its name or its folder.", show_default=False)],
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Option(help="Folder for the page, tables and pictures.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Split to look at; all for every row.")] = "valid",
+    backbones: Annotated[
+        str | None, typer.Option(help="Comma-separated; train the same configuration with these and compare.")
+    ] = None,
+    metric: Metric = "auto",
+    device: Device = "auto",
+    offline: Offline = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look inside EGMF or EMOE: is the gate alive, do experts differ, what is each part worth."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.diagnosis import diagnose_checkpoint
+
+        names = [name.strip() for name in (backbones or "").split(",") if name.strip()]
+        findings, files = diagnose_checkpoint(
+            checkpoint, dataset, out, split, names, metric, device, offline, console.hook
+        )
+        for finding in findings:
+            console.print(finding)
+        if json:
+            console.emit({"findings": findings, "files": [str(path) for path in files]})
+        console.print(f"The page, tables and pictures are in {out}/")
+
+
 @models_app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
     """Weights and checkpoints: licence, intended use, and whether they are here."""

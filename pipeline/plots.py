@@ -128,3 +128,69 @@ def sweep(
         row.set_ylabel(f"{metric.upper()}, mean and sd over runs")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", frameon=False)
     return save(figure, out)
+
+
+def histograms(panels: Mapping[str, Any], label: str, limits: tuple[float, float], title: str, out: Path) -> list[Path]:
+    """One panel below the other for each array of numbers, all with the same axes and the mean marked.
+
+    Args:
+        panels: name -> (R,) numbers.
+        label: of the numbers.
+        limits: least and largest number.
+        title: above all.
+        out: the path without suffix.
+    """
+    figure = Figure(figsize=(7.2, 1 + 1.35 * len(panels)), layout="constrained")
+    bins = np.linspace(*limits, 41)
+    for axes, (name, values) in zip(
+        figure.subplots(len(panels), 1, sharex=True, squeeze=False).flat, panels.items(), strict=True
+    ):
+        share = np.full(len(values), 100 / max(1, len(values)))
+        axes.hist(values, bins, weights=share, color=COLOURS[2])
+        mean = float(np.mean(values))
+        axes.axvline(mean, color=COLOURS[0], linestyle="--", linewidth=1.5)
+        axes.set_title(f"{name}: mean {mean:.2f} over {len(values)} utterances", loc="left", fontsize="medium")
+        axes.set(xlim=limits, ylim=(0, max(1.0, axes.get_ylim()[1])))
+        axes.grid(axis="y", alpha=0.3)
+    figure.supylabel("% of utterances", fontsize="medium")
+    figure.axes[-1].set_xlabel(label)
+    figure.suptitle(title)
+    return save(figure, out)
+
+
+def matrix(table: Any, names: Sequence[str], label: str, title: str, out: Path) -> list[Path]:
+    """A (K, K) table of numbers from -1 to 1 as coloured squares with the numbers in them."""
+    side = 2.6 + 0.8 * len(names)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    for (row, column), value in np.ndenumerate(table):
+        words = "n/a" if np.isnan(value) else f"{value:.2f}"
+        colour = "white" if abs(np.nan_to_num(value)) > 0.6 else "black"
+        axes.text(column, row, words, ha="center", va="center", color=colour)
+    figure.colorbar(shown, label=label, shrink=0.8)
+    axes.set_title(title)
+    return save(figure, out)
+
+
+def gaps(rows: Sequence[Mapping[str, Any]], label: str, title: str, out: Path) -> list[Path]:
+    """A difference with its interval for each row, beside the line of no difference.
+
+    Args:
+        rows: with `name`, `difference`, `low` and `high`.
+        label: what the difference is of.
+        title: above it.
+        out: the path without suffix.
+    """
+    figure = Figure(figsize=(7.2, 1.5 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        axes.plot([row["low"], row["high"]], [place, place], color=COLOURS[2], linewidth=2)
+        axes.plot(row["difference"], place, "o", color=COLOURS[2])
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set(xlabel=label, title=title, ylim=(len(rows) - 0.4, -0.6))
+    axes.grid(axis="x", alpha=0.3)
+    return save(figure, out)

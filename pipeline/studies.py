@@ -151,7 +151,7 @@ def compare_models(
     metric, rows = study.run(dataset, configs, chosen, out, hook)
     write_csv(out / "comparison.csv", rows)
     head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
-    _write(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{METHOD}\n")
+    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{METHOD}\n")
     return _readable(rows, metric)
 
 
@@ -186,7 +186,7 @@ def ablate_model(
     shown = {table: _readable(part, metric) for table, part in found.items()}
     head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
     parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
-    _write(out / "ablations.md", "\n".join([head, *parts, METHOD, ""]))
+    write_text(out / "ablations.md", "\n".join([head, *parts, METHOD, ""]))
     if swept:
         shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric)
     return shown
@@ -220,7 +220,7 @@ def _write_sweep(
     write_csv(out / "sweep.csv", rows)
     readable = _readable(rows, metric)
     head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
-    _write(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{METHOD}\n")
+    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{METHOD}\n")
     return readable
 
 
@@ -331,8 +331,13 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """A page.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
     try:
         path.write_text(text, "utf-8")
     except OSError as error:
-        raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error
+        raise EmopipeError("EMO-601", f"the page cannot be written: {error.strerror}", path=path) from error

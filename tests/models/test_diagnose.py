@@ -119,7 +119,7 @@ def test_a_trained_model_is_looked_into(predictors: Any, data: Dataset, model: s
     else:
         signals = inside.present[:, 1:].any(axis=1)
         assert inside.kind == "expert" and list(inside.weights) == ["first stage", "second stage"]
-        assert np.allclose(inside.mixing.sum(axis=1), signals) and (inside.there.any(axis=1) == signals).all()
+        assert np.allclose(inside.mixing.sum(axis=1), signals) and (inside.mixed == signals).all()
         found = {one.compared: one for one in similar(inside, names)}
         assert len(found) == 6 and found["f before and after the experts"].rows == signals.sum()
         assert found["pseudo token and face features"].rows == inside.present[:, 1].sum()
@@ -173,7 +173,8 @@ def test_a_model_of_words_alone_has_no_experts_to_ask(predictors: Any, data: Dat
     config = TrainConfig(model="egmf", options=SMALL["egmf"], modalities=("text",), epochs=1, batch_size=32)
     predictor = train(data, config).predictor
     inside = look_inside(predictor, data)
-    assert not inside.there.any() and gate_use(inside.mixing, inside.there, inside.branches) is None
+    assert inside.kind == "expert" and len(inside.branches) == 3
+    assert not inside.mixed.any() and gate_use(inside.mixing, inside.there, inside.branches) is None
     assert similar(inside, ("text",)) == [] and ablations(predictor, data, inside, "uar") == []
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 from typer.testing import CliRunner
 
 from emopipe.extractors.windows import Sequence
@@ -17,73 +15,23 @@ from emopipe.models.data import Sample
 from emopipe.pipeline import run
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.cli import app
-from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.records import Extraction, Source, Utterance
-from tests.models.conftest import CLASSES, write_dataset
+from emopipe.pipeline.records import Extraction, Utterance
+from tests.models.conftest import CLASSES
 from tests.models.tiny_backbone import write_backbone
-
-DIMS = {"text": 3, "face": 4, "voice": 5}
-SMALL = """
-[train]
-epochs = 1
-batch_size = 16
-[model]
-name = "egmf"
-width = 16
-heads = 2
-pseudo_tokens = 2
-context = 2
-"""
-
-
-@pytest.fixture(scope="module")
-def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-eight utterances in conversations of four, whose words name the class; some lack face or voice."""
-    rng = np.random.default_rng(0)
-    rows: list[dict[str, Any]] = []
-    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in DIMS}
-    for number in range(48):
-        row: dict[str, Any] = {
-            "id": f"u{number}",
-            "speaker": f"s{number // 4 % 6}",
-            "split": ("train", "train", "valid")[number // 4 % 3],
-            "label": CLASSES[number % 4],
-            "sentiment": number % 4 - 1.5,
-            "words": f"the {CLASSES[number % 4]}",
-            "dialogue": f"d{number // 4}",
-            "utterance": number % 4,
-        }
-        for name, dim in DIMS.items():
-            if name == "text" or rng.random() > 0.2:
-                row[name] = f"k{number}"
-                features[name][f"k{number}"] = rng.normal(number % 4, 1.0, size=(3, dim)).astype(np.float32)
-        rows.append(row)
-    config = tomli_w.dumps(ExtractionConfig.from_dict({}).as_dict())
-    folder = write_dataset(tmp_path_factory.mktemp("conversations") / "data", rows, features, DIMS, config)
-    (folder.parent / "small.toml").write_text(SMALL)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for EMOPIPE_WEIGHTS in which a tiny network has the default backbone's name, and one its own."""
-    folder = tmp_path_factory.mktemp("weights")
-    write_backbone(folder / "smollm2-135m")
-    write_backbone(folder / "own", seed=1)
-    return folder
+from tests.pipeline.conftest import DIMS, SMALL
 
 
 @pytest.fixture(autouse=True)
-def given(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(weights))
+def given(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tiny_weights))
 
 
 @pytest.fixture(scope="module")
-def model(conversations: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(conversations: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "egmf"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMOPIPE_WEIGHTS", str(weights))
+        patch.setenv("EMOPIPE_WEIGHTS", str(tiny_weights))
         invoke("train", conversations, "--out", out, "--config", conversations.parent / "small.toml", "--offline")
     return out
 
@@ -94,9 +42,9 @@ def invoke(*arguments: object, code: int = 0) -> str:
     return result.output
 
 
-def test_a_backbone_is_found_by_its_name(weights: Path) -> None:
-    assert locate({"backbone": "smollm2-135m"}) == {"backbone_path": str(weights / "smollm2-135m")}
-    assert locate({"backbone": "some/own"}) == {"backbone_path": str(weights / "own")}
+def test_a_backbone_is_found_by_its_name(tiny_weights: Path) -> None:
+    assert locate({"backbone": "smollm2-135m"}) == {"backbone_path": str(tiny_weights / "smollm2-135m")}
+    assert locate({"backbone": "some/own"}) == {"backbone_path": str(tiny_weights / "own")}
     for told in ({}, {"backbone": ""}, {"backbone": "hub/id"}, {"backbone": "own", "backbone_path": "there"}):
         assert locate(told) == {}
 
@@ -125,11 +73,11 @@ def test_another_backbone_than_in_training_is_refused(
     assert "EMO-503" in shown and "sha256" in shown
 
 
-def test_the_checkpoint_names_its_backbone_and_no_place(model: Path, weights: Path) -> None:
+def test_the_checkpoint_names_its_backbone_and_no_place(model: Path, tiny_weights: Path) -> None:
     text = (model / "config.json").read_text()
     options = json.loads(text)["options"]
     assert options["backbone"] == "smollm2-135m" and len(options["backbone_sha256"]) == 64
-    assert str(weights) not in text and not options["backbone_path"]
+    assert str(tiny_weights) not in text and not options["backbone_path"]
     assert (model / "model.safetensors").stat().st_size < 200_000
 
 

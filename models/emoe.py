@@ -7,7 +7,7 @@ there and never reads what is not) and classes beside values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
@@ -327,13 +327,21 @@ class Emoe(Mixture):
         return sealed(self.config, self)
 
     def forward(self, batch: Batch) -> Output:
-        """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K)."""
+        """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
+
+        In evaluation an utterance with a single modality is answered by that modality's own head: there is nothing to
+        fuse, and what the modality says by itself and what the model says are the same.
+        """
         present = batch.present
         columns = [self._branch(name, column, batch) for column, name in enumerate(self.shape.modalities)]
         f, p, logits, pooled = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
         prior = batch.quality.log() if self.config.quality_prior else None
         weights = self.router(self._router_blocks(pooled, logits, present), present, prior)
-        return self.fuse(f, p, logits, weights, present)
+        output = self.fuse(f, p, logits, weights, present)
+        if self.training:
+            return output
+        single = present.sum(1, keepdim=True) == 1
+        return replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
 
     def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""

@@ -90,6 +90,16 @@ def test_every_subset_trains_a_step_without_nan(
     assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+def test_a_single_modality_is_answered_by_its_own_head(fusion: str) -> None:
+    present = torch.tensor(PATTERNS)
+    with torch.no_grad():
+        output = model(replace(SMALL, fusion=fusion))(batch(len(PATTERNS), present=present))
+    for row, there in enumerate(present):
+        own = [output.unimodal[name][row] for name, one in zip(DIMS, there, strict=True) if one]
+        assert torch.equal(output.logits[row], own[0]) == (len(own) == 1)
+
+
 def test_nothing_present_gives_finite_logits_and_no_weights() -> None:
     output = model()(batch(2, present=torch.zeros(2, 3, dtype=torch.bool)))
     assert torch.isfinite(output.logits).all()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Metrics of which less is better, among those with intervals.
 _ERRORS: Final = frozenset({"mae"})
+#: Intervals from fewer speakers than this are too narrow.
+FEW: Final = 10
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _sections(
     with timed(hook, "ablate"):
         found = ablations(predictor, dataset, inside, metric)
     if found:
-        yield _ablation(found, metric, out)
+        yield _ablation(found, metric, len(set(dataset.groups[inside.rows])), out)
 
 
 def _page(head: str, sections: Sequence[Section]) -> str:
@@ -196,32 +198,40 @@ def _gate_findings(use: GateUse, called: str, kind: str) -> Iterator[str]:
 
 
 def _correlation(inside: Inside, out: Path) -> Section:
-    from emopipe.models.diagnose import HIGH, correlations
+    from emopipe.models.diagnose import HIGH, correlations, geometry
     from emopipe.pipeline import plots
 
     table = correlations(inside.outputs, inside.there)
     title = f"Correlation of what {_plural(inside.kind)} say"
     plots.matrix(table, inside.branches, "correlation", title, out / "correlation")
-    pairs = {
-        (inside.branches[one], inside.branches[two]): float(table[one, two])
-        for one, two in combinations(range(len(inside.branches)), 2)
-        if not math.isnan(table[one, two])
-    }
-    rows = tuple({"one": one, "two": two, "r": r, "redundant": r > HIGH} for (one, two), r in pairs.items())
+    rows = []
+    for one, two in combinations(range(len(inside.branches)), 2):
+        both, r = inside.there[:, one] & inside.there[:, two], float(table[one, two])
+        same = geometry(inside.outputs[both, one], inside.outputs[both, two])
+        pair = {"one": inside.branches[one], "two": inside.branches[two]}
+        rows.append({**pair, "r": r, "redundant": r > HIGH, "geometry": same})
     words = (
         "Over all dimensions, each centred over the utterances that have both; what is said of every utterance alike "
-        f"counts for nothing. Above {HIGH:g} one of the two is redundant."
+        f"counts for nothing. Above {HIGH:g} one of the two is redundant. `geometry` is the correlation of the cosines "
+        "between utterances: above the same limit both tell the utterances apart alike, in whatever directions."
     )
-    return Section("correlation", title, words, tuple(_correlation_findings(pairs, inside.kind, HIGH)), rows)
+    return Section("correlation", title, words, tuple(_correlation_findings(rows, inside.kind, HIGH)), tuple(rows))
 
 
-def _correlation_findings(pairs: dict[tuple[str, str], float], kind: str, high: float) -> Iterator[str]:
-    same = {pair: r for pair, r in pairs.items() if r > high}
-    for (one, two), r in same.items():
-        yield f"{_plural(kind).capitalize()} {one} and {two} say the same: r = {r:.2f}."
-    if pairs and not same:
-        (one, two), r = max(pairs.items(), key=lambda item: item[1])
-        yield f"The {_plural(kind)} differ: the most alike, {one} and {two}, correlate at r = {r:.2f}."
+def _correlation_findings(rows: Sequence[Row], kind: str, high: float) -> Iterator[str]:
+    known = [row for row in rows if not math.isnan(row["r"])]
+    for row in known:
+        both = f"{_plural(kind).capitalize()} {row['one']} and {row['two']}"
+        if row["r"] > high:
+            yield f"{both} say the same: r = {row['r']:.2f}."
+        elif row["geometry"] > high:
+            yield f"{both} know the same and say it in different directions: geometry {row['geometry']:.2f}."
+    if known and all(row["r"] <= high for row in known):
+        most, same = (max(known, key=lambda row: float(row[name])) for name in ("r", "geometry"))
+        yield (
+            f"No two {_plural(kind)} say the same: the most alike, {most['one']} and {most['two']}, correlate at "
+            f"r = {most['r']:.2f}; the largest geometry, of {same['one']} and {same['two']}, is {same['geometry']:.2f}."
+        )
 
 
 def _plural(kind: str) -> str:
@@ -253,10 +263,12 @@ def _similarity(found: Sequence[Similarity], out: Path) -> Section:
 
 def _similarity_findings(rows: Sequence[Row]) -> Iterator[str]:
     means = {row["compared"]: row["mean"] for row in rows}
-    others = means.get("pseudo token and those of others", math.nan)
+    turned, others = means["f before and after the experts"], means["pseudo token and those of others"]
+    hardly = ", so they hardly change it" if turned > 0.95 else ""
+    yield f"The cosine of f before and after the experts is {turned:.2f} on average{hardly}."
     if others > 0.99:
         yield f"All utterances get nearly the same pseudo tokens: their cosine is {others:.3f} on average."
-    elif not math.isnan(others):
+    else:
         yield f"Pseudo tokens tell utterances apart: the cosine between two is {others:.2f} on average."
     kept = {row["compared"].split(" and ")[1]: row["mean"] for row in rows if row["measure"] == "geometry"}
     if kept:
@@ -267,7 +279,7 @@ def _similarity_findings(rows: Sequence[Row]) -> Iterator[str]:
 # ----------------------------------------------------------------------------------------------------------- the parts
 
 
-def _ablation(found: Sequence[Ablation], metric: str, out: Path) -> Section:
+def _ablation(found: Sequence[Ablation], metric: str, groups: int, out: Path) -> Section:
     from emopipe.pipeline import plots
 
     title = "What each part is worth"
@@ -277,10 +289,13 @@ def _ablation(found: Sequence[Ablation], metric: str, out: Path) -> Section:
         plots.gaps(drawn, _gap_label(metric), title, out / "ablation")
     words = (
         f"{metric.upper()} without a part less {metric.upper()} of the whole model, with 95 % bootstrap intervals over "
-        "speakers (or media files); nothing is trained anew. A modality is hidden from the utterances that have "
-        "another one; an expert that is closed leaves its weight to the others."
+        f"{groups} speakers (or media files); nothing is trained anew. A modality is hidden from the utterances that "
+        "have another one; an expert that is closed leaves its weight to the others."
     )
-    return Section("ablation", title, words, tuple(_ablation_findings(found, metric)), rows, bool(drawn))
+    findings = [*_ablation_findings(found, metric)]
+    if groups < FEW:
+        findings.append(f"Distrust the intervals: they rest on {groups} speakers (or media files).")
+    return Section("ablation", title, words, tuple(findings), rows, bool(drawn))
 
 
 def _interval(gap: Ablation | Difference) -> dict[str, float]:

@@ -54,6 +54,7 @@ def test_egmf_is_diagnosed_and_its_backbones_compared(conversations: Path, tmp_p
     out, shown = diagnosed(conversations, tmp_path, SMALL, "--backbones", "own,smollm2-135m", "--json")
     told = json.loads(shown.splitlines()[-1])
     page = (out / "diagnosis.md").read_text()
+    assert any("6 speakers" in finding for finding in told["findings"])
     assert all(f"- {finding}\n" in page for finding in told["findings"]) and "The gate" in told["findings"][0]
     names = ("gate", "correlation", "similarity", "ablation", "backbones")
     expected = {str(out / f"{name}.{kind}") for name in names for kind in ("csv", "png", "svg")}
@@ -103,8 +104,12 @@ def test_findings_name_what_is_wrong() -> None:
     assert collapsed is not None and still is not None
     assert "collapsed onto expert d/8 (mean weight 0.99)" in next(_gate_findings(collapsed, "gate", "expert"))
     assert "hardly vary" in next(_gate_findings(still, "gate", "expert"))
-    pairs = {("d/8", "d/4"): 0.97, ("d/8", "d/2"): 0.2}
-    assert list(_correlation_findings(pairs, "expert", 0.9)) == ["Experts d/8 and d/4 say the same: r = 0.97."]
+    pair = {"one": "d/8", "two": "d/4", "r": 0.97, "geometry": 0.99}
+    said = [*_correlation_findings([pair, {**pair, "two": "d/2", "r": 0.2, "geometry": 0.95}], "expert", 0.9)]
+    assert said[0] == "Experts d/8 and d/4 say the same: r = 0.97."
+    assert said[1:] == ["Experts d/8 and d/2 know the same and say it in different directions: geometry 0.95."]
+    apart = {**pair, "r": 0.2, "geometry": 0.3}
+    assert next(_correlation_findings([apart], "expert", 0.9)).startswith("No two experts say the same")
     loss = Ablation("text", 9, 0.8, 0.6, -0.2, -0.3, -0.1, 0.0)
     unclear = Ablation("face", 9, 0.8, 0.79, -0.01, -0.1, 0.1, 0.0)
     assert list(_ablation_findings([loss, unclear], "uar")) == [

@@ -1,6 +1,6 @@
 """EMOE and its rivals on RAVDESS faces and voices: from the archives to the table of `emopipe compare`.
 
-    python benchmarks/ravdess_face_voice.py --data DATA --work WORK [--jobs 2] [prepare extract combine compare]
+    python benchmarks/ravdess_face_voice.py --data DATA --work WORK [--jobs 2] [STEP ...]
 
 DATA holds `ravdess_speech.zip`, `ravdess_speech.csv` and `ravdess_pyfeat.csv`; WORK receives the datasets and tables.
 Steps already done are skipped, so an interrupted call goes on. The work folder of `default_checkpoint.py` will do:
@@ -32,6 +32,8 @@ import pyarrow.parquet as pq
 CORPUS: Final = "ravdess_speech"
 #: Columns of the face table that are no features.
 FACTS: Final = ("file", "speaker", "emotion", "original_emotion", "intensity")
+#: Actors put aside for the pictures.
+HELD_OUT: Final = frozenset(["ravdess_17", "ravdess_18", "ravdess_19", "ravdess_20"])
 Row = dict[str, Any]
 
 
@@ -54,15 +56,18 @@ def extract(work: Path, jobs: int) -> None:
 
 
 def combine(data: Path, work: Path) -> None:
-    """Two datasets: `face-voice`, the takes that have both, and `face-voice-all`, with the voices of the others."""
+    """Datasets: `face-voice`, the takes that have both; `face-voice-all`, with the voices of the others; and
+    `face-voice-split`, the same with actors 17 to 20 put aside for validation."""
     faces = {Path(row["file"]).name: row for row in _read(data / "ravdess_pyfeat.csv")}
     voices = [row for row in pq.read_table(work / "voice" / "manifest.parquet").to_pylist() if CORPUS in row["id"]]
     rows = [_joined(voice, faces.get(Path(voice["id"]).name)) for voice in voices]
     paired = [row for row in rows if row["face"]]
     if len(paired) != len(faces):
         raise SystemExit(f"{len(faces)} takes have a face, {len(paired)} of them a voice")
-    for name, chosen in (("face-voice", paired), ("face-voice-all", rows)):
-        _write_dataset(work / name, chosen, faces, work / "voice")
+    split = [{**row, "split": "valid" if row["speaker"] in HELD_OUT else "train"} for row in rows]
+    for name, chosen in (("face-voice", paired), ("face-voice-all", rows), ("face-voice-split", split)):
+        if not (work / name).exists():
+            _write_dataset(work / name, chosen, faces, work / "voice")
 
 
 def _joined(voice: Row, face: Row | None) -> Row:
@@ -118,6 +123,20 @@ def compare(work: Path, takes: str, options: list[str]) -> None:
     _emopipe("compare", str(dataset), "--out", str(out), "--require", "face,voice", "--config", config, *options)
 
 
+def ablate(work: Path, options: list[str]) -> None:
+    """EMOE without its parts; `options` go to `emopipe ablate`."""
+    out, config = work / "ablation", str(Path(__file__).with_suffix(".toml"))
+    dataset = str(work / "face-voice-all")
+    _emopipe("ablate", dataset, "--out", str(out), "--require", "face,voice", "--config", config, *options)
+
+
+def visualize(work: Path) -> None:
+    """Pictures of an EMOE that never saw actors 17 to 20, on their takes."""
+    dataset, model = str(work / "face-voice-split"), str(work / "emoe")
+    _emopipe("train", dataset, "--out", model, "--config", str(Path(__file__).with_suffix(".toml")))
+    _emopipe("visualize", model, dataset, "--out", str(work / "pictures"))
+
+
 def _emopipe(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "emopipe.pipeline", *arguments], check=True)
 
@@ -133,15 +152,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for everything made")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes of the extraction")
     parser.add_argument("--takes", choices=("all", "paired"), default="all", help="train on voices without a face too")
-    parser.add_argument("steps", nargs="*", help="prepare, extract, combine, compare; all when left out")
+    parser.add_argument(
+        "steps", nargs="*", help="prepare, extract, combine, compare, ablate, visualize; all when left out"
+    )
     arguments, options = parser.parse_known_args()
     data, work = arguments.data, arguments.work
     work.mkdir(parents=True, exist_ok=True)
     steps: dict[str, tuple[Path, Callable[[], None]]] = {
         "prepare": (work / "voice.csv", lambda: prepare(data, work)),
         "extract": (work / "voice", lambda: extract(work, arguments.jobs)),
-        "combine": (work / "face-voice-all", lambda: combine(data, work)),
+        "combine": (work / "face-voice-split", lambda: combine(data, work)),
         "compare": (work / "no such file", lambda: compare(work, arguments.takes, options)),
+        "ablate": (work / "no such file", lambda: ablate(work, options)),
+        "visualize": (work / "pictures", lambda: visualize(work)),
     }
     for name, (made, step) in steps.items():
         if name in (arguments.steps or steps) and not made.exists():

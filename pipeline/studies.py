@@ -246,7 +246,7 @@ def visualize_checkpoint(
     out.mkdir(parents=True, exist_ok=True)
     title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
     files = plots.scatter(places, found.labels, title, out / "tsne")
-    if found.importance.size and len(found.modalities) > 1 and not _is_nan(found):
+    if (found.present.sum(axis=1) > 1).any() and not _is_nan(found):
         title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
         files += plots.importance(found, agreement(found), title, out / "importance")
     write_csv(out / "utterances.csv", [_utterance(found, places, row) for row in range(len(found.ids))])

@@ -579,8 +579,3 @@ def write_atomic(path: Path, data: bytes) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     write_synced(fresh, data)
     fresh.replace(path)
-
-
-def train_seeds(dataset: Dataset, config: TrainConfig, seeds: Sequence[int], hook: Hook = silent) -> list[Trained]:
-    """The same training with several seeds; the automatic split differs with the seed, the manifest's does not."""
-    return [train(dataset, replace(config, seed=seed), hook=hook) for seed in seeds]

@@ -172,6 +172,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order, dropout and split.")] = None,
     config: ConfigFile = None,
     allow_speaker_overlap: Annotated[bool, typer.Option(help="Let a speaker into training and validation.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder of event files for TensorBoard.")] = None,
     device: Device = "auto",
     offline: Offline = False,
     json: Json = False,
@@ -182,7 +183,7 @@ def train(
         from emopipe.pipeline.training import train_checkpoint
 
         settings = _training(config, model, label, modalities, epochs, seed, allow_speaker_overlap, device)
-        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook, offline)
+        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook, offline, tensorboard)
         if evaluation is not None:
             _show_evaluation(console, "Validation, by what the model may see", evaluation)
         console.print(f"Checkpoint {checkpoint} is in {out}/")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def train_checkpoint(
-    folder: Path, out: Path, config: TrainConfig, hook: Hook, offline: bool = False
+    folder: Path, out: Path, config: TrainConfig, hook: Hook, offline: bool = False, tensorboard: Path | None = None
 ) -> tuple[str, Evaluation | None]:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
@@ -28,6 +29,7 @@ def train_checkpoint(
         config: what to train and how.
         hook: told of epochs.
         offline: never fetch the backbone of a model that stands on one.
+        tensorboard: folder for event files that TensorBoard shows; None for none.
 
     Returns:
         The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
@@ -39,11 +41,45 @@ def train_checkpoint(
     dataset = data.read(folder)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
-    trained = train(dataset, located, state=state, hook=bridge(hook))
+    with _tensorboard(tensorboard) as record:
+
+        def told(event: dict[str, Any]) -> None:
+            record(event)
+            bridge(hook)(event)
+
+        trained = train(dataset, located, state=state, hook=told)
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
     return name, measured
+
+
+@contextmanager
+def _tensorboard(folder: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Something that takes training's events, and writes the scalars of each epoch when there is a folder.
+
+    Raises:
+        EmopipeError: EMO-301 without TensorBoard.
+    """
+    if folder is None:
+        yield lambda event: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        hint = "pip install tensorboard, or leave out --tensorboard"
+        raise EmopipeError("EMO-301", "TensorBoard is not installed", hint=hint) from None
+    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+
+        def write(event: dict[str, Any]) -> None:
+            if event["event"] == "epoch":
+                scalars = {
+                    f"{part}/{name}": value for part in ("train", "valid") for name, value in event[part].items()
+                }
+                for name, value in {**scalars, "lr": event["lr"]}.items():
+                    writer.add_scalar(name, value, event["epoch"])  # type: ignore[no-untyped-call]
+
+        yield write
 
 
 def evaluate_checkpoint(

@@ -29,7 +29,6 @@ from emopipe.models.train import (
     drop_modalities,
     read_configuration,
     train,
-    train_seeds,
 )
 
 QUICK = TrainConfig(epochs=4, batch_size=32, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
@@ -337,11 +336,6 @@ def test_modalities_can_be_chosen(shared: Dataset) -> None:
 def test_a_loss_that_explodes_is_reported(shared: Dataset) -> None:
     with pytest.raises(TrainingError, match="no longer finite"):
         train(shared, replace(QUICK, lr=1e30, clip=0.0, epochs=3))
-
-
-def test_several_seeds(partial: Dataset) -> None:
-    results = train_seeds(partial, replace(QUICK, epochs=1), [1, 2])
-    assert [result.predictor.spec.training["config"]["seed"] for result in results] == [1, 2]
 
 
 class TestConfiguration:

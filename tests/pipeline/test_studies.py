@@ -108,3 +108,16 @@ def test_options_reach_the_model_they_name() -> None:
 
 def test_tables_are_markdown() -> None:
     assert markdown([{"a": "1", "b": 2}]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_training_is_shown_in_tensorboard(folder: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    small = folder.parent / "small.toml"
+    invoke(
+        "train", folder, "--out", tmp_path / "m", "--config", small, "--tensorboard", tmp_path / "board", "--epochs", 2
+    )
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert {"train/total", "train/entropy", "valid/uar", "lr"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("valid/uar")] == [1, 2]

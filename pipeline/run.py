@@ -41,7 +41,8 @@ class Runner:
         debug: let a file's failure stop the run with its traceback.
 
     Raises:
-        EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features.
+        EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features, or the checkpoint's
+            own cannot be extracted from media.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Runner:
         self._hook = hook
         self.predictor, self.checkpoint = load_predictor(model, device, offline=offline, hook=hook)
         sealed = self.predictor.spec.extraction
+        _refuse_foreign(sealed, model)
         config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
         self.backends = Backends(config, device=device, offline=offline, hook=hook)
         self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
@@ -151,6 +153,15 @@ def run_files(paths: Sequence[Path], runner: Runner, out: Path, hook: Hook = sil
         results.append(result)
         yield result
     sink.finish(results)
+
+
+def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
+    """Features that came in a file of somebody else's cannot be made from a recording."""
+    for modality, table in sealed.items():
+        if isinstance(table, Mapping) and "source" in table:
+            what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
+            hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
+            raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,15 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from emopipe.models import checkpoint
+from emopipe.models.data import read
+from emopipe.models.train import TrainConfig, train
 from emopipe.pipeline.cli import app
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.run import Runner
 from tests.conftest import SAMPLES, blank, tone, write_media
+from tests.models.mmsa_files import content
+from tests.models.mmsa_files import write as write_mmsa
 
 pytestmark = pytest.mark.usefixtures("default_weights")
 
@@ -253,3 +260,13 @@ def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: py
         f"({tmp_path / 'one.mp4'}). Repeat with --debug to see where"
     ]
     assert entry(tmp_path / "out", "two.wav")["state"] == "degraded"
+
+
+def test_a_checkpoint_of_foreign_features_is_refused_by_name(tmp_path: Path) -> None:
+    table = write_mmsa(tmp_path / "mosi.pkl", content())
+    small = {"width": 16, "layers": 1, "heads": 2}
+    trained = train(read(table), TrainConfig("emoe", small, label="sentiment", epochs=1))
+    checkpoint.save(tmp_path / "model", trained.predictor, "card")
+    with pytest.raises(EmopipeError, match="features of a mmsa file") as caught:
+        Runner(str(tmp_path / "model"))
+    assert caught.value.code == "EMO-402"

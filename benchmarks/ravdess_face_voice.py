@@ -123,11 +123,11 @@ def compare(work: Path, takes: str, options: list[str]) -> None:
     _emopipe("compare", str(dataset), "--out", str(out), "--require", "face,voice", "--config", config, *options)
 
 
-def ablate(work: Path, options: list[str]) -> None:
+def ablate(work: Path, takes: str, options: list[str]) -> None:
     """EMOE without its parts; `options` go to `emopipe ablate`."""
-    out, config = work / "ablation", str(Path(__file__).with_suffix(".toml"))
-    dataset = str(work / "face-voice-all")
-    _emopipe("ablate", dataset, "--out", str(out), "--require", "face,voice", "--config", config, *options)
+    dataset = work / ("face-voice-all" if takes == "all" else "face-voice")
+    out, config = work / f"ablation-{takes}", str(Path(__file__).with_suffix(".toml"))
+    _emopipe("ablate", str(dataset), "--out", str(out), "--require", "face,voice", "--config", config, *options)
 
 
 def visualize(work: Path) -> None:
@@ -163,7 +163,7 @@ def main() -> None:
         "extract": (work / "voice", lambda: extract(work, arguments.jobs)),
         "combine": (work / "face-voice-split", lambda: combine(data, work)),
         "compare": (work / "no such file", lambda: compare(work, arguments.takes, options)),
-        "ablate": (work / "no such file", lambda: ablate(work, options)),
+        "ablate": (work / "no such file", lambda: ablate(work, arguments.takes, options)),
         "visualize": (work / "pictures", lambda: visualize(work)),
     }
     for name, (made, step) in steps.items():

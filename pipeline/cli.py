@@ -253,7 +253,7 @@ def compare(
         flags = {"label": label, "epochs": epochs, "device": device}
         tables["train"] = {**tables.get("train", {}), **{k: v for k, v in flags.items() if v is not None}}
         study = Study(folds, seeds, metric, _chosen(modalities), _chosen(require))
-        names = [name.strip() for name in models.split(",") if name.strip()]
+        names = _listed(models)
         rows = compare_models(dataset, out, names, tables, reference, study, console.hook, offline)
         _show_study(console, f"Models on {dataset}", rows)
         console.print(f"Tables are in {out}/")
@@ -327,7 +327,7 @@ def diagnose(
     with _session(json, debug) as console:
         from emopipe.pipeline.diagnosis import diagnose_checkpoint
 
-        names = [name.strip() for name in (backbones or "").split(",") if name.strip()]
+        names = _listed(backbones)
         findings, files = diagnose_checkpoint(
             checkpoint, dataset, out, split, names, metric, device, offline, console.hook
         )
@@ -441,6 +441,11 @@ def _overrides(
     return tables
 
 
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated option, () when it was not given."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def _chosen(modalities: str | None) -> tuple[str, ...]:
     """The modalities of a comma-separated option, () when it was not given.
 
@@ -450,7 +455,7 @@ def _chosen(modalities: str | None) -> tuple[str, ...]:
     from emopipe.pipeline.config import MODALITIES
     from emopipe.pipeline.errors import EmopipeError
 
-    names = tuple(name.strip() for name in (modalities or "").split(",") if name.strip())
+    names = _listed(modalities)
     for name in names:
         if name not in MODALITIES:
             raise EmopipeError("EMO-503", f"unknown modality {name!r}", hint=f"Choose among {', '.join(MODALITIES)}")

@@ -37,12 +37,14 @@ class Sample:
         features: modality -> (T, D) float32, one row per time step; None (or no entry) when absent.
         quality: modality -> number in (0, 1]; 1 where not given.
         words: what was said, for models that read words.
+        line: the same as its conversation shows it; see :func:`~emopipe.models.transcript.spoken`.
         earlier: the lines before it in the same conversation, oldest first.
     """
 
     features: Mapping[str, Floats | None]
     quality: Mapping[str, float] = field(default_factory=dict)
     words: str = ""
+    line: str = ""
     earlier: Sequence[str] = ()
 
     def has(self, modality: str) -> bool:
@@ -67,6 +69,7 @@ class Batch:
         tokens: (B, T) int64 token ids of the text, for models that encode it themselves; 0 where it has ended; None
             when the dataset keeps none.
         words: B texts, what was said; empty where nothing was.
+        lines: B times the same as its conversation shows it.
         earlier: B times the lines before it in the same conversation, oldest first.
     """
 
@@ -80,6 +83,7 @@ class Batch:
     rows: Tensor | None = None
     tokens: Tensor | None = None
     words: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
     earlier: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -144,6 +148,7 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         table > 0,
         torch.tensor(quality, dtype=torch.float32),
         words=tuple(sample.words for sample in samples),
+        lines=tuple(sample.line for sample in samples),
         earlier=tuple(tuple(sample.earlier) for sample in samples),
     )
 
@@ -412,7 +417,8 @@ class Dataset:
             features[name] = store.sequence(number) if number >= 0 else None
         quality = dict(zip(self.modalities, self.quality[row].tolist(), strict=True))
         name = self.ids[row]
-        return Sample(features, quality, self.transcript.words(name), self.transcript.earlier(name))
+        said = self.transcript
+        return Sample(features, quality, said.words(name), said.line(name), said.earlier(name))
 
     def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
         """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""
@@ -437,6 +443,7 @@ class Dataset:
             torch.from_numpy(quality),
             tokens=tokens,
             words=tuple(map(self.transcript.words, names)),
+            lines=tuple(map(self.transcript.line, names)),
             earlier=tuple(map(self.transcript.earlier, names)),
         )
 

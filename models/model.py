@@ -77,9 +77,11 @@ class FusionModel(nn.Module):
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
 
-    def lengths(self, dataset: Dataset) -> NDArray[np.int64]:
-        """(N,) how long each row is to this model; training puts rows of similar length together."""
-        return dataset.lengths
+    def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
+        """(N,) numbers of the groups that rows belong to, where reading a group together costs less than apart;
+        training then keeps groups in one batch as far as they fit, and else puts rows of similar length together.
+        """
+        return None
 
     def sealed(self) -> Any:
         """The configuration that a checkpoint keeps: without what holds on one machine only."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from emopipe.models import metrics
 from emopipe.models.calibration import calibrate
-from emopipe.models.checkpoint import write_synced
+from emopipe.models.checkpoint import identify, write_synced
 from emopipe.models.configs import change
 from emopipe.models.data import Batch, Dataset, Floats, Indices
 from emopipe.models.errors import ConfigError, TrainingError
@@ -68,6 +68,7 @@ class TrainConfig:
             present modalities, `none` leaves rows as they are. Weights rather than a sampler: an epoch sees each row
             once, and the weights multiply those of the manifest.
         balance_limit: the largest such weight.
+        balance_strength: exponent of these weights; between 0 and 1 rare classes count more, but not as much as others.
         modality_dropout: chance that a present modality is hidden in half of the training batches, never the last one.
         folds: the automatic split holds one of so many parts out.
         allow_speaker_overlap: accept a speaker on both sides of the split.
@@ -96,6 +97,7 @@ class TrainConfig:
     metric: str = "auto"
     balance: Literal["none", "balanced", "patterns"] = "balanced"
     balance_limit: float = 20.0
+    balance_strength: float = 1.0
     modality_dropout: float = 0.15
     folds: int = 5
     allow_speaker_overlap: bool = False
@@ -161,6 +163,7 @@ def train(
     *,
     state: str | Path | None = None,
     split: Split | None = None,
+    start: Predictor | None = None,
     hook: Hook = silent,
 ) -> Trained:
     """Train a model.
@@ -171,16 +174,18 @@ def train(
         state: a folder for `metrics.jsonl` and the state from which the same call goes on after a kill, with the same
             result to the last bit.
         split: rows to train and validate on; else the manifest's train and valid, else one is made by speaker.
+        start: a trained model of the same kind and classes whose weights to begin with; what it lacks begins anew, such
+            as the part for a modality that it never saw.
         hook: receives `{"event": "epoch" | "warning", ...}`.
 
     Raises:
         TrainingError: too few rows, classes or speakers; a speaker on both sides; a loss that is not finite.
-        ConfigError, DatasetError: an unusable option, or a modality or label that is not there.
+        ConfigError, DatasetError: an unusable option or start, or a modality or label that is not there.
     """
     data = dataset.select(config.modalities) if config.modalities else dataset
     chosen = _split(data, config) if split is None else split
     plan = _plan(data, config, chosen, hook)
-    run = _Run(plan, config, None if state is None else Path(state), hook)
+    run = _Run(plan, config, None if state is None else Path(state), hook, start)
     best = run.go()
     predictor = Predictor(replace(_spec(plan, config, best), options=asdict(run.model.sealed())), run.model)
     if len(plan.valid):
@@ -291,7 +296,8 @@ def _balance(data: Dataset, targets: Indices, rows: Indices, config: TrainConfig
             inside = rows[cell[rows] == one]
             mass = np.bincount(targets[inside], weights[inside])
             share = mass.sum() / (np.count_nonzero(mass) * np.maximum(mass, 1e-12))
-            weights[inside] *= np.minimum(share, config.balance_limit)[targets[inside]]
+            factors = np.minimum(share, config.balance_limit) ** config.balance_strength
+            weights[inside] *= factors[targets[inside]]
     return _normal(weights.astype(np.float32), rows)
 
 
@@ -335,8 +341,11 @@ def _spec(plan: _Plan, config: TrainConfig, best: Mapping[str, Any] | None = Non
 class _Run:
     """One training run, epoch by epoch; everything that the next epoch depends on is in the state file."""
 
-    def __init__(self, plan: _Plan, config: TrainConfig, folder: Path | None, hook: Hook) -> None:
+    def __init__(
+        self, plan: _Plan, config: TrainConfig, folder: Path | None, hook: Hook, start: Predictor | None
+    ) -> None:
         self.plan, self.config, self.folder, self.hook = plan, config, folder, hook
+        self.start = "" if start is None else identify(start)
         self.device = choose_device(config.device)
         self.history: list[dict[str, Any]] = []
         self.scale, self.stale = 1.0, 0
@@ -344,11 +353,23 @@ class _Run:
             torch.manual_seed(config.seed)
             self.model = _spec(plan, config).build()
         self.model.fit_inputs(plan.data.subset(plan.train))
+        if start is not None:
+            self._begin_with(start)
         self.model.to(self.device)
-        self.lengths = self.model.lengths(plan.data)
+        self.groups = self.model.groups(plan.data)
         self.optimiser = _optimiser(self.model, config)
         self.best_weights = self._snapshot()
         self.best: dict[str, Any] = {}
+
+    def _begin_with(self, start: Predictor) -> None:
+        spec, own, known = start.spec, self.model.state_dict(), start.module.state_dict()
+        fits = (spec.model, spec.task, spec.classes) == (self.config.model, self.plan.task, self.plan.classes)
+        if not fits or any(name not in own or own[name].shape != value.shape for name, value in known.items()):
+            raise ConfigError(
+                f"the checkpoint to start from is another model: {spec.model} of {', '.join(spec.classes) or 'values'}",
+                hint="Train the same model with the same options, on the same classes",
+            )
+        self.model.load_state_dict({**own, **known})
 
     def go(self) -> dict[str, Any]:
         """Train to the end; the model then holds the selected weights. Returns the selected epoch's record."""
@@ -385,17 +406,22 @@ class _Run:
         losses = {name: float(value) / len(order) for name, value in sums.items()}
         if not math.isfinite(losses["total"]):
             raise TrainingError("the loss is no longer finite", hint="Lower lr, and check the features for huge values")
-        return {"epoch": number, "lr": lr, "train": losses, "valid": self._validate()}
+        valid, score = self._validate()
+        return {"epoch": number, "lr": lr, "train": losses, "valid": valid, "score": score}
 
     def _batches(self, order: Indices, rng: np.random.Generator) -> list[Indices]:
-        """Cut shuffled rows into batches of similar length, so that little of a batch is padding.
+        """Cut shuffled rows into batches: of the model's groups, else of similar length, so that little is padding.
 
-        Rows are sorted by length within pools of :data:`POOL` batches; the batches are then shuffled.
+        For the latter rows are sorted by length within pools of :data:`POOL` batches; the batches are then shuffled.
         """
         size = self.config.batch_size
-        pools = [order[at : at + POOL * size] for at in range(0, len(order), POOL * size)]
-        ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        batches = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+        if self.groups is None:
+            lengths = self.plan.data.lengths
+            pools = [order[at : at + POOL * size] for at in range(0, len(order), POOL * size)]
+            ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+            batches = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+        else:
+            batches = _whole_groups(order, self.groups[order], size)
         return [batches[index] for index in rng.permutation(len(batches))]
 
     def _step(self, group: Sequence[Indices], rng: np.random.Generator, sums: dict[str, Tensor]) -> None:
@@ -432,11 +458,15 @@ class _Run:
         return self.config.lr * factor
 
     @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
-        """Metrics over the validation rows; empty without any."""
+    def _validate(self) -> tuple[dict[str, float], float]:
+        """Metrics over the validation rows, and the one that chooses an epoch; none and NaN without any rows.
+
+        The latter takes the training rows' mean for values that were not said: a model that answers only what is easy
+        must not win.
+        """
         rows, size = self.plan.valid, 4 * self.config.batch_size
         if len(rows) == 0:
-            return {}
+            return {}, math.nan
         self.model.eval()
         logits, total = [], 0.0
         for at in range(0, len(rows), size):
@@ -445,23 +475,22 @@ class _Run:
             total += float(self.model.loss(output, batch)["total"]) * len(batch)
             logits.append(output.logits.float().cpu())
         scores, truth = torch.cat(logits).numpy(), self.plan.targets.numpy()[rows]
+        loss = {"loss": total / len(rows)}
         if self.plan.task == "classification":
-            found = metrics.classification(truth, scores.argmax(axis=1))
+            found = complete = {**loss, **metrics.classification(truth, scores.argmax(axis=1))}
         else:
-            found = metrics.regression(truth, scores[:, 0])
-        return {"loss": total / len(rows), **found}
+            mean = float(self.plan.targets[torch.from_numpy(self.plan.train)].mean())
+            found = {**loss, **metrics.regression(truth, scores[:, 0])}
+            complete = {**loss, **metrics.regression(truth, np.nan_to_num(scores[:, 0], nan=mean))}
+        if self.plan.metric not in complete:
+            raise ConfigError(f"[train] metric = {self.plan.metric!r}", hint=f"Choose among: {', '.join(complete)}")
+        return found, complete[self.plan.metric]
 
     def _judge(self, record: dict[str, Any]) -> None:
         """Append the record; remember the weights when they are the best so far."""
         self.history.append(record)
-        name = self.plan.metric
-        if self.config.select == "last" or not record["valid"]:
-            better = True
-        elif name not in record["valid"]:
-            raise ConfigError(f"[train] metric = {name!r}", hint=f"Choose among: {', '.join(record['valid'])}")
-        else:
-            better = not self.best or _better(name, record["valid"][name], self.best["valid"][name])
-        if better:
+        last = self.config.select == "last" or not record["valid"]
+        if last or not self.best or _better(self.plan.metric, record["score"], self.best["score"]):
             self.best, self.best_weights, self.stale = record, self._snapshot(), 0
             return
         self.stale += 1
@@ -476,7 +505,7 @@ class _Run:
     def _key(self) -> str:
         """What the state belongs to: configuration, data and split."""
         config = {key: value for key, value in asdict(self.config).items() if key != "device"}
-        parts = [json.dumps(config, sort_keys=True), self.plan.data.hash]
+        parts = [json.dumps(config, sort_keys=True), self.plan.data.hash, self.start]
         parts += [json.dumps(self.plan.data.ids[rows].tolist()) for rows in (self.plan.train, self.plan.valid)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -532,6 +561,21 @@ class _Run:
 
 def _under(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{kind}/"): value for name, value in tensors.items() if name.startswith(f"{kind}/")}
+
+
+def _whole_groups(order: Indices, groups: Indices, size: int) -> list[Indices]:
+    """Batches of at most `size` rows that hold groups whole, in the order of their first rows; larger ones are cut."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    batches: list[list[Indices]] = []
+    room = 0
+    for one in np.argsort(first):
+        rows = order[group == one]
+        for part in (rows[at : at + size] for at in range(0, len(rows), size)):
+            if len(part) > room:
+                batches, room = [*batches, []], size
+            batches[-1].append(part)
+            room -= len(part)
+    return [np.concatenate(batch) for batch in batches]
 
 
 def _better(metric: str, new: float, old: float) -> bool:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import string
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def spoken(lines: Sequence[tuple[str | None, str]]) -> list[str]:
+    """A conversation as a model reads it: `A: ` and `B: ` tell its speakers apart, in the order in which they come up,
+    where two or more are known.
+
+    Args:
+        lines: speaker (None when unknown) and words of each utterance, in order of time.
+
+    Returns:
+        As many lines; empty where there are no words.
+    """
+    letters = {name: string.ascii_uppercase[number % 26] for number, name in enumerate(_speakers(lines))}
+    told = len(letters) > 1
+    return [f"{letters[name]}: {words}" if told and name and words else words for name, words in lines]
+
+
+def _speakers(lines: Sequence[tuple[str | None, str]]) -> list[str]:
+    return list(dict.fromkeys(name for name, words in lines if name and words))
 
 
 class Transcript:
@@ -16,7 +39,7 @@ class Transcript:
     in the manifest.
 
     Args:
-        manifest: with a column `id`, and `words` where anything was said.
+        manifest: with a column `id`, `words` where anything was said, and `speaker` where known.
     """
 
     def __init__(self, manifest: pa.Table) -> None:
@@ -24,31 +47,43 @@ class Transcript:
 
     def words(self, utterance: str) -> str:
         """The words of an utterance, empty when there are none."""
-        lines, place = self._lines[utterance]
+        words, _, place = self._lines[utterance]
+        return words[place]
+
+    def line(self, utterance: str) -> str:
+        """The words of an utterance as its conversation shows them; see :func:`spoken`."""
+        _, lines, place = self._lines[utterance]
         return lines[place]
 
     def earlier(self, utterance: str) -> tuple[str, ...]:
         """The lines before an utterance in its conversation, oldest first, without those that have no words."""
-        lines, place = self._lines[utterance]
+        _, lines, place = self._lines[utterance]
         return tuple(line for line in lines[:place] if line)
 
+    def conversations(self, utterances: Sequence[str]) -> NDArray[np.int64]:
+        """(N,) numbers of the conversations that N utterances belong to."""
+        numbers: dict[int, int] = {}
+        lines = (id(self._lines[one][0]) for one in utterances)
+        return np.array([numbers.setdefault(one, len(numbers)) for one in lines], dtype=np.int64)
+
     @cached_property
-    def _lines(self) -> dict[str, tuple[list[str], int]]:
-        """Utterance -> the lines of its conversation, and which of them it is."""
-        ids, words = self._column("id"), self._column("words")
+    def _lines(self) -> dict[str, tuple[list[str], list[str], int]]:
+        """Utterance -> the words of its conversation, these as :func:`spoken`, and which of them are its own."""
+        ids, words, speakers = self._column("id"), self._column("words"), self._column("speaker")
         conversations: dict[object, list[int]] = {}
         for row, (dialogue, media) in enumerate(zip(self._column("dialogue"), self._column("media"), strict=True)):
             key = ("media", media) if dialogue is None else ("dialogue", dialogue)
             conversations.setdefault(("row", row) if key[1] is None else key, []).append(row)
         numbers, starts = self._column("utterance"), self._column("start")
-        found: dict[str, tuple[list[str], int]] = {}
+        found: dict[str, tuple[list[str], list[str], int]] = {}
         for rows in conversations.values():
             order = next(
                 (one for one in (numbers, starts) if all(isinstance(one[row], int | float) for row in rows)), []
             )
             rows.sort(key=lambda row: order[row] if order else 0)
-            lines = [str(words[row] or "").strip() for row in rows]
-            found |= {ids[row]: (lines, place) for place, row in enumerate(rows)}
+            said = [str(words[row] or "").strip() for row in rows]
+            lines = spoken([(speakers[row], one) for row, one in zip(rows, said, strict=True)])
+            found |= {ids[row]: (said, lines, place) for place, row in enumerate(rows)}
         return found
 
     def _column(self, name: str) -> list[Any]:

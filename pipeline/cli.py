@@ -166,6 +166,7 @@ def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="Model to train.")] = None,
+    start: Annotated[str | None, typer.Option(help="Checkpoint to go on from: its model, options and weights.")] = None,
     label: Annotated[str | None, typer.Option(help="Manifest column to predict.")] = None,
     modalities: Modalities = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many passes over the data.")] = None,
@@ -183,7 +184,7 @@ def train(
         from emopipe.pipeline.training import train_checkpoint
 
         settings = _training(config, model, label, modalities, epochs, seed, allow_speaker_overlap, device)
-        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook, offline, tensorboard)
+        checkpoint, evaluation = train_checkpoint(dataset, out, settings, console.hook, offline, tensorboard, start)
         if evaluation is not None:
             _show_evaluation(console, "Validation, by what the model may see", evaluation)
         console.print(f"Checkpoint {checkpoint} is in {out}/")

@@ -172,13 +172,14 @@ def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
 def _samples(utterances: Sequence[Utterance]) -> list[Sample]:
     """The utterances of a clip, in order of time, as the model sees them: each with the words said before it."""
     from emopipe.models.data import Sample
+    from emopipe.models.transcript import spoken
 
-    lines: list[str] = []
+    lines = spoken([(one.speaker, one.text) for one in utterances])
     samples = []
-    for one in utterances:
+    for place, one in enumerate(utterances):
         features = {name: sequence.features for name, sequence in one.features.items()}
-        samples.append(Sample(features, dict(one.quality), one.text, tuple(lines)))
-        lines += [one.text] if one.text else []
+        earlier = tuple(line for line in lines[:place] if line)
+        samples.append(Sample(features, dict(one.quality), one.text, lines[place], earlier))
     return samples
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def train_checkpoint(
-    folder: Path, out: Path, config: TrainConfig, hook: Hook, offline: bool = False, tensorboard: Path | None = None
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    hook: Hook,
+    offline: bool = False,
+    tensorboard: Path | None = None,
+    start: str | None = None,
 ) -> tuple[str, Evaluation | None]:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
@@ -30,6 +37,7 @@ def train_checkpoint(
         hook: told of epochs.
         offline: never fetch the backbone of a model that stands on one.
         tensorboard: folder for event files that TensorBoard shows; None for none.
+        start: a checkpoint to begin with, which then brings the model and its options.
 
     Returns:
         The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
@@ -37,8 +45,12 @@ def train_checkpoint(
     from emopipe.models import checkpoint, data
     from emopipe.models.evaluate import evaluate
     from emopipe.models.train import train
+    from emopipe.pipeline.run import load_predictor
 
     dataset = data.read(folder)
+    first = load_predictor(start, "cpu", offline=offline, hook=hook)[0] if start else None
+    if first is not None:
+        config = replace(config, model=first.spec.model, options=dict(first.spec.options))
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
     with _tensorboard(tensorboard) as record:
@@ -47,7 +59,7 @@ def train_checkpoint(
             record(event)
             bridge(hook)(event)
 
-        trained = train(dataset, located, state=state, hook=told)
+        trained = train(dataset, located, state=state, start=first, hook=told)
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))

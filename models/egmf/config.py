@@ -27,7 +27,7 @@ class EgmfConfig:
         language: of the prompts.
         task_prompt: what is asked, instead of the sentence that the language brings; `{classes}`, or `{low}` and
             `{high}`, stand for what may be answered.
-        context: lines said before in the same conversation that the prompt shows.
+        context: the most lines said before in the same conversation that the prompt shows.
         text_tokens: of the words, and of each line of context, that are read.
         objective: classes are learned by cross-entropy over the allowed `labels`, or as `language`: over the whole
             vocabulary, as values always are and as published.

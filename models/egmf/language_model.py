@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from emopipe.models.backbone import find_backbone, keep_changes_only
 from emopipe.models.egmf.config import EgmfConfig
-from emopipe.models.egmf.prompt import IGNORED, Tokens
+from emopipe.models.egmf.prompt import Tokens, Tree
 from emopipe.models.errors import BackboneError, ConfigError
 
 #: The attention's projections as model families name them: Llama, Qwen and GLM-4; Phi-3; ChatGLM and GPT-NeoX.
@@ -76,23 +76,19 @@ class LanguageModel(nn.Module):
         embeddings: Tensor = self.causal.get_input_embeddings()(ids)
         return embeddings
 
-    def inject(self, tokens: Tokens, pseudo: Tensor | None) -> Tensor:
-        """Embeddings (B, L, D) of prompts, pseudo tokens (R, K, D) in the slots of the R rows that have some."""
+    def inject(self, tokens: Tokens | Tree, pseudo: Tensor | None) -> Tensor:
+        """Embeddings (B, L, D) of prompts, pseudo tokens (R, K, D) in the slots of the R prompts that have some."""
         embeddings = self.embed(tokens.ids)
         if pseudo is None or len(pseudo) == 0:
             return embeddings
         return embeddings.masked_scatter(tokens.slots.unsqueeze(-1), pseudo.to(embeddings.dtype))
 
-    def read(self, tokens: Tokens, pseudo: Tensor | None = None) -> Reading:
+    def read(self, tree: Tree, pseudo: Tensor | None = None) -> Reading:
         """Read prompts with their answers; see :meth:`inject`."""
-        states = self._decode(tokens, self.inject(tokens, pseudo)).last_hidden_state
-        said = tokens.labels != IGNORED
-        before = said.roll(-1, dims=1)  # the state before each answer token predicts it; no answer starts a row
-        rows = said.nonzero()[:, 0]
-        costs = functional.cross_entropy(self.logits(states[before]), tokens.labels[said], reduction="none")
-        end = said.shape[1] - 1 - said.sum(1)
-        hidden = states[torch.arange(len(states), device=states.device), end]
-        return Reading(hidden, costs.new_zeros(len(states)).index_add(0, rows, costs))
+        states = self._decode(tree, self.inject(tree, pseudo)).last_hidden_state[0]
+        hidden = states[tree.ends]
+        costs = functional.cross_entropy(self.logits(states[tree.before]), tree.targets, reduction="none")
+        return Reading(hidden, costs.new_zeros(len(hidden)).index_add(0, tree.rows, costs))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., vocabulary) float32, of the next token."""
@@ -128,7 +124,7 @@ class LanguageModel(nn.Module):
         end = self.tokenizer.eos_token_id
         return self.tokenizer.decode(ids[: ids.index(end)]) if end in ids else None
 
-    def _decode(self, tokens: Tokens, embeddings: Tensor, use_cache: bool = False) -> Any:
+    def _decode(self, tokens: Tokens | Tree, embeddings: Tensor, use_cache: bool = False) -> Any:
         return self.causal.get_decoder()(
             inputs_embeds=embeddings, attention_mask=tokens.mask, position_ids=tokens.positions, use_cache=use_cache
         )
@@ -148,7 +144,7 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
+            str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation="sdpa"
         )
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

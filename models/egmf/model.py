@@ -24,12 +24,12 @@ from emopipe.models.egmf.decoding import Labels, label_answers, parse_number, sa
 from emopipe.models.egmf.encoder import AudioVisualEncoder, CrossModalFusion, SequenceEncoder, Steps
 from emopipe.models.egmf.experts import BRANCHES, Experts, Mixed, PseudoTokens
 from emopipe.models.egmf.language_model import LanguageModel, Reading
-from emopipe.models.egmf.prompt import WORDINGS, Prompt, Prompter, pad_left
+from emopipe.models.egmf.prompt import WORDINGS, Prompt, Prompter, grow, pad_left
 from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.model import FusionModel, Output, Shape
 
 #: Utterances that the language model reads at a time in evaluation.
-CHUNK: Final = 32
+CHUNK: Final = 16
 #: Characters, and so tokens at most, of a number before the end of sequence, beside its decimals.
 NUMBER_LENGTH: Final = 6
 
@@ -104,11 +104,9 @@ class Egmf(FusionModel):
         tokenizer = self.language_model.tokenizer
         return Prompter(tokenizer, wording, question, config.context, config.text_tokens, config.pseudo_tokens)
 
-    def lengths(self, dataset: Dataset) -> NDArray[np.int64]:
-        """(N,) characters of words and context, which make most of a prompt's length."""
-        said, context = dataset.transcript, self.config.context
-        shown = [(said.words(name), *(said.earlier(name)[-context:] if context else ())) for name in dataset.ids]
-        return np.array([sum(map(len, lines)) for lines in shown], dtype=np.int64)
+    def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
+        """The lines of a conversation show each other, and are read together as one."""
+        return dataset.transcript.conversations(dataset.ids.tolist()) if self.config.context else None
 
     def sealed(self) -> EgmfConfig:
         return replace(self.config, backbone_path="", backbone_sha256=self.language_model.sha256)
@@ -153,9 +151,10 @@ class Egmf(FusionModel):
         if "text" not in self.shape.modalities:
             return [[] for _ in range(len(batch))]
         said = batch.present[:, self.shape.modalities.index("text")].tolist()
-        if any(said) and len(batch.words) != len(batch):
+        words = batch.lines if self.config.context else batch.words
+        if any(said) and len(words) != len(batch):
             raise DatasetError("the batch has no words", hint="EGMF reads the manifest's column `words`")
-        return [self.prompter.words(batch.words[row]) if there else [] for row, there in enumerate(said)]
+        return [self.prompter.words(words[row]) if there else [] for row, there in enumerate(said)]
 
     def _prompts(self, batch: Batch, words: list[list[int]]) -> list[Prompt]:
         signals = self._has_signals(batch).tolist()
@@ -192,16 +191,18 @@ class Egmf(FusionModel):
 
     def _embedded(self, words: list[list[int]]) -> Steps:
         """E(x_text), padded on the left."""
-        tokens = pad_left([Prompt(row) for row in words], [()] * len(words), self._device)
+        tokens = pad_left([Prompt(row) for row in words], self._device)
         return Steps(self.language_model.embed(tokens.ids).float(), tokens.mask.bool())
 
     # ----------------------------------------------------------------------------------------------------- answering
 
     def _answer(self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None) -> dict[str, Tensor]:
-        """`logits`, `fused` and `answer_costs` of B prompts; in evaluation a chunk of similar length at a time."""
+        """`logits`, `fused` and `answer_costs` of B prompts; in evaluation a chunk at a time, of prompts that begin
+        alike or, where answers are generated, of similar length.
+        """
         order = list(range(len(prompts)))
         if not self.training:
-            order.sort(key=lambda row: len(prompts[row].ids))
+            order.sort(key=lambda row: len(prompts[row].ids) if self.labels is None else prompts[row].ids)
         with_pseudo = [row for row, prompt in enumerate(prompts) if prompt.count]
         size = len(prompts) if self.training else CHUNK
         parts = []
@@ -242,7 +243,7 @@ class Egmf(FusionModel):
             found = {"fused": reading.hidden.float(), "answer_costs": _per_token(reading.costs, said)}
         if self.training:
             return {"logits": torch.full((len(prompts), 1), torch.nan, device=self._device), **found}
-        tokens = pad_left(prompts, [()] * len(prompts), self._device)
+        tokens = pad_left(prompts, self._device)
         answers, hidden = self.language_model.answer(tokens, pseudo, NUMBER_LENGTH + self.config.decimals)
         low, high = self.config.value_range
         values = torch.tensor([[parse_number(answer, low, high)] for answer in answers], device=self._device)
@@ -261,7 +262,7 @@ class Egmf(FusionModel):
         return (*self.prompter.tokens(text), self.language_model.tokenizer.eos_token_id)
 
     def _read(self, prompts: list[Prompt], answers: Sequence[Sequence[int]], pseudo: Tensor | None) -> Reading:
-        return self.language_model.read(pad_left(prompts, answers, self._device), pseudo)
+        return self.language_model.read(grow(prompts, answers, self._device), pseudo)
 
     @property
     def _device(self) -> torch.device:

@@ -23,7 +23,7 @@ from emopipe.models.egmf.encoder import Steps
 from emopipe.models.egmf.experts import Experts, PseudoTokens
 from emopipe.models.egmf.language_model import LanguageModel, projections
 from emopipe.models.egmf.model import Egmf
-from emopipe.models.egmf.prompt import IGNORED, WORDINGS, Prompt, Prompter, pad_left
+from emopipe.models.egmf.prompt import WORDINGS, Prompt, Prompter, grow, pad_left
 from emopipe.models.errors import BackboneError, ConfigError, DatasetError
 from emopipe.models.evaluate import evaluate
 from emopipe.models.model import Output, Shape
@@ -69,7 +69,8 @@ def batch(rows: int = 6, present: torch.Tensor | None = None, seed: int = 0, tas
     labels = torch.arange(rows) % 4 if task == "classification" else torch.linspace(-2, 2, rows)
     words = tuple(LINES[row % 6] for row in range(rows))
     earlier = tuple(LINES[: row % 4] for row in range(rows))
-    return Batch(tuple(DIMS), features, lengths, there, torch.ones(rows, 3), labels, words=words, earlier=earlier)
+    said = {"words": words, "lines": words, "earlier": earlier}
+    return Batch(tuple(DIMS), features, lengths, there, torch.ones(rows, 3), labels, **said)  # type: ignore[arg-type]
 
 
 def everything(output: Output) -> Iterator[torch.Tensor]:
@@ -147,7 +148,7 @@ def test_the_gates_may_be_kept_open(small: EgmfConfig) -> None:
 def test_real_embeddings_in_the_slots_equal_their_token_ids(small: EgmfConfig) -> None:
     lm = stirred(model(small)).language_model
     ids = [5, 9, 11, 40, 41, 7, 30]
-    slotted = pad_left([Prompt([5, 9, 0, 0, 0, 7, 30], 2, 3)], [()], torch.device("cpu"))
+    slotted = grow([Prompt([5, 9, 0, 0, 0, 7, 30], 2, 3)], [()], torch.device("cpu"))
     with torch.no_grad():
         read = lm.read(slotted, lm.embed(torch.tensor([[11, 40, 41]])))
         whole = lm.causal(input_ids=torch.tensor([ids])).logits[:, -1]
@@ -158,39 +159,60 @@ def test_slots_are_filled_row_by_row(small: EgmfConfig) -> None:
     lm = model(small).language_model
     prompts = [Prompt([3, 0, 0, 4], 1, 2), Prompt([5, 6]), Prompt([0, 0], 0, 2)]
     pseudo = torch.arange(4.0).view(2, 2, 1).expand(2, 2, 32)
-    filled = lm.inject(pad_left(prompts, [(), (), ()], torch.device("cpu")), pseudo)
+    filled = lm.inject(pad_left(prompts, torch.device("cpu")), pseudo)
     assert filled[0, 1:3, 0].tolist() == [0, 1] and filled[2, 2:, 0].tolist() == [2, 3]
     assert torch.equal(filled[1, 2:], lm.embed(torch.tensor([5, 6])))
+    tree = grow(prompts, [(), (), ()], torch.device("cpu"))
+    assert lm.inject(tree, pseudo)[tree.slots][:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_labels_are_masked_everywhere_but_the_answer() -> None:
-    prompts, answers = [Prompt([5, 6, 7, 8]), Prompt([9], 0, 1), Prompt([3, 4])], [(11, 12), (13,), ()]
-    tokens = pad_left(prompts, answers, torch.device("cpu"))
-    assert tokens.labels.tolist() == [
-        [IGNORED] * 4 + [11, 12],
-        [IGNORED] * 5 + [13],
-        [IGNORED] * 6,
+def test_only_the_answer_is_learned_and_only_what_leads_to_a_token_is_seen() -> None:
+    prompts = [Prompt([5, 6, 7, 8]), Prompt([5, 6, 9], 2, 1), Prompt([5, 6, 9]), Prompt([5, 6])]
+    tree = grow(prompts, [(11, 12), (13,), (), (7,)], torch.device("cpu"))
+    assert tree.ids[0].tolist() == [5, 6, 7, 8, 11, 12, 9, 13, 9]
+    assert tree.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 2, 3, 2]
+    assert tree.slots[0].nonzero().flatten().tolist() == [6]
+    assert tree.ends.tolist() == [3, 6, 8, 1]
+    assert list(zip(*(x.tolist() for x in (tree.rows, tree.before, tree.targets)), strict=True)) == [
+        (0, 3, 11),
+        (0, 4, 12),
+        (1, 6, 13),
+        (3, 1, 7),
     ]
-    assert tokens.ids.tolist() == [[5, 6, 7, 8, 11, 12], [0, 0, 0, 0, 9, 13], [0, 0, 0, 0, 3, 4]]
-    assert tokens.mask.tolist() == [[1] * 6, [0] * 4 + [1] * 2, [0] * 4 + [1] * 2]
-    assert tokens.positions.tolist() == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1]]
-    assert tokens.slots.nonzero().tolist() == [[1, 4]]
+    seen = [row.nonzero().flatten().tolist() for row in tree.mask[0, 0]]
+    assert seen[5] == [0, 1, 2, 3, 4, 5] and seen[7] == [0, 1, 6, 7] and seen[8] == [0, 1, 8]
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    tokens = pad_left([Prompt([5, 6, 7, 8]), Prompt([9], 0, 1)], torch.device("cpu"))
+    assert tokens.ids.tolist() == [[5, 6, 7, 8], [0, 0, 0, 9]]
+    assert tokens.mask.tolist() == [[1] * 4, [0] * 3 + [1]]
+    assert tokens.positions.tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert tokens.slots.nonzero().tolist() == [[1, 3]]
+
+
+def test_a_long_conversation_is_cut_so_that_its_prompts_begin_alike(small: EgmfConfig) -> None:
+    made, lines = prompter(model(small), context=4), tuple("abcdefgh")
+    shown = [made.prompt([], lines[:count], False).ids for count in range(9)]
+    decode = model(small).language_model.tokenizer.decode
+    heads = [decode(ids).split(WORDINGS["en"].silent)[0].replace("\n", "") for ids in shown]
+    assert heads == ["", "a", "ab", "abc", "abcd", "cde", "cdef", "efg", "efgh"]
 
 
 def test_the_cost_of_an_answer_is_that_of_the_language_model(small: EgmfConfig) -> None:
     lm = stirred(model(small)).language_model
     prompts, answers = [Prompt([5, 6, 7, 8]), Prompt([9, 20])], [(11, 12, 1), (13,)]
     with torch.no_grad():
-        costs = lm.read(pad_left(prompts, answers, torch.device("cpu"))).costs
+        costs = lm.read(grow(prompts, answers, torch.device("cpu"))).costs
         for prompt, answer, cost in zip(prompts, answers, costs, strict=True):
-            labels = torch.tensor([[IGNORED] * len(prompt.ids) + list(answer)])
+            labels = torch.tensor([[-100] * len(prompt.ids) + list(answer)])
             loss = lm.causal(input_ids=torch.tensor([[*prompt.ids, *answer]]), labels=labels).loss
             assert cost.item() == pytest.approx(loss.item() * len(answer), rel=1e-4)
 
 
 def test_answers_are_those_of_greedy_generation(small: EgmfConfig) -> None:
     lm = stirred(model(small)).language_model
-    tokens = pad_left([Prompt([5, 6, 7, 8, 30]), Prompt([9, 20])], [(), ()], torch.device("cpu"))
+    tokens = pad_left([Prompt([5, 6, 7, 8, 30]), Prompt([9, 20])], torch.device("cpu"))
     found: list[list[int]] = []
     lm._text = found.append  # type: ignore[method-assign, assignment]
     lm.answer(tokens, None, 5)
@@ -213,7 +235,7 @@ def test_a_prompt_reads_in_order(small: EgmfConfig, language: Any) -> None:
     wording, decode = WORDINGS[language], net.language_model.tokenizer.decode
     both = net.prompter.prompt(net.prompter.words("so bad"), ("not shown", "shown"), True)
     before, after = decode(both.ids[: both.slot]), decode(both.ids[both.slot + 2 :])
-    assert before == f"{wording.context}shown\n{wording.words}{wording.opening}"
+    assert before == f"shown\n{wording.opening}"
     assert after.startswith(f"so bad{wording.closing}\n") and after.endswith(wording.choose.split("\n")[-1][-3:])
     assert wording.comma.join(CLASSES) in after
     bare = net.prompter.prompt(net.prompter.words("so bad"), (), False)
@@ -260,6 +282,7 @@ def test_batched_with_others_or_alone_is_the_same(small: EgmfConfig, task: str) 
                     data.present[one],
                     data.quality[one],
                     words=data.words[one],
+                    lines=data.lines[one],
                     earlier=data.earlier[one],
                 )
             )
@@ -283,8 +306,8 @@ def test_chunks_of_a_large_batch_come_back_in_order(
 def test_context_and_words_reach_the_answer(small: EgmfConfig) -> None:
     net, data = stirred(model(replace(small, context=1))), batch(2)
     with torch.no_grad():
-        base = net(replace(data, words=("good", "good"), earlier=(("well",), ("bad",)))).logits
-        other = net(replace(data, words=("good", "bad"), earlier=(("well",), ("well",)))).logits
+        base = net(replace(data, lines=("good", "good"), earlier=(("well",), ("bad",)))).logits
+        other = net(replace(data, lines=("good", "bad"), earlier=(("well",), ("well",)))).logits
         forgetful = stirred(model(small))(replace(data, words=("good", "good"), earlier=(("well",), ("bad",)))).logits
         same = stirred(model(small))(replace(data, words=("good", "good"), earlier=((), ()))).logits
     assert not torch.allclose(base[1], other[1])
@@ -309,7 +332,7 @@ def test_content_of_an_absent_modality_changes_no_bit(small: EgmfConfig, task: s
         one,
         features=features,
         lengths=one.lengths + 3 * gone,
-        words=tuple("other words, and more of them" if s else w for s, w in zip(silent, one.words, strict=True)),
+        lines=tuple("other words, and more of them" if s else w for s, w in zip(silent, one.lines, strict=True)),
         earlier=tuple(("gone",) if s else e for s, e in zip(silent, one.earlier, strict=True)),
     )
     with torch.no_grad():
@@ -368,8 +391,8 @@ def test_classes_that_begin_alike_are_scored_by_their_whole_names(small: EgmfCon
     with torch.no_grad():
         words = net._words(data)
         pseudo, _ = net._adapt(data, words)
-        tokens = pad_left(net._prompts(data, words), [net.labels.answers[2]] * 3, torch.device("cpu"))
-        assert torch.allclose(net(data).logits[:, 2], -net.language_model.read(tokens, pseudo).costs, atol=1e-5)
+        tree = grow(net._prompts(data, words), [net.labels.answers[2]] * 3, torch.device("cpu"))
+        assert torch.allclose(net(data).logits[:, 2], -net.language_model.read(tree, pseudo).costs, atol=1e-5)
     net.train()
     net.loss(net(data), data)["total"].backward()
 
@@ -384,8 +407,8 @@ def test_the_language_objective_is_the_mean_cost_of_the_right_answers_tokens(
         words = net._words(data)
         pseudo, _ = net._adapt(data, words)
         answers = [net.labels.answers[int(label)] for label in data.labels]
-        tokens = pad_left(net._prompts(data, words), answers, torch.device("cpu"))
-        costs = net.language_model.read(tokens, pseudo).costs / torch.tensor([len(answer) for answer in answers])
+        tree = grow(net._prompts(data, words), answers, torch.device("cpu"))
+        costs = net.language_model.read(tree, pseudo).costs / torch.tensor([len(answer) for answer in answers])
         output = net(data)
         assert net.loss(output, data)["task"].item() == pytest.approx(costs.mean().item(), rel=1e-4)
         assert torch.allclose(output.logits, net(replace(data, labels=None)).logits, atol=1e-4)
@@ -452,6 +475,20 @@ def test_it_learns_classes_from_face_and_voice(small: EgmfConfig, signals: Datas
     options = {**vars(small), "lora_rank": 0, "task_prompt": "Is it {classes}?"}
     config = TrainConfig("egmf", options, modalities=("face", "voice"), epochs=8, lr=1e-2, batch_size=16)
     assert train(signals, config).best["valid"]["uar"] > 0.9
+
+
+def test_a_model_of_words_learns_to_see_and_to_hear(small: EgmfConfig, words_only: Dataset, signals: Dataset) -> None:
+    config = TrainConfig("egmf", {**vars(small), "task_prompt": "?"}, modalities=("text",), epochs=1, batch_size=16)
+    first = train(words_only, config).predictor
+    grown = train(signals, replace(config, modalities=(), lr=1e-9), start=first).predictor.module.state_dict()
+    assert any(name.startswith("adapter.") for name in grown)
+    assert all(torch.allclose(grown[name], value, atol=1e-6) for name, value in first.module.state_dict().items())
+
+
+def test_an_epoch_that_answers_little_is_not_the_best(small: EgmfConfig, words_only: Dataset) -> None:
+    options = {**vars(small), "lora_rank": 1}
+    silent = train(words_only, TrainConfig("egmf", options, "sentiment", ("text",), epochs=1, lr=1e-6)).best
+    assert silent["valid"]["parse_failure_rate"] == 1 and 0.9 < silent["score"] < 1.1
 
 
 def test_it_learns_to_say_values(small: EgmfConfig, signals: Dataset) -> None:

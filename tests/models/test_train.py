@@ -24,6 +24,8 @@ from emopipe.models.evaluate import evaluate
 from emopipe.models.train import (
     TrainConfig,
     Trained,
+    _balance,
+    _whole_groups,
     choose_device,
     configuration,
     drop_modalities,
@@ -381,3 +383,40 @@ class TestConfiguration:
         else:
             with pytest.raises(ConfigError, match="no CUDA"):
                 choose_device("cuda")
+
+
+def test_training_goes_on_from_a_checkpoint(trained: Trained, shared: Dataset) -> None:
+    still = replace(QUICK, epochs=1, batch_size=16, lr=1e-9, weight_decay=0.0)
+    again = train(shared, still, start=trained.predictor)
+    samples = [shared.sample(row) for row in range(5)]
+    for before, after in zip(trained.predictor.module.parameters(), again.predictor.module.parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-6)
+    assert [one.label for one in again.predictor.predict(samples)] == [
+        one.label for one in trained.predictor.predict(samples)
+    ]
+
+
+@pytest.mark.parametrize("change", [{"label": "sentiment"}, {"model": "late-fusion"}, {"options": {"width": 24}}])
+def test_a_checkpoint_of_another_shape_is_no_start(trained: Trained, shared: Dataset, change: dict[str, Any]) -> None:
+    options = {**QUICK.options, **change.get("options", {})}
+    with pytest.raises(ConfigError, match="start"):
+        train(shared, replace(QUICK, epochs=1, **{**change, "options": options}), start=trained.predictor)
+
+
+def test_a_conversation_stays_in_one_batch() -> None:
+    groups = np.array([0] * 5 + [1] * 3 + [2] * 9 + [3] * 2)
+    order = np.random.default_rng(0).permutation(19)
+    batches = _whole_groups(order, groups[order], 6)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(19)) and max(map(len, batches)) <= 6
+    together = [set(groups[batch]) for batch in batches]
+    assert [sum(group in batch for batch in together) for group in range(4)] == [1, 1, 2, 1]
+
+
+def test_rare_classes_can_count_more_but_not_as_much(partial: Dataset) -> None:
+    targets = np.array([0] * 8 + [1] * 2)
+    rows, data = np.arange(10), partial.subset(np.arange(10))
+    ratios = []
+    for strength in (0.0, 0.5, 1.0):
+        weights = _balance(data, targets, rows, replace(QUICK, balance="balanced", balance_strength=strength))
+        ratios.append(weights[9] / weights[0])
+    assert ratios == pytest.approx([1.0, 2.0, 4.0])

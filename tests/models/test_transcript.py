@@ -37,3 +37,16 @@ def test_lines_without_words_are_left_out() -> None:
     assert found.earlier("u2") == ("a",)
     assert found.words("u1") == ""
     assert transcript(media=["m"]).words("u0") == ""
+
+
+def test_speakers_are_told_apart_where_there_are_two() -> None:
+    found = transcript(dialogue=["a"] * 4, speaker=["Ross", "Joey", None, "Ross"], words=["Hi", "Yo", "Hm", "So"])
+    assert found.earlier("u3") == ("A: Hi", "B: Yo", "Hm") and found.line("u3") == "A: So"
+    assert found.words("u3") == "So"
+    alone = transcript(media=["m", "m"], speaker=["Ross", "Ross"], words=["Hi", "So"])
+    assert alone.earlier("u1") == ("Hi",) and alone.line("u1") == "So"
+
+
+def test_conversations_are_numbered() -> None:
+    found = transcript(dialogue=["a", "b", "a", None], words=["w"] * 4)
+    assert found.conversations(["u0", "u1", "u2", "u3"]).tolist() == [0, 1, 0, 2]

@@ -1,15 +1,18 @@
 """EGMF with SmolLM2-135M on the words of MELD: training, and what its parts are worth.
 
-    python benchmarks/egmf_meld.py --table meld_text.csv --dataset DATASET --work WORK [STEP ...]
+    python benchmarks/egmf_meld.py --table meld_text.csv --features FEATURES --work WORK [STEP ...]
 
-DATASET holds MELD's features as `benchmarks/default_checkpoint.py` extracts and derives them (its folder `meld`); the
-table is MELD's, and tells which lines make a dialogue. WORK receives the dataset with dialogues, the checkpoints and
-`figures.json`. The steps are prepare, time, train and measure, all by default; what an interrupted call finished is not
-done again, and a killed training goes on after its last epoch.
+FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the datasets `meld` and `triples` are read;
+the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
+and `figures.json`. The steps are prepare, time, train and measure, all by default; what an interrupted call finished is
+not done again, and a killed training goes on after its last epoch.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
-without; `zero-shot` is not trained at all. With words alone there are no pseudo tokens, so LoRA is all that is trained:
-zero-shot is also what is left with LoRA off.
+without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
+there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is left with LoRA off.
+
+`triples` goes on from `context` with faces and voices that other people showed and spoke with the same emotion. These
+triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not how well real recordings are.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import csv
 import json
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +44,7 @@ from emopipe.pipeline.weights import resolve
 
 BACKBONE: Final = "smollm2-135m"
 #: No dialogue of MELD has more lines than this.
-CONTEXT: Final = {"context": 24, "no-context": 0}
+CONTEXT: Final = {"context": 24, "no-context": 0, "triples": 24}
 #: The question that is trained with: naming the classes in every prompt takes as long as reading the lines does, and
 #: training teaches them anyway. Without training they must be named.
 QUESTION: Final = "The emotion is"
@@ -61,6 +65,12 @@ RECIPE: Final = TrainConfig(
     allow_speaker_overlap=True,
     modality_dropout=0.0,
 )
+#: What a triple takes from its face and its voice.
+PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
+#: In half of the batches each modality of half of the rows is hidden, so that words alone are still understood.
+TRIPLES_RECIPE: Final = replace(RECIPE, modalities=("text", "face", "voice"), epochs=1, lr=4e-4, modality_dropout=0.5)
+#: One dialogue of so many is trained on.
+TRIPLES_SHARE: Final = 3
 FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
 
 
@@ -86,6 +96,31 @@ def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
     pq.write_table(manifest.drop_columns(["face", "voice"]), folder / "manifest.parquet")
 
 
+def prepare_triples(features: Path, work: Path) -> None:
+    """WORK/triples: the same lines, each with a random face and a random voice of its emotion and split."""
+    folder = work / "triples-dataset"
+    if (folder / "manifest.parquet").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, parts = np.random.default_rng(0), defaultdict(list)
+    for row in pq.read_table(features / "triples" / "manifest.parquet").to_pylist():
+        parts[row["split"], row["label"]].append({name: row[name] for name in PARTS})
+    rows = pq.read_table(work / "dataset" / "manifest.parquet").to_pylist()
+    dialogues = sorted({row["dialogue"] for row in rows if row["split"] == "train"})
+    chosen = set(rng.permutation(dialogues)[::TRIPLES_SHARE].tolist())
+    kept = [row for row in rows if row["split"] != "train" or row["dialogue"] in chosen]
+    for row in kept:
+        found = parts[row["split"], row["label"]]
+        for modality in ("face", "voice"):
+            part = found[rng.integers(len(found))]
+            row |= {name: part[name] for name in PARTS if name.startswith(modality)}
+            row[f"{modality}_absent"] = None
+    for modality in ("text", "face", "voice"):
+        (folder / f"{modality}.parquet").symlink_to((features / "triples" / f"{modality}.parquet").resolve())
+    (folder / "config.toml").write_bytes((features / "triples" / "config.toml").read_bytes())
+    pq.write_table(pa.Table.from_pylist(kept), folder / "manifest.parquet")
+
+
 def _first(manifest: pa.Table, rows: int) -> pa.Table:
     """The first rows to train on, and the first to validate on of the same classes."""
     split, label = (np.array(manifest[name].to_pylist()) for name in ("split", "label"))
@@ -104,7 +139,7 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "lora_dropout": 0.0,
         "label_smoothing": 0.1,
     }
-    return replace(RECIPE, options=options)
+    return replace(TRIPLES_RECIPE if variant == "triples" else RECIPE, options=options)
 
 
 def time_steps(data: Dataset, backbone: Path, steps: int = 5) -> dict[str, float]:
@@ -148,24 +183,41 @@ def untrained(data: Dataset, config: TrainConfig) -> Predictor:
     return Predictor(spec, spec.build())
 
 
-def train_variants(data: Dataset, work: Path, variants: Sequence[str], backbone: Path) -> None:
+def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
     """WORK/<variant>: a checkpoint of each."""
     for variant in variants:
         if not (work / variant / "config.json").exists():
-            state = work / f"{variant}.training"
-            trained = train(data, recipe(variant, backbone), state=state, hook=lambda event: print(event, flush=True))
+            data = _dataset(work, variant)
+            start = _load(work / "context", backbone) if variant == "triples" else None
+            config, state = recipe(variant, backbone), work / f"{variant}.training"
+            trained = train(data, config, state=state, start=start, hook=lambda event: print(event, flush=True))
             measured = evaluate(trained.predictor, data, "valid")
             card = model_card(trained.predictor, measured, "MELD's words")
             checkpoint.save(work / variant, trained.predictor, card)
 
 
-def measure(data: Dataset, work: Path, backbone: Path) -> dict[str, dict[str, float]]:
+def _dataset(work: Path, variant: str) -> Dataset:
+    return read(work / ("triples-dataset" if variant == "triples" else "dataset"))
+
+
+def _load(path: Path, backbone: Path, **options: Any) -> Predictor:
+    return checkpoint.load(path, options={"backbone_path": str(backbone), **options})
+
+
+def measure(work: Path, backbone: Path) -> dict[str, dict[str, float]]:
     """Variant -> figures on the validation split."""
-    found = {"zero-shot": evaluate(untrained(data, recipe("context", backbone, question="")), data, "valid")}
+    words = _dataset(work, "context")
+    found = {"zero-shot": evaluate(untrained(words, recipe("context", backbone, question="")), words, "valid")}
     for variant in CONTEXT:
         if (work / variant / "config.json").exists():
-            options = {"backbone_path": str(backbone)}
-            found[variant] = evaluate(checkpoint.load(work / variant, options=options), data, "valid")
+            found[variant] = evaluate(_load(work / variant, backbone), words, "valid")
+    if "context" in found:
+        found["context, lines withheld"] = evaluate(_load(work / "context", backbone, context=0), words, "valid")
+    if "triples" in found:
+        triples = _dataset(work, "triples")
+        for shown in (("text", "face", "voice"), ("face", "voice"), ("face",), ("voice",)):
+            one = evaluate(_load(work / "triples", backbone), triples, "valid", shown)
+            found[f"triples (ARTIFICIAL), {'+'.join(shown)}"] = one
     return {name: _figures(one) for name, one in found.items()}
 
 
@@ -176,7 +228,7 @@ def _figures(measured: Evaluation) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, help="its folder; else the weight catalogue's")
     parser.add_argument("--variants", nargs="*", choices=list(CONTEXT), default=list(CONTEXT))
@@ -184,8 +236,9 @@ def main() -> None:
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     work = options.work.resolve()
-    prepare(options.table, options.dataset.resolve(), work, options.rows)
-    data, backbone = read(work / "dataset"), resolve(BACKBONE, override=options.backbone)
+    prepare(options.table, options.features.resolve() / "meld", work, options.rows)
+    prepare_triples(options.features.resolve(), work)
+    backbone = resolve(BACKBONE, override=options.backbone)
     report = work / "figures.json"
 
     def write(name: str, value: Any) -> None:
@@ -195,9 +248,9 @@ def main() -> None:
 
     steps: dict[str, Callable[[], None]] = {
         "prepare": lambda: None,
-        "time": lambda: write("time", time_steps(data, backbone)),
-        "train": lambda: train_variants(data, work, options.variants, backbone),
-        "measure": lambda: write("valid", measure(data, work, backbone)),
+        "time": lambda: write("time", time_steps(_dataset(work, "context"), backbone)),
+        "train": lambda: train_variants(work, options.variants, backbone),
+        "measure": lambda: write("valid", measure(work, backbone)),
     }
     for name in options.steps or steps:
         if name not in steps:

@@ -34,7 +34,7 @@ class Run:
     Attributes:
         key: what was trained on what: configuration, data, folds.
         model, fold, seed: which run.
-        parameters: of the network.
+        parameters: of the network that are trained.
         seconds: of training.
         metrics: see :mod:`emopipe.models.metrics`.
         ids, truth, predicted: of the N utterances tested on: class names, or values.
@@ -105,7 +105,7 @@ def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, require
     truth = test.labels(config.label)[rows].tolist()
     return replace(
         empty,
-        parameters=sum(parameter.numel() for parameter in predictor.module.parameters()),
+        parameters=sum(one.numel() for one in predictor.module.parameters() if one.requires_grad),
         seconds=seconds,
         metrics=measured,
         ids=test.ids[rows].tolist(),
@@ -124,6 +124,7 @@ def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
 
 def _key(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str]) -> str:
     options = asdict(configure(config.model, config.options))
+    options.pop("backbone_path", None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
     facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

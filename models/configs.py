@@ -10,6 +10,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from emopipe.models.errors import ConfigError
 
 C = TypeVar("C")
+V = TypeVar("V", int, float)
+
+
+def of_modality(setting: V | Mapping[str, V], modality: str) -> V:
+    """What a setting, one for all modalities or one for each, says of a modality."""
+    return setting[modality] if isinstance(setting, Mapping) else setting
 
 
 def change(config: C, options: Mapping[str, Any], what: str) -> C:

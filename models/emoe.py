@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.models import losses
+from emopipe.models.configs import of_modality
 from emopipe.models.data import Batch, Dataset
 from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.losses import Distillation, Task
@@ -109,12 +110,6 @@ class EmoeConfig(MixtureConfig):
         if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
             raise ConfigError(f"kernel {self.kernel} is not odd")
 
-    def kernel_of(self, modality: str) -> int:
-        return self.kernel if isinstance(self.kernel, int) else self.kernel[modality]
-
-    def input_dropout_of(self, modality: str) -> float:
-        return self.input_dropout[modality] if isinstance(self.input_dropout, Mapping) else self.input_dropout
-
 
 class Head(nn.Module):
     """p = f + W2 dropout(ReLU(W1 f)), logits = W p: a residual MLP and its linear read-out."""
@@ -184,12 +179,12 @@ class Branch(nn.Module):
 
     def __init__(self, modality: str, dim: int, outputs: int, config: EmoeConfig) -> None:
         super().__init__()
-        kernel = config.kernel_of(modality)
+        kernel = of_modality(config.kernel, modality)
         self.readout = config.readout
         self.words = WordsEncoder(config) if modality == "text" and config.backbone else None
         dim = dim if self.words is None else self.words.width
         self.standardise = Standardise(dim)
-        self.dropout = nn.Dropout1d(config.input_dropout_of(modality))
+        self.dropout = nn.Dropout1d(of_modality(config.input_dropout, modality))
         self.convolution = nn.Conv1d(dim, config.width, kernel, padding=kernel // 2, bias=False)
         self.transformer = Transformer(
             config.width,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,13 +25,18 @@ Row = dict[str, Any]
 ONLY: Final = "-only"
 
 METHOD: Final = (
-    "Speakers (or, where unknown, media files) are cut into the same folds for every model; the epoch is chosen on "
-    "speakers outside the tested fold. Scores are means and standard deviations over the runs (folds x seeds). "
-    "`pooled` is the metric over the tested utterances of all folds together, averaged over seeds; its difference to "
-    "the reference has a 95 % percentile interval from 4,000 bootstrap resamples of the tested speakers, drawn alike "
-    "for both models. `runs` is the mean difference of runs that share fold and seed, with a 95 % t interval whose "
-    "variance is corrected for overlapping training sets (Nadeau and Bengio 2003)."
+    "Speakers (or, where unknown, media files) are cut into the same folds for every model; {epoch}. Scores are means "
+    "and standard deviations over the runs (folds x seeds). `pooled` is the metric over the tested utterances of all "
+    "folds together, averaged over seeds; its difference to the reference has a 95 % percentile interval from 4,000 "
+    "bootstrap resamples of the tested speakers, drawn alike for both models. `runs` is the mean difference of runs "
+    "that share fold and seed, with a 95 % t interval whose variance is corrected for overlapping training sets "
+    "(Nadeau and Bengio 2003)."
 )
+#: How an epoch comes to be the one that is tested, by `select` of the training.
+EPOCH: Final = {
+    "best": "the epoch is chosen on speakers outside the tested fold",
+    "last": "the last epoch is tested, so nothing is chosen",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def configurations(
     Args:
         names: registered models; `face-only` is a modality by itself, `unimodal` each of `modalities` by itself.
         tables: `[train]` for all models; `[model]` for the one it names (emoe without a name); `[models.NAME]` for
-            any other.
+            any other, and `[models.NAME.train]` for what only that one is trained otherwise.
         modalities: of the dataset.
 
     Raises:
@@ -104,7 +109,8 @@ def configurations(
         kind = "unimodal" if name.endswith(ONLY) else name
         chosen = {"modalities": [alone]} if name.endswith(ONLY) else {}
         table = {"name": kind, **options.get(name, options.get(kind, {}))}
-        found[name] = configuration({"model": table, "train": {**train, **chosen}})
+        own = table.pop("train", {})
+        found[name] = configuration({"model": table, "train": {**train, **own, **chosen}})
     return found
 
 
@@ -151,7 +157,7 @@ def compare_models(
     metric, rows = study.run(dataset, configs, chosen, out, hook)
     write_csv(out / "comparison.csv", rows)
     head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
-    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{METHOD}\n")
+    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{_method(configs.values())}\n")
     return _readable(rows, metric)
 
 
@@ -186,10 +192,15 @@ def ablate_model(
     shown = {table: _readable(part, metric) for table, part in found.items()}
     head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
     parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
-    write_text(out / "ablations.md", "\n".join([head, *parts, METHOD, ""]))
+    write_text(out / "ablations.md", "\n".join([head, *parts, _method(configs.values()), ""]))
     if swept:
         shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric)
     return shown
+
+
+def _method(configs: Iterable[TrainConfig]) -> str:
+    """How the figures came about, as a paragraph of Markdown."""
+    return METHOD.format(epoch=" or ".join(EPOCH[one] for one in sorted({config.select for config in configs})))
 
 
 def _setting(name: str, value: float) -> str:
@@ -220,7 +231,7 @@ def _write_sweep(
     write_csv(out / "sweep.csv", rows)
     readable = _readable(rows, metric)
     head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
-    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{METHOD}\n")
+    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{_method([config])}\n")
     return readable
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,7 @@ class EgmfConfig:
         decimals: of the values that the model learns to say.
         width: d_h of everything before the language model; a multiple of 8, and of `heads`.
         heads: of the cross-attention.
+        input_dropout: on whole feature channels of a standardised face or voice; one number, or modality -> number.
         dropout: inside the encoder and on f.
         pseudo_tokens: K.
         pseudo: token k is p itself, as published (`repeat`), or s_k p + b_k (`affine`).
@@ -62,6 +64,7 @@ class EgmfConfig:
     decimals: int = 1
     width: int = 256
     heads: int = 4
+    input_dropout: float | Mapping[str, float] = 0.0
     dropout: float = 0.1
     pseudo_tokens: int = 4
     pseudo: Literal["repeat", "affine"] = "repeat"

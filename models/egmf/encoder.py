@@ -41,9 +41,10 @@ class Steps:
 class SequenceEncoder(nn.Module):
     """One modality: standardise, project, a bidirectional LSTM, and a vector m that tells the modality."""
 
-    def __init__(self, dim: int, width: int, dropout: float) -> None:
+    def __init__(self, dim: int, width: int, dropout: float, input_dropout: float) -> None:
         super().__init__()
         self.standardise = Standardise(dim)
+        self.channels = nn.Dropout1d(input_dropout)
         self.project = nn.Linear(dim, width)
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
@@ -51,7 +52,8 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, D) of (B,) lengths above 0 -> (B, T', width), T' the longest; zeros behind the end."""
-        projected = self.dropout(self.project(self.standardise(x)))
+        standard = self.channels(self.standardise(x).transpose(1, 2)).transpose(1, 2)
+        projected = self.dropout(self.project(standard))
         packed = pack_padded_sequence(projected, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
         return states + self.modality
@@ -60,10 +62,11 @@ class SequenceEncoder(nn.Module):
 class AudioVisualEncoder(nn.Module):
     """H_av: the encoded modalities one behind the other, those that an utterance lacks masked."""
 
-    def __init__(self, dims: Mapping[str, int], width: int, dropout: float) -> None:
+    def __init__(self, dims: Mapping[str, int], width: int, dropout: float, input_dropout: Mapping[str, float]) -> None:
         super().__init__()
         self.width = width
-        self.encoders = nn.ModuleDict({name: SequenceEncoder(dim, width, dropout) for name, dim in dims.items()})
+        encoders = {name: SequenceEncoder(dim, width, dropout, input_dropout[name]) for name, dim in dims.items()}
+        self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Steps:
         """Modality -> (B, T, D), and modality -> (B,) valid steps, 0 where it is absent and never read."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from emopipe.models import losses
 from emopipe.models.baselines.common import equal_shares, labels_of
+from emopipe.models.configs import of_modality
 from emopipe.models.data import Batch, Dataset
 from emopipe.models.egmf.config import EgmfConfig
 from emopipe.models.egmf.decoding import Labels, label_answers, parse_number, say_number
@@ -40,7 +41,9 @@ class Adapter(nn.Module):
     def __init__(self, shape: Shape, signals: Sequence[str], embedding: int, scale: float, config: EgmfConfig) -> None:
         super().__init__()
         width = config.width
-        self.encoder = AudioVisualEncoder({name: shape.dims[name] for name in signals}, width, config.dropout)
+        dims = {name: shape.dims[name] for name in signals}
+        rates = {name: of_modality(config.input_dropout, name) for name in signals}
+        self.encoder = AudioVisualEncoder(dims, width, config.dropout, rates)
         self.fusion = CrossModalFusion(embedding, width, config.heads, config.dropout)
         self.experts = Experts(width, len(shape.modalities))
         self.pseudo = PseudoTokens(width, embedding, config.pseudo_tokens, config.pseudo == "affine", scale)

@@ -284,10 +284,10 @@ def _measurements(work: Path) -> Iterator[tuple[str, list[str]]]:
             yield f"only {'+'.join(names)} seed {seed}", [str(work / "triples"), "--model", alone]
 
 
-def clips(data: Path, work: Path) -> list[Row]:
-    """What the shipped checkpoint says of the real clips: one row per clip, by its most confident utterance."""
+def clips(data: Path, work: Path, model: str) -> list[Row]:
+    """What a shipped checkpoint says of the real clips: one row per clip, by its most confident utterance."""
     out = work / "clips"
-    _emopipe("run", str(data / "clips"), "--out", str(out), accept=(0, 1))
+    _emopipe("run", str(data / "clips"), "--model", model, "--out", str(out), accept=(0, 1))
     rows = []
     for truth in _read_table(data / "clips" / "labels.csv"):
         document = json.loads((out / f"{Path(truth['file']).stem}.json").read_text("utf-8"))
@@ -300,7 +300,7 @@ def clips(data: Path, work: Path) -> list[Row]:
 def card(data: Path, work: Path) -> None:
     """Write the model card from the figures."""
     figures = json.loads((work / "figures.json").read_text())
-    facts = {"config": CONFIG.read_text(), "figures": figures, "clips": clips(data, work), "seeds": SEEDS}
+    facts = {"config": CONFIG.read_text(), "figures": figures, "clips": clips(data, work, SHIPPED.name), "seeds": SEEDS}
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     environment.globals.update(mean=_mean, metric=_metric, weight=_weight)
     (SHIPPED / "README.md").write_text(environment.get_template("default_checkpoint.card.md").render(facts), "utf-8")

@@ -4,15 +4,17 @@
 
 FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the datasets `meld` and `triples` are read;
 the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
-and `figures.json`. The steps are prepare, time, train and measure, all by default; what an interrupted call finished is
-not done again, and a killed training goes on after its last epoch.
+and `figures.json`. The steps are prepare, time, train, measure and ship, all by default; what an interrupted call
+finished is not done again, and a killed training goes on after its last epoch. `ship` makes `triples` the checkpoint
+`emopipe-egmf`, with its card.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
 without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
 there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is left with LoRA off.
 
-`triples` goes on from `context` with faces and voices that other people showed and spoke with the same emotion. These
-triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not how well real recordings are.
+`triples` goes on from `context`; a sixth of the dialogues now have faces and voices that other people showed and spoke
+with the same emotion. These triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not how well
+real recordings are.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ import argparse
 import csv
 import json
 import resource
+import shutil
+import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,16 +37,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from default_checkpoint import clips
+from jinja2 import Environment, FileSystemLoader
 
 from emopipe.models import checkpoint
 from emopipe.models.data import Dataset, read
-from emopipe.models.evaluate import Evaluation, evaluate
+from emopipe.models.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.registry import configure
 from emopipe.models.train import TrainConfig, train
-from emopipe.pipeline.training import model_card
 from emopipe.pipeline.weights import resolve
 
+SHIPPED: Final = Path(__file__).parents[1] / "models" / "checkpoints" / "emopipe-egmf"
 BACKBONE: Final = "smollm2-135m"
 #: No dialogue of MELD has more lines than this.
 CONTEXT: Final = {"context": 24, "no-context": 0, "triples": 24}
@@ -67,10 +74,11 @@ RECIPE: Final = TrainConfig(
 )
 #: What a triple takes from its face and its voice.
 PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
-#: In half of the batches each modality of half of the rows is hidden, so that words alone are still understood.
-TRIPLES_RECIPE: Final = replace(RECIPE, modalities=("text", "face", "voice"), epochs=1, lr=4e-4, modality_dropout=0.5)
-#: One dialogue of so many is trained on.
-TRIPLES_SHARE: Final = 3
+TRIPLES_RECIPE: Final = replace(
+    RECIPE, modalities=("text", "face", "voice"), epochs=1, lr=4e-4, balance_strength=0.25, modality_dropout=0.25
+)
+#: One dialogue of so many has faces and voices.
+TRIPLES_SHARE: Final = 6
 FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
 
 
@@ -97,7 +105,7 @@ def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
 
 
 def prepare_triples(features: Path, work: Path) -> None:
-    """WORK/triples: the same lines, each with a random face and a random voice of its emotion and split."""
+    """WORK/triples-dataset: the same lines, some with a random face and a random voice of their emotion and split."""
     folder = work / "triples-dataset"
     if (folder / "manifest.parquet").exists():
         return
@@ -108,17 +116,16 @@ def prepare_triples(features: Path, work: Path) -> None:
     rows = pq.read_table(work / "dataset" / "manifest.parquet").to_pylist()
     dialogues = sorted({row["dialogue"] for row in rows if row["split"] == "train"})
     chosen = set(rng.permutation(dialogues)[::TRIPLES_SHARE].tolist())
-    kept = [row for row in rows if row["split"] != "train" or row["dialogue"] in chosen]
-    for row in kept:
-        found = parts[row["split"], row["label"]]
+    for row in rows:
+        found, joined = parts[row["split"], row["label"]], row["split"] == "valid" or row["dialogue"] in chosen
         for modality in ("face", "voice"):
-            part = found[rng.integers(len(found))]
-            row |= {name: part[name] for name in PARTS if name.startswith(modality)}
-            row[f"{modality}_absent"] = None
+            part = found[rng.integers(len(found))] if joined else {}
+            row |= {name: part.get(name) for name in PARTS if name.startswith(modality)}
+            row[f"{modality}_absent"] = None if joined else "not_requested"
     for modality in ("text", "face", "voice"):
         (folder / f"{modality}.parquet").symlink_to((features / "triples" / f"{modality}.parquet").resolve())
     (folder / "config.toml").write_bytes((features / "triples" / "config.toml").read_bytes())
-    pq.write_table(pa.Table.from_pylist(kept), folder / "manifest.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "manifest.parquet")
 
 
 def _first(manifest: pa.Table, rows: int) -> pa.Table:
@@ -187,13 +194,14 @@ def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
     """WORK/<variant>: a checkpoint of each."""
     for variant in variants:
         if not (work / variant / "config.json").exists():
-            data = _dataset(work, variant)
             start = _load(work / "context", backbone) if variant == "triples" else None
             config, state = recipe(variant, backbone), work / f"{variant}.training"
-            trained = train(data, config, state=state, start=start, hook=lambda event: print(event, flush=True))
-            measured = evaluate(trained.predictor, data, "valid")
-            card = model_card(trained.predictor, measured, "MELD's words")
-            checkpoint.save(work / variant, trained.predictor, card)
+            trained = train(_dataset(work, variant), config, state=state, start=start, hook=_told)
+            checkpoint.save(work / variant, trained.predictor, f"# {variant} of egmf_meld.py\n")
+
+
+def _told(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
 
 
 def _dataset(work: Path, variant: str) -> Dataset:
@@ -204,25 +212,45 @@ def _load(path: Path, backbone: Path, **options: Any) -> Predictor:
     return checkpoint.load(path, options={"backbone_path": str(backbone), **options})
 
 
-def measure(work: Path, backbone: Path) -> dict[str, dict[str, float]]:
-    """Variant -> figures on the validation split."""
+def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name -> figures on the validation split of what is not `known`."""
     words = _dataset(work, "context")
-    found = {"zero-shot": evaluate(untrained(words, recipe("context", backbone, question="")), words, "valid")}
+    if "zero-shot" not in known:
+        yield "zero-shot", _figures(untrained(words, recipe("context", backbone, question="")), words)
     for variant in CONTEXT:
-        if (work / variant / "config.json").exists():
-            found[variant] = evaluate(_load(work / variant, backbone), words, "valid")
-    if "context" in found:
-        found["context, lines withheld"] = evaluate(_load(work / "context", backbone, context=0), words, "valid")
-    if "triples" in found:
+        if (work / variant / "config.json").exists() and variant not in known:
+            yield variant, _figures(_load(work / variant, backbone), words)
+    if (name := "context, lines withheld") not in known:
+        yield name, _figures(_load(work / "context", backbone, context=0), words)
+    if (work / "triples" / "config.json").exists():
         triples = _dataset(work, "triples")
         for shown in (("text", "face", "voice"), ("face", "voice"), ("face",), ("voice",)):
-            one = evaluate(_load(work / "triples", backbone), triples, "valid", shown)
-            found[f"triples (ARTIFICIAL), {'+'.join(shown)}"] = one
-    return {name: _figures(one) for name, one in found.items()}
+            if (name := f"triples (ARTIFICIAL), {'+'.join(shown)}") not in known:
+                yield name, _figures(_load(work / "triples", backbone), triples, shown)
 
 
-def _figures(measured: Evaluation) -> dict[str, float]:
+def _figures(predictor: Predictor, data: Dataset, shown: Sequence[str] | None = None) -> dict[str, float]:
+    rows = np.flatnonzero(data.split == "valid")
+    chosen = data.subset(rows) if shown is None else data.subset(rows).select(shown)
+    measured = evaluate(predictor, chosen, None)
     return {"rows": measured.rows, **{name: measured.metrics[name] for name in FIGURES}}
+
+
+def ship(data: Path, work: Path) -> None:
+    """Copy the checkpoint to where the package ships it, look into it, and write its card."""
+    shutil.copytree(work / "triples", SHIPPED, dirs_exist_ok=True)
+    out = work / "diagnosis"
+    diagnose = ["diagnose", str(SHIPPED), str(work / "triples-dataset"), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
+    looked, _, rest = (out / "diagnosis.md").read_text("utf-8").partition("\n\n## Findings\n\n")
+    facts = {
+        "figures": json.loads((work / "figures.json").read_text()),
+        "findings": rest.partition("\n\n## ")[0],
+        "looked": looked.splitlines()[-1].removeprefix("Looked at on ").rstrip("."),
+        "clips": clips(data, work, SHIPPED.name),
+    }
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    (SHIPPED / "README.md").write_text(environment.get_template("egmf_meld.card.md").render(facts), "utf-8")
 
 
 def main() -> None:
@@ -230,6 +258,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of the real clips, for the card")
     parser.add_argument("--backbone", type=Path, help="its folder; else the weight catalogue's")
     parser.add_argument("--variants", nargs="*", choices=list(CONTEXT), default=list(CONTEXT))
     parser.add_argument("--rows", type=int, default=0, help="take only so many of each split, to try the recipe out")
@@ -241,16 +270,23 @@ def main() -> None:
     backbone = resolve(BACKBONE, override=options.backbone)
     report = work / "figures.json"
 
+    def known() -> dict[str, Any]:
+        return json.loads(report.read_text()) if report.exists() else {}
+
     def write(name: str, value: Any) -> None:
-        figures = json.loads(report.read_text()) if report.exists() else {}
-        report.write_text(json.dumps({**figures, name: value}, indent=1) + "\n")
+        report.write_text(json.dumps({**known(), name: value}, indent=1) + "\n")
         print(json.dumps({name: value}, indent=1), flush=True)
+
+    def write_measured() -> None:
+        for name, value in measure(work, backbone, known().get("valid", {})):
+            write("valid", {**known().get("valid", {}), name: value})
 
     steps: dict[str, Callable[[], None]] = {
         "prepare": lambda: None,
         "time": lambda: write("time", time_steps(_dataset(work, "context"), backbone)),
         "train": lambda: train_variants(work, options.variants, backbone),
-        "measure": lambda: write("valid", measure(work, backbone)),
+        "measure": write_measured,
+        "ship": lambda: ship(options.data, work),
     }
     for name in options.steps or steps:
         if name not in steps:

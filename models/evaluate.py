@@ -79,7 +79,8 @@ def evaluate(
     for names in _subsets(chosen):
         inside = rows[_has(dataset, rows, names).all(axis=1)]
         if len(inside):
-            found = _measure(predictor, dataset, inside, names, prior)[0]
+            whole = len(names) == len(chosen) and len(inside) == len(rows)
+            found = figures if whole else _measure(predictor, dataset, inside, names, prior)[0]
             subsets["+".join(names)] = {"rows": float(len(inside)), **found}
     return Evaluation(
         len(rows), len(labelled) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes

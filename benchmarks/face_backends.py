@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ import torch
 from emopipe.extractors.face.mediapipe import FaceLandmarker
 from emopipe.extractors.face.pyfeat import REPOSITORIES, PyFeat
 from emopipe.pipeline import weights
+from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig
 from emopipe.pipeline.media import Frame, Media
 
 ROOT = Path(__file__).parent.parent
@@ -71,8 +74,8 @@ def main() -> None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             write_weights(Path(folder), options.detector)
             os.environ["EMOPIPE_WEIGHTS"] = folder
-        names = {name: f"pyfeat-{name.replace('_', '-')}" for name in REPOSITORIES[options.detector]}
-        folders = {name: weights.resolve(entry) for name, entry in names.items()}
+        config = ExtractionConfig(face=replace(FACE_DEFAULTS["pyfeat"], detector=options.detector))
+        folders = Backends(config).face_weights
 
         print(f"\n{'':34}  frames/s  per CPU-second")
         landmarker = FaceLandmarker(weights.resolve("face-landmarker"), max_faces=1)

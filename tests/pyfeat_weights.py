@@ -16,6 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from emopipe.extractors.contained import contained
+from emopipe.extractors.face.pyfeat import REPOSITORIES
+from emopipe.pipeline import weights
+from emopipe.pipeline.weights import store
+
 NOTE = "test weights with random values: what they measure means nothing"
 #: How `face_multitask_v28.safetensors` is built; gives the 41,694,779 values in 373 tensors that its card names.
 MULTITASK = {
@@ -31,19 +36,29 @@ MULTITASK = {
 }
 
 
-def write_weights(folder: Path, detector: str = "v2", seed: int = 0) -> None:
-    """Write every weight of a detector into a folder of its catalogue name below `folder`."""
+def folders(root: Path, detector: str = "v2") -> dict[str, Path]:
+    """Repository of py-feat's hub -> the folder below `root` that has its weight's catalogue name."""
+    return {name: root / f"pyfeat-{name.replace('_', '-')}" for name in REPOSITORIES[detector]}
+
+
+def write_weights(root: Path, detector: str = "v2", seed: int = 0) -> None:
+    """Write every weight of a detector that is not there yet."""
     import torch
 
-    from emopipe.extractors.contained import contained
-    from emopipe.extractors.face.pyfeat import REPOSITORIES
-
-    for name in REPOSITORIES[detector]:
-        place = folder / f"pyfeat-{name.replace('_', '-')}"
-        place.mkdir(parents=True, exist_ok=True)
+    for name, place in folders(root, detector).items():
+        if place.exists():
+            continue
+        place.mkdir(parents=True)
         with contained(), torch.random.fork_rng():
             torch.manual_seed(seed)
             globals()[f"_write_{name}"](place)
+
+
+def place_in_cache(cache: Path, detector: str = "v2") -> None:
+    """Put the weights of a detector where the catalogue has them in a cache."""
+    write_weights(cache / "weights", detector)
+    for place in folders(cache / "weights", detector).values():
+        store._write_record(weights.entry(place.name), place)
 
 
 def _save(tensors: dict[str, Any], path: Path, **metadata: str) -> None:

@@ -118,6 +118,24 @@ def test_expressions_of_the_interview_move_the_right_action_units(landmarker: Fa
     assert table["quality"].to_numpy().mean() > 0.7
 
 
+def test_angles_grow_downwards_and_towards_the_pictures_right(landmarker: FaceLandmarker) -> None:
+    angles, seen = [], []
+    with Media(SAMPLES / "interview.mp4") as media:
+        for frame in media.frames(1.5):
+            row, mesh = landmarker.still(frame.rgb).to_pylist()[0], landmarker.meshes(frame.rgb)[0]
+            (top, chin), (left, right), (cheek, other), nose = (
+                mesh[[10, 152]],
+                mesh[[33, 263]],
+                mesh[[234, 454]],
+                mesh[1],
+            )
+            angles.append([row["pitch"], row["yaw"], row["roll"]])
+            # The chin lies back when the head is down; the nose points aside; the eyes are on a slope.
+            seen.append([chin[2] - top[2], nose[0] - (cheek[0] + other[0]) / 2, left[1] - right[1]])
+    for angle, sight in zip(np.transpose(angles), np.transpose(seen), strict=True):
+        assert np.corrcoef(angle, sight)[0, 1] > 0.8
+
+
 def test_small_pictures_are_enlarged_and_empty_ones_have_no_face(landmarker: FaceLandmarker) -> None:
     import cv2
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from emopipe.extractors.face.table import FEATURE_GROUPS, FaceBackend, feature_columns
 from emopipe.pipeline import weights
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
-    from emopipe.extractors.face.mediapipe import FaceLandmarker
     from emopipe.extractors.speech.vad import VoiceActivity
     from emopipe.extractors.text.transformer import TextEncoder
+
+
+#: Face backend -> the distribution that measures.
+FACE_LIBRARIES: Final = {"mediapipe": "mediapipe", "pyfeat": "py-feat"}
 
 
 def pick_device(wanted: str) -> str:
@@ -48,10 +54,9 @@ class Backends:
     def __init__(
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
-        if config.face.backend != "mediapipe":
-            raise EmopipeError("EMO-503", f"unknown face backend {config.face.backend!r}", hint="Use mediapipe")
+        _check_face(config.face)
         self.config = config
-        self.device = pick_device(device)
+        self._wanted_device = device
         self._offline = offline
         self._hook = hook
 
@@ -67,10 +72,50 @@ class Backends:
         self.close()
 
     @cached_property
-    def face(self) -> FaceLandmarker:
-        from emopipe.extractors.face.mediapipe import FaceLandmarker
+    def device(self) -> str:
+        """The name that torch has for the device."""
+        return pick_device(self._wanted_device)
 
-        return FaceLandmarker(self._weight(self.config.face.weights), self.config.face.max_faces)
+    @cached_property
+    def face(self) -> FaceBackend:
+        """What measures faces.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-204 for its weights, EMO-301 when its library is missing, EMO-503 when weights
+                that the user gave are of another kind.
+        """
+        config, files = self.config.face, self.face_weights
+        try:
+            if config.backend == "pyfeat":
+                from emopipe.extractors.face.pyfeat import PyFeat
+
+                return PyFeat(files, config.detector, self.device, config.max_faces)
+            from emopipe.extractors.face.mediapipe import FaceLandmarker
+
+            return FaceLandmarker(files["model"], config.max_faces)
+        except ImportError as error:
+            what = f"{FACE_LIBRARIES[config.backend]} cannot be imported: {error}"
+            raise EmopipeError("EMO-301", what, hint="See `emopipe doctor`, or use --face mediapipe") from error
+        except (FileNotFoundError, ValueError) as error:
+            hint = "See `emopipe models verify` and what EMOPIPE_WEIGHTS holds"
+            raise EmopipeError("EMO-503", str(error), hint=hint) from error
+
+    @cached_property
+    def face_weights(self) -> dict[str, Path]:
+        """The files and folders that the face backend loads. Imports nothing, so that a missing one is told at once."""
+        config = self.config.face
+        if config.backend == "pyfeat":
+            from emopipe.extractors.face.pyfeat import REPOSITORIES
+
+            names = {name: f"pyfeat-{name.replace('_', '-')}" for name in REPOSITORIES[config.detector]}
+            with _all_told(list(names.values())):
+                return {name: self._weight(entry) for name, entry in names.items()}
+        return {"model": self._weight(config.weights)}
+
+    @property
+    def face_features(self) -> list[str]:
+        """Columns of the face table that are features."""
+        return _face_features(self.config.face)
 
     @cached_property
     def asr(self) -> Whisper:
@@ -97,18 +142,18 @@ class Backends:
 
     def feature_names(self) -> dict[str, list[str]]:
         """Modality -> names of its feature columns. Loads the text encoder and Whisper."""
-        from emopipe.extractors.face.mediapipe import feature_columns
         from emopipe.extractors.voice.features import feature_names
 
         return {
             "text": self.text.feature_names(),
-            "face": feature_columns(self.config.face.features),
+            "face": self.face_features,
             "voice": feature_names(self.voice_encoder),
         }
 
     def sealed_config(self) -> dict[str, Any]:
         """The configuration with the versions of the libraries that did the measuring."""
-        libraries = ("mediapipe", "librosa", "openai-whisper", "silero-vad", "transformers")
+        face = FACE_LIBRARIES[self.config.face.backend]
+        libraries = (face, "librosa", "openai-whisper", "silero-vad", "transformers")
         return {**self.config.as_dict(), "versions": {name: version(name) for name in libraries}}
 
     def _whisper(self, name: str) -> Whisper:
@@ -121,3 +166,47 @@ class Backends:
         if Path(name).name != name:
             return Path(name)
         return weights.resolve(name, offline=self._offline, hook=self._hook)
+
+
+@contextmanager
+def _all_told(names: Sequence[str]) -> Iterator[None]:
+    """When one of several weights cannot be had, say which others are not here either."""
+    try:
+        yield
+    except EmopipeError as error:
+        others = [name for name in names if f" {name} " not in error.what and weights.status(name).state == "missing"]
+        if not others:
+            raise
+        hint = f"{error.hint}. Not here either: {', '.join(others)}"
+        raise EmopipeError(error.code, error.what, path=error.path, hint=hint) from None
+
+
+def _face_features(config: FaceConfig) -> list[str]:
+    if config.backend == "pyfeat":
+        from emopipe.extractors.face.pyfeat import MEASURED
+
+        return feature_columns(config.features, MEASURED[config.detector])
+    from emopipe.extractors.face import mediapipe
+
+    return feature_columns(config.features, mediapipe.MEASURED)
+
+
+def _check_face(config: FaceConfig) -> None:
+    """Refuse a backend, a detector or features that there are none of.
+
+    Raises:
+        EmopipeError: EMO-503.
+    """
+    from emopipe.extractors.face.pyfeat import REPOSITORIES
+
+    for what, name, known in (
+        ("face backend", config.backend, FACE_LIBRARIES),
+        ("detector of py-feat", config.detector, REPOSITORIES if config.backend == "pyfeat" else ("",)),
+        *(("group of face features", group, FEATURE_GROUPS) for group in config.features),
+    ):
+        if name not in known:
+            hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
+            raise EmopipeError("EMO-503", f"unknown {what} {name!r}", hint=hint)
+    if not _face_features(config):
+        what = f"{config.backend} measures none of the face features {', '.join(config.features)}"
+        raise EmopipeError("EMO-503", what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")

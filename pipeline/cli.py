@@ -39,7 +39,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables and progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see `emopipe config show`.")]
-FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: mediapipe.")]
+FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: mediapipe, pyfeat or pyfeat:v1.")]
 AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE, or a path.")]
 TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
@@ -339,6 +339,33 @@ def diagnose(
         console.print(f"The page, tables and pictures are in {out}/")
 
 
+@app.command("compare-extractors")
+def compare_extractors(
+    clip: Annotated[Path, typer.Argument(help="A video in which a face is seen.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the picture.")] = Path("emopipe-agreement"),
+    config: ConfigFile = None,
+    face: Annotated[
+        str, typer.Option("--face", help="Whom to hold against mediapipe: pyfeat or pyfeat:v1.")
+    ] = "pyfeat",
+    fps: FpsOption = None,
+    device: Device = "auto",
+    offline: Offline = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Correlate the action units of two face backends on a clip, and draw both."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.agreement import compare_backends, header, summary, write_agreement
+        from emopipe.pipeline.config import ExtractionConfig
+
+        extraction = ExtractionConfig.from_dict(_overrides(config, face, fps=fps))
+        agreement = compare_backends(clip, extraction, device=device, offline=offline, hook=console.hook)
+        title = f"{clip.name}: action units by {' and '.join(agreement.names)}"
+        write_agreement(agreement, title, out)
+        console.table(title, header(agreement), summary(agreement))
+        console.print(f"Tables and picture are in {out}/")
+
+
 @models_app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
     """Weights and checkpoints: licence, intended use, and whether they are here."""
@@ -354,7 +381,9 @@ def list_models(json: Json = False, debug: Debug = False) -> None:
 
 @models_app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which; when left out, those of the defaults.", show_default=False)
+    ] = None,
     offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
@@ -363,7 +392,7 @@ def fetch_models(
     with _session(json, debug) as console:
         from emopipe.pipeline import weights
 
-        for name in names or weights.names():
+        for name in names or [name for name in weights.names() if not weights.entry(name).alternative]:
             console.print(f"{name}: {weights.fetch(name, offline=offline, hook=console.hook)}")
 
 
@@ -379,7 +408,8 @@ def verify_models(
 
         found = [(name, weights.verify(name)) for name in names or weights.names()]
         console.table("", ("name", "state", "detail"), [(name, s.state, s.detail) for name, s in found])
-    raise typer.Exit(3 if any(status.code for _, status in found) else 0)
+        spared = {name for name, s in found if not names and s.state == "missing" and weights.entry(name).alternative}
+    raise typer.Exit(3 if any(status.code for name, status in found if name not in spared) else 0)
 
 
 @app.command()
@@ -430,8 +460,10 @@ def _overrides(
     from emopipe.pipeline.config import extraction_tables, read_toml
 
     tables: dict[str, dict[str, Any]] = extraction_tables(read_toml(config)) if config else {}
+    backend, _, detector = (face or "").partition(":")
     flags = {
-        ("face", "backend"): face,
+        ("face", "backend"): backend or None,
+        ("face", "detector"): detector or None,
         ("face", "rate"): fps,
         ("speech", "asr"): asr.replace("whisper:", "whisper-") if asr else None,
         ("text", "encoder"): text,

@@ -21,8 +21,9 @@ class FaceConfig:
     """How faces are measured.
 
     Attributes:
-        backend: "mediapipe".
-        weights: catalogue name or path of its model.
+        backend: "mediapipe" or "pyfeat".
+        detector: which of py-feat's detectors, "v2" or "v1"; "" for mediapipe, which has but one.
+        weights: catalogue name or path of mediapipe's model; "" for pyfeat, whose parts have fixed catalogue names.
         rate: sampled frames per second.
         window: seconds over which frames are averaged into one step.
         max_faces: how many faces to look for in a frame.
@@ -31,12 +32,26 @@ class FaceConfig:
     """
 
     backend: str = "mediapipe"
+    detector: str = ""
     weights: str = "face-landmarker"
     rate: float = 5.0
     window: float = 1.0
     max_faces: int = 2
     features: tuple[str, ...] = ("blendshapes", "mesh")
     least_coverage: float = 0.1
+
+
+#: What holds when a configuration names a face backend and no more. py-feat is slow without a GPU, hence fewer frames.
+FACE_DEFAULTS: Final = {
+    "mediapipe": FaceConfig(),
+    "pyfeat": FaceConfig(
+        backend="pyfeat",
+        detector="v2",
+        weights="",
+        rate=2.0,
+        features=("action_units", "emotions", "affect", "pose", "gaze"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -100,25 +115,32 @@ class ExtractionConfig:
     text: TextConfig = field(default_factory=TextConfig)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain tables, ready for TOML or JSON."""
+        """Plain tables, ready for TOML or JSON, without what the face backend has no use for."""
         tables = dataclasses.asdict(self)
+        tables["face"] = {name: value for name, value in tables["face"].items() if value != ""}
         tables["face"]["features"] = list(self.face.features)
         return tables
 
     @classmethod
     def from_dict(cls, tables: Mapping[str, Any], *, origin: str = "the configuration") -> ExtractionConfig:
-        """Build from plain tables; keys that are left out keep their defaults.
+        """Build from plain tables; keys that are left out keep their defaults, those of the face backend named.
 
         Raises:
             EmopipeError: EMO-503 for an unknown table or key, or a value of the wrong type.
         """
-        defaults = cls()
+        defaults = cls(face=_face_defaults(tables.get("face")))
         given = {name: table for name, table in tables.items() if name != "versions"}
         with coded_errors():
             for name, table in given.items():
                 if hasattr(defaults, name) and isinstance(table, Mapping):
                     given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
             return change(defaults, given, origin)
+
+
+def _face_defaults(table: Any) -> FaceConfig:
+    """The defaults of the backend that the table names; those of an unknown one are refused later."""
+    backend = table.get("backend") if isinstance(table, Mapping) else None
+    return FACE_DEFAULTS.get(str(backend), FaceConfig())
 
 
 def load_config(path: Path) -> ExtractionConfig:

@@ -148,6 +148,8 @@ def _weight(name: str, cache: Path, offline: bool) -> Check:
         return Check(label, "fail", error.what, error.hint or str(error.path))
     if status.state == "missing":
         hint = f"emopipe models fetch {name}"
+        if weights.entry(name).alternative:
+            return Check(label, "ok", "not here; only fetched when asked for")
         if offline:
             return Check(label, "fail", "not here", hint)
         return Check(label, "warn", "not here; fetched at first use", hint)

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,4 +198,35 @@ def gaps(rows: Sequence[Mapping[str, Any]], label: str, title: str, out: Path) -
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set(xlabel=label, title=title, ylim=(len(rows) - 0.4, -0.6))
     axes.grid(axis="x", alpha=0.3)
+    return save(figure, out)
+
+
+def traces(
+    times: Any, names: tuple[str, str], panels: Mapping[str, Mapping[str, Any]], title: str, note: str, out: Path
+) -> list[Path]:
+    """Small panels with the same axes, each with two lines over time.
+
+    Args:
+        times: (N,) seconds.
+        names: of the lines, for the legend; a panel may lack one.
+        panels: title -> name -> (N,) values of 0..1.
+        title: above all.
+        note: beneath, in small print.
+        out: the path without suffix.
+    """
+    rows = -(-len(panels) // 4)
+    looks: dict[str, dict[str, Any]] = {names[0]: {"color": COLOURS[2]}, names[1]: {"color": COLOURS[0], "ls": "--"}}
+    figure = Figure(figsize=(13, 1.2 + 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, 4, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
+        for line, values in lines.items():
+            axes.plot(times, values, **looks[line])
+        axes.set_title(name, loc="left", fontsize="small")
+        axes.set(ylim=(-0.03, 1.03))
+        axes.grid(alpha=0.3)
+    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supylabel("action unit, 0 to 1", fontsize="small")
+    figure.supxlabel("\n".join(filter(None, ["time in seconds", note])), fontsize="small")
     return save(figure, out)

@@ -62,11 +62,11 @@ class Runner:
         sealed = self.predictor.spec.extraction
         _refuse_foreign(sealed, model)
         config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
-        self.backends = Backends(config, device=device, offline=offline, hook=hook)
-        self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
         with coded_errors():
             offered = {name: self.predictor.spec.schema[name] for name in self.predictor.spec.modalities}
             self.predictor.check_features(offered, config.as_dict())
+        self.backends = Backends(config, device=device, offline=offline, hook=hook)
+        self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def __enter__(self) -> Runner:
         return self
@@ -80,6 +80,7 @@ class Runner:
         Raises:
             EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
         """
+        _ = self.backends.face_weights
         names = self.backends.feature_names()
         _ = self.backends.face, self.backends.vad
         with coded_errors():

@@ -156,16 +156,14 @@ def embed_text(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
 
 def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Windows of the subject's face in each span, and how well it was seen."""
-    from emopipe.extractors.face.mediapipe import feature_columns
     from emopipe.extractors.face.table import subject_track
 
     table = values["face_table"]
     if isinstance(table, Absent):
         return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
-    config = backends.config.face
     frames = int(table.schema.metadata[b"frames"])
     subject = table["track"].to_numpy() == subject_track(table)
-    matrix = np.column_stack([table[name].to_numpy() for name in feature_columns(config.features)])
+    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_features])
     seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
     faces, qualities = [], []
@@ -321,7 +319,10 @@ def _word_confidence(span: Any) -> float:
 
 def _warnings(values: Values) -> list[str]:
     opened = [m for m in (values["media"], values["sound_media"]) if m is not None]
-    return sorted({f"decoding: {error}" for media in opened for error in media.decode_errors})
+    table = values["face_table"]
+    note = None if isinstance(table, Absent) else table.schema.metadata.get(b"note")
+    notes = [f"face: {note.decode()}"] if note else []
+    return notes + sorted({f"decoding: {error}" for media in opened for error in media.decode_errors})
 
 
 def _info(values: Values) -> dict[str, Any]:

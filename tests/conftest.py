@@ -101,3 +101,40 @@ def weight() -> Callable[[str], Path]:
             pytest.skip(f"weight {name}: {error}")
 
     return path
+
+
+@pytest.fixture(scope="session")
+def pyfeat_cache(weight: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A cache that holds the default weights, and test weights for the named detector of py-feat."""
+    from emopipe.pipeline import weights
+    from tests.pyfeat_weights import place_in_cache
+
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "weights").mkdir()
+    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad"):
+        weight(name)
+        (cache / "weights" / name).symlink_to(weights.cache_dir() / "weights" / name)
+
+    def path(detector: str) -> Path:
+        place_in_cache(cache, detector)
+        return cache
+
+    return path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Whom the test asked for a connection; none is made."""
+    import socket
+
+    asked: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        asked.append(arguments[-1] if isinstance(arguments[0], socket.socket) else arguments[0])
+        raise OSError("the network is blocked")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("getaddrinfo", "create_connection", "gethostbyname"):
+        monkeypatch.setattr(socket, name, refuse)
+    return asked

@@ -79,3 +79,8 @@ def test_a_cache_that_cannot_be_written_and_a_small_disk(tmp_path: Path, monkeyp
 def test_weights_given_from_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path / "none"))
     assert "EMOPIPE_WEIGHTS" in look(tmp_path)["weight whisper-base"].detail
+
+
+def test_weights_that_the_default_does_without_are_no_trouble(tmp_path: Path) -> None:
+    found = look(tmp_path, offline=True)["weight pyfeat-face-multitask-v2"]
+    assert (found.state, found.detail) == ("ok", "not here; only fetched when asked for")

@@ -17,6 +17,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -419,7 +420,10 @@ def test_an_unknown_name_gets_its_neighbour() -> None:
 @pytest.mark.parametrize("name", weights.names())
 def test_every_entry_is_pinned_hashed_and_licensed(name: str) -> None:
     entry = weights.entry(name)
-    assert all(len(bytes.fromhex(digest)) == 32 for digest in entry.files.values())
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in entry.files.values() if digest)
+    unhashed = [file for file, digest in entry.files.items() if not digest]
+    assert not unhashed or entry.alternative, "the default is hashed as a whole"
+    assert all(file.endswith((".safetensors", ".json")) for file in unhashed), "only what cannot carry code"
     assert entry.licence and entry.title and entry.purpose and entry.intended_use
     assert entry.convert in {"", *convert.CONVERTERS}
     assert not entry.convert or len(entry.files) == 1
@@ -577,3 +581,25 @@ def test_the_real_smollm2_is_fetched_and_answers(capfd: pytest.CaptureFixture[st
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
+
+
+def test_a_file_of_unknown_hash_is_recorded_and_held_against_the_record(
+    server: tuple[str, dict[str, tuple[bytes, int]]],
+) -> None:
+    base, bodies = server
+    bodies["/demo.bin"] = (PART1, len(PART1))
+    entry = replace(demo(digest=""), sources=(Url(base),))
+    path = weights.resolve(entry)
+    assert path.read_bytes() == PART1 and weights.verify(entry).state == "cached"
+    path.write_bytes(PART2)
+    assert weights.verify(entry).state == "changed"
+    with pytest.raises(EmopipeError) as caught:
+        weights.resolve(entry)
+    assert caught.value.code == "EMO-202"
+
+
+def test_what_does_without_a_weight_is_named_when_it_cannot_be_had() -> None:
+    entry = replace(demo(), sources=(), alternative="--face mediapipe")
+    for offline in (True, False):
+        with pytest.raises(EmopipeError, match="or do without it: --face mediapipe"):
+            weights.resolve(entry, offline=offline)

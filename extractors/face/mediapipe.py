@@ -12,13 +12,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.mesh import mesh_components
-from emopipe.extractors.face.table import BLENDSHAPES, BOX, FEATURE_GROUPS, MESH_COMPONENTS, face_table
+from emopipe.extractors.face.table import (
+    BLENDSHAPES,
+    BOX,
+    MESH_COMPONENTS,
+    POSE,
+    TimedPicture,
+    attempts,
+    face_table,
+    quality,
+)
 from emopipe.extractors.face.tracks import TrackLinker
 
 BACKEND: Final = "mediapipe"
@@ -46,28 +55,10 @@ ACTION_UNIT_SOURCES: Final = {
     "AU28": ("mouthRollLower", "mouthRollUpper"),
     "AU43": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
-MEASURED: Final = frozenset(
-    {*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, "pitch", "yaw", "roll"} - DEAD_BLENDSHAPES
-)
-#: Faces at least this tall, in pixels, count as fully resolved in the quality figure.
-FULL_QUALITY_HEIGHT: Final = 120
+#: Columns of the face table that this backend fills.
+MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE} - DEAD_BLENDSHAPES)
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
 OPEN_LIPS: Final = 0.15
-SMALL_IMAGE: Final = 192
-
-
-class TimedPicture(Protocol):
-    """A frame as this module needs it: seconds and RGB uint8 (height, width, 3)."""
-
-    @property
-    def time(self) -> float: ...
-    @property
-    def rgb(self) -> np.ndarray: ...
-
-
-def feature_columns(groups: Iterable[str]) -> list[str]:
-    """Columns of the named groups that this backend measures, in the table's order."""
-    return [name for group in groups for name in FEATURE_GROUPS[group] if name in MEASURED]
 
 
 class FaceLandmarker:
@@ -101,11 +92,7 @@ class FaceLandmarker:
         return face_table(rows, backend=BACKEND, version=_version(), frames=count)
 
     def still(self, rgb: np.ndarray) -> pa.Table:
-        """The face table of one picture, at time 0.
-
-        The detector wants room around the face: a picture smaller than 192 pixels, or one in which nothing was
-        found, is enlarged and given a replicated border.
-        """
+        """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         found = self._detect_still(rgb)
         faces = _faces(*found) if found else []
         rows: list[dict[str, float | int | None]] = [{"time": 0.0, "track": i, **face} for i, face in enumerate(faces)]
@@ -120,7 +107,7 @@ class FaceLandmarker:
         """The detector's result and the shape of the picture that it looked at; None without a face."""
         if self._stills is None:
             self._stills = self._create("IMAGE")
-        for picture in _attempts(rgb):
+        for picture in attempts(rgb):
             with _muted():
                 result = self._stills.detect(_image(picture))
             if result.face_landmarks:
@@ -175,19 +162,6 @@ def _image(rgb: np.ndarray) -> Any:
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
 
 
-def _attempts(rgb: np.ndarray) -> Iterable[np.ndarray]:
-    """The picture as it is (unless it is tiny), then enlarged with a border of a third of its size."""
-    import cv2
-
-    side = min(rgb.shape[:2])
-    if side >= SMALL_IMAGE:
-        yield rgb
-    scale = max(1.0, SMALL_IMAGE / side)
-    larger = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else rgb
-    border = min(larger.shape[:2]) // 3
-    yield cv2.copyMakeBorder(larger, border, border, border, border, cv2.BORDER_REPLICATE)
-
-
 def _mesh(landmarks: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Landmarks as (478, 3) in pixels."""
     return np.array([(point.x, point.y, point.z) for point in landmarks]) * [shape[1], shape[0], shape[1]]
@@ -207,9 +181,7 @@ def _measure(mesh: np.ndarray, scores: dict[str, float], matrix: np.ndarray, siz
     low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
     pitch, yaw, roll = _euler(matrix)
     row = dict(zip(BOX, [*(low / size), *(high / size)], strict=True))
-    inside = np.prod(np.clip(high, 0, size) - np.clip(low, 0, size)) / np.prod(high - low)
-    frontal = max(0.0, np.cos(np.radians(yaw)) * np.cos(np.radians(pitch)))
-    row["quality"] = float(min(1.0, (high[1] - low[1]) / FULL_QUALITY_HEIGHT) * frontal * inside)
+    row["quality"] = quality((*low, *high), size, pitch, yaw)
     row |= {"pitch": pitch, "yaw": yaw, "roll": roll}
     row |= {name: scores[name] for name in BLENDSHAPES if name not in DEAD_BLENDSHAPES}
     row |= {au: float(np.mean([scores[name] for name in names])) for au, names in ACTION_UNIT_SOURCES.items()}

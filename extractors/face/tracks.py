@@ -26,11 +26,11 @@ class TrackLinker:
 
         faces = [np.asarray(box, np.float64) for box in boxes]
         alive = [track for track, (seen, _) in self._last.items() if time - seen <= LONGEST_GAP]
-        overlap = np.array([[_overlap(face, self._last[t][1]) for t in alive] for face in faces])
+        shared = np.array([[overlap(face, self._last[t][1]) for t in alive] for face in faces])
         tracks = [-1] * len(faces)
-        if overlap.size:
-            for face, column in zip(*linear_sum_assignment(-overlap), strict=True):
-                if overlap[face, column] >= LEAST_OVERLAP:
+        if shared.size:
+            for face, column in zip(*linear_sum_assignment(-shared), strict=True):
+                if shared[face, column] >= LEAST_OVERLAP:
                     tracks[face] = alive[column]
         for index, face in enumerate(faces):
             if tracks[index] < 0:
@@ -39,8 +39,8 @@ class TrackLinker:
         return tracks
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = float(np.prod(np.clip(high - low, 0, None)))
     whole = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared

@@ -46,11 +46,13 @@ class Entry:
         purpose: what emopipe uses it for.
         licence: SPDX identifier of the weight's licence.
         intended_use: what it is good for, and what not.
-        files: upstream file -> its sha256 in hexadecimal.
+        files: upstream file -> its sha256 in hexadecimal; empty where none is known: what comes first is recorded.
         sources: where the upstream files come from, in the order they are tried.
         ready: what libraries load, relative to the weight's folder; ``"."`` is the folder itself.
         convert: name of the converter from the one upstream file to `ready`; empty when none is needed.
         download: bytes that travel from the first source.
+        alternative: the option that does without this weight, by what comes embedded. Without one, the weight belongs
+            to the default, which is fetched as a whole.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Entry:
     ready: str
     convert: str = ""
     download: int = 0
+    alternative: str = ""
 
 
 def read(path: Path) -> dict[str, Entry]:

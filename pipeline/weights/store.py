@@ -257,9 +257,10 @@ def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
 
 def _expected(weight: Entry, record: dict[str, Any]) -> dict[str, str]:
     """Ready file -> the hash it must have."""
-    if not weight.convert:
-        return dict(weight.files)
-    return {file: stored.get("sha256", "") for file, stored in record["files"].items()}
+    recorded = {file: stored.get("sha256", "") for file, stored in record.get("files", {}).items()}
+    if weight.convert:
+        return recorded
+    return {file: digest or recorded.get(file, "") for file, digest in weight.files.items()}
 
 
 def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> None:
@@ -276,7 +277,8 @@ def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> 
 def _compare_given(weight: Entry, own: Path) -> str:
     folder = own if own.is_dir() else own.parent
     record = _read_record(folder)
-    if weight.convert and (record is None or record.get("upstream") != weight.files):
+    unknown = weight.convert or not all(weight.files.values())
+    if unknown and (record is None or record.get("upstream") != weight.files):
         return "from EMOPIPE_WEIGHTS; nothing to compare it with"
     same = all(
         (folder / file).is_file() and _sha256(folder / file) == digest
@@ -364,7 +366,7 @@ def _obtain(weight: Entry, upstream: Path, work: Path, offline: bool, hook: Hook
     raise EmopipeError(
         "EMO-203",
         f"weight {weight.name} could not be fetched: {'; '.join(failures)}",
-        hint=f"Check the network and pip's index settings, or {_by_hand(weight)}",
+        hint=f"Check the network and pip's index settings, or {_by_hand(weight)}{_otherwise(weight)}",
     )
 
 
@@ -372,19 +374,24 @@ def _absent(weight: Entry) -> EmopipeError:
     return EmopipeError(
         "EMO-201",
         f"weight {weight.name} is not here, and network use is forbidden",
-        hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}",
+        hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}{_otherwise(weight)}",
     )
 
 
 def _by_hand(weight: Entry) -> str:
-    what = weight.name if weight.ready == "." else f"{weight.name}/{weight.ready}"
+    files = weight.files if weight.ready == "." and not weight.convert else [weight.ready]
+    what = " and ".join(f"{weight.name}/{file}" for file in files)
     return f"set EMOPIPE_WEIGHTS to a folder that holds {what} (copied from the cache of another machine)"
+
+
+def _otherwise(weight: Entry) -> str:
+    return f", or do without it: {weight.alternative}" if weight.alternative else ""
 
 
 def _check(weight: Entry, upstream: Path) -> None:
     for file, expected in weight.files.items():
         found = _sha256(upstream / file)
-        if found != expected:
+        if expected and found != expected:
             raise EmopipeError(
                 "EMO-202",
                 f"{file} of weight {weight.name} was refused: sha256 {found} instead of {expected}",

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, FaceLandmarker, feature_columns
+from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, MEASURED, FaceLandmarker
 from emopipe.extractors.face.mesh import align, fit_basis, mesh_components
-from emopipe.extractors.face.table import ACTION_UNITS, SCHEMA, face_table, subject_track
+from emopipe.extractors.face.table import (
+    ACTION_UNITS,
+    AFFECT,
+    EMOTIONS,
+    FEATURE_GROUPS,
+    GAZE,
+    SCHEMA,
+    face_table,
+    feature_columns,
+    subject_track,
+)
 from emopipe.extractors.face.tracks import TrackLinker
 from emopipe.pipeline.media import Media
 from tests.conftest import SAMPLES
@@ -83,9 +93,9 @@ def test_no_constant_channel_passes_for_a_measurement(landmarker: FaceLandmarker
         table = landmarker.track(media.frames(5))
     assert table.schema.equals(SCHEMA)
     assert table.schema.metadata[b"backend"] == b"mediapipe"
-    for name in [*DEAD_BLENDSHAPES, "AU06", "AU09", "AU11", "AU23"]:
+    for name in [*DEAD_BLENDSHAPES, "AU06", "AU09", "AU11", "AU23", *GAZE, *EMOTIONS, *AFFECT]:
         assert table[name].null_count == table.num_rows
-    measured = feature_columns(["action_units", "blendshapes", "mesh", "pose"])
+    measured = feature_columns(FEATURE_GROUPS, MEASURED)
     assert not set(measured) & {*DEAD_BLENDSHAPES, "AU06"}
     assert all(table[name].null_count == 0 for name in measured)
     assert len([name for name in ACTION_UNITS if name in measured]) == 16
@@ -106,6 +116,24 @@ def test_expressions_of_the_interview_move_the_right_action_units(landmarker: Fa
     assert mean("AU04", *angry) > 2 * max(mean("AU04", *span) for span in (happy, sad, surprised))
     assert mean("AU02", *surprised) > 2 * max(mean("AU02", *span) for span in (happy, sad, angry))
     assert table["quality"].to_numpy().mean() > 0.7
+
+
+def test_angles_grow_downwards_and_towards_the_pictures_right(landmarker: FaceLandmarker) -> None:
+    angles, seen = [], []
+    with Media(SAMPLES / "interview.mp4") as media:
+        for frame in media.frames(1.5):
+            row, mesh = landmarker.still(frame.rgb).to_pylist()[0], landmarker.meshes(frame.rgb)[0]
+            (top, chin), (left, right), (cheek, other), nose = (
+                mesh[[10, 152]],
+                mesh[[33, 263]],
+                mesh[[234, 454]],
+                mesh[1],
+            )
+            angles.append([row["pitch"], row["yaw"], row["roll"]])
+            # The chin lies back when the head is down; the nose points aside; the eyes are on a slope.
+            seen.append([chin[2] - top[2], nose[0] - (cheek[0] + other[0]) / 2, left[1] - right[1]])
+    for angle, sight in zip(np.transpose(angles), np.transpose(seen), strict=True):
+        assert np.corrcoef(angle, sight)[0, 1] > 0.8
 
 
 def test_small_pictures_are_enlarged_and_empty_ones_have_no_face(landmarker: FaceLandmarker) -> None:

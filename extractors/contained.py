@@ -1,0 +1,37 @@
+"""Keep what an import does to the whole process from staying."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Undo, at the end of the block, what was done in it to the process.
+
+    Put back are the environment, the warning filters (within the block nothing is warned of), torch's number of threads
+    and gradient mode, and the names in `__main__`. A library that asks for one thread through OMP_NUM_THREADS finds
+    it set, because an OpenMP runtime reads it once, when it is loaded, and would keep to one thread ever after.
+    """
+    import torch
+
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    main = sys.modules["__main__"].__dict__
+    names = set(main)
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    try:
+        with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        for name in set(main) - names:
+            del main[name]

@@ -278,10 +278,11 @@ def _name_faults(modality: str, trained: tuple[str, ...], offered: tuple[str, ..
 
 
 def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
+    """An option that one side does not know is as good as off (false, empty or 0) there: it came up later."""
     if not isinstance(trained, Mapping) or not isinstance(offered, Mapping):
         return []
     keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
-    plain = [(key, json.dumps(trained.get(key)), json.dumps(offered.get(key))) for key in keys]
+    plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
     return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
 
 

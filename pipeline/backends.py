@@ -113,9 +113,15 @@ class Backends:
         return {"model": self._weight(config.weights)}
 
     @property
+    def face_columns(self) -> list[str]:
+        """Columns of the face table that make features."""
+        return _face_columns(self.config.face)
+
+    @property
     def face_features(self) -> list[str]:
-        """Columns of the face table that are features."""
-        return _face_features(self.config.face)
+        """What a step of a face is made of: the columns' means, and their deviations where asked for."""
+        deviations = [f"{name}_sd" for name in self.face_columns] if self.config.face.deviations else []
+        return self.face_columns + deviations
 
     @cached_property
     def asr(self) -> Whisper:
@@ -181,7 +187,7 @@ def _all_told(names: Sequence[str]) -> Iterator[None]:
         raise EmopipeError(error.code, error.what, path=error.path, hint=hint) from None
 
 
-def _face_features(config: FaceConfig) -> list[str]:
+def _face_columns(config: FaceConfig) -> list[str]:
     if config.backend == "pyfeat":
         from emopipe.extractors.face.pyfeat import MEASURED
 
@@ -207,6 +213,6 @@ def _check_face(config: FaceConfig) -> None:
         if name not in known:
             hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
             raise EmopipeError("EMO-503", f"unknown {what} {name!r}", hint=hint)
-    if not _face_features(config):
+    if not _face_columns(config):
         what = f"{config.backend} measures none of the face features {', '.join(config.features)}"
         raise EmopipeError("EMO-503", what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")

@@ -25,7 +25,8 @@ class FaceConfig:
         detector: which of py-feat's detectors, "v2" or "v1"; "" for mediapipe, which has but one.
         weights: catalogue name or path of mediapipe's model; "" for pyfeat, whose parts have fixed catalogue names.
         rate: sampled frames per second.
-        window: seconds over which frames are averaged into one step.
+        window: seconds over which frames are averaged into one step; 0 for the whole utterance.
+        deviations: add the standard deviation of each feature within the window.
         max_faces: how many faces to look for in a frame.
         features: column groups of the face table that become features.
         least_coverage: share of an utterance's sampled frames that must show the subject's face.
@@ -36,6 +37,7 @@ class FaceConfig:
     weights: str = "face-landmarker"
     rate: float = 5.0
     window: float = 1.0
+    deviations: bool = False
     max_faces: int = 2
     features: tuple[str, ...] = ("blendshapes", "mesh")
     least_coverage: float = 0.1

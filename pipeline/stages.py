@@ -163,7 +163,7 @@ def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
         return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
     frames = int(table.schema.metadata[b"frames"])
     subject = table["track"].to_numpy() == subject_track(table)
-    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_features])
+    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns])
     seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
     faces, qualities = [], []
@@ -185,7 +185,7 @@ def _face_in(
 ) -> tuple[Any, float]:
     """The face sequence within [start, end], or the reason for its absence, and its quality."""
     from emopipe.extractors.windows import Sequence as Steps
-    from emopipe.extractors.windows import window_edges, window_means
+    from emopipe.extractors.windows import window_deviations, window_edges, window_means
 
     inside = (times >= start) & (times <= end)
     expected = max(1.0, (end - start) * sampled_rate)
@@ -194,8 +194,10 @@ def _face_in(
         return Absent("no_face"), 0.0
     edges = window_edges(start, end, backends.config.face.window)
     means, rows = window_means(times[inside], matrix[inside], edges)
-    kept = rows > 0
-    steps = Steps(edges[:-1][kept], edges[1:][kept], means[kept])
+    features, kept = means, rows > 0
+    if backends.config.face.deviations:
+        features = np.hstack([means, window_deviations(times[inside], matrix[inside], edges)])
+    steps = Steps(edges[:-1][kept], edges[1:][kept], features[kept])
     return steps, float(np.clip(coverage * quality[inside].mean(), 0.01, 1.0))
 
 

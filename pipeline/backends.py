@@ -7,17 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopipe.pipeline import weights
+from emopipe.pipeline import plugins, weights
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
-    from whisper.model import Whisper
-
-    from emopipe.extractors.face.mediapipe import FaceLandmarker
+    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
     from emopipe.extractors.speech.vad import VoiceActivity
-    from emopipe.extractors.text.transformer import TextEncoder
 
 
 def pick_device(wanted: str) -> str:
@@ -43,17 +40,21 @@ class Backends:
         device: "auto", "cpu" or "cuda".
         offline: never fetch a weight.
         hook: told about fetches.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend or device, EMO-302 for a device that is absent.
     """
 
     def __init__(
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
-        if config.face.backend != "mediapipe":
-            raise EmopipeError("EMO-503", f"unknown face backend {config.face.backend!r}", hint="Use mediapipe")
+        for kind in plugins.BUILT_IN:
+            plugins.chosen(kind, getattr(config, kind).backend)
         self.config = config
         self.device = pick_device(device)
         self._offline = offline
         self._hook = hook
+        self._located: dict[str, weights.Located] = {}
 
     def close(self) -> None:
         """Free what must be freed by hand."""
@@ -67,21 +68,22 @@ class Backends:
         self.close()
 
     @cached_property
-    def face(self) -> FaceLandmarker:
-        from emopipe.extractors.face.mediapipe import FaceLandmarker
-
-        return FaceLandmarker(self._weight(self.config.face.weights), self.config.face.max_faces)
-
-    @cached_property
-    def asr(self) -> Whisper:
-        """The Whisper that writes down words."""
-        return self._whisper(self.config.speech.asr)
+    def face(self) -> FaceBackend:
+        """What measures faces."""
+        backend: FaceBackend = self._create("face")
+        return backend
 
     @cached_property
-    def voice_encoder(self) -> Whisper:
-        """The Whisper whose encoder listens to the voice; usually the same model."""
-        same = self.config.voice.encoder == self.config.speech.asr
-        return self.asr if same else self._whisper(self.config.voice.encoder)
+    def voice(self) -> VoiceBackend:
+        """What measures voices."""
+        backend: VoiceBackend = self._create("voice")
+        return backend
+
+    @cached_property
+    def asr(self) -> SpeechBackend:
+        """What writes down words."""
+        backend: SpeechBackend = self._create("speech")
+        return backend
 
     @cached_property
     def vad(self) -> VoiceActivity:
@@ -90,34 +92,50 @@ class Backends:
         return VoiceActivity(self._weight(self.config.speech.vad), self.config.speech.vad_threshold)
 
     @cached_property
-    def text(self) -> TextEncoder:
-        from emopipe.extractors.text.transformer import TextEncoder
+    def text(self) -> TextBackend:
+        """What turns words into vectors."""
+        backend: TextBackend = self._create("text", languages=list(self.languages))
+        return backend
 
-        return TextEncoder(self._weight(self.config.text.encoder), self.device, self.config.text.max_tokens)
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """What the text encoder reads, as ISO 639-1 codes; () when it is not known, or anything."""
+        known = weights.known(self.config.text.encoder)
+        return self.config.text.languages or (known.languages if known else ())
+
+    def face_features(self) -> list[str]:
+        """Columns of the face table that are features."""
+        from emopipe.extractors.face.table import feature_columns
+
+        return feature_columns(self.config.face.features, self.face.measured)
 
     def feature_names(self) -> dict[str, list[str]]:
         """Modality -> names of its feature columns. Loads the text encoder and Whisper."""
-        from emopipe.extractors.face.mediapipe import feature_columns
-        from emopipe.extractors.voice.features import feature_names
+        return {"text": self.text.feature_names(), "face": self.face_features(), "voice": self.voice.feature_names()}
 
-        return {
-            "text": self.text.feature_names(),
-            "face": feature_columns(self.config.face.features),
-            "voice": feature_names(self.voice_encoder),
-        }
+    def unverified(self) -> list[str]:
+        """Names of weights in use that are none of the catalogue's, byte for byte."""
+        return sorted(name for name, found in self._located.items() if not found.verified)
 
     def sealed_config(self) -> dict[str, Any]:
-        """The configuration with the versions of the libraries that did the measuring."""
-        libraries = ("mediapipe", "librosa", "openai-whisper", "silero-vad", "transformers")
-        return {**self.config.as_dict(), "versions": {name: version(name) for name in libraries}}
+        """The configuration with what did the measuring: versions of libraries and of plugins, unverified weights."""
+        sealed = {**self.config.as_dict(), "versions": self._versions()}
+        unverified = {name: self._located[name].sha256() for name in self.unverified()}
+        return {**sealed, "unverified": unverified} if unverified else sealed
 
-    def _whisper(self, name: str) -> Whisper:
-        from emopipe.extractors.speech.whisper import load_whisper
+    def _versions(self) -> dict[str, str]:
+        libraries = ["mediapipe", "librosa", "openai-whisper", "silero-vad", "transformers"]
+        libraries += ["faster-whisper"] if self.config.speech.backend == "faster-whisper" else []
+        used = [plugins.chosen(kind, getattr(self.config, kind).backend) for kind in plugins.BUILT_IN]
+        origins = dict(plugin.origin.rsplit(" ", 1) for plugin in used if plugin.foreign)
+        return {name: version(name) for name in libraries} | origins
 
-        return load_whisper(self._weight(name), self.device, name.removeprefix("whisper-"))
+    def _create(self, kind: str, **more: Any) -> Any:
+        settings = {**self.config.as_dict(full=True)[kind], **more}
+        return plugins.create(kind, settings["backend"], settings, self._weight, self.device)
 
     def _weight(self, name: str) -> Path:
-        """A path (anything with a slash in it) as it is, a catalogue name resolved."""
-        if Path(name).name != name:
-            return Path(name)
-        return weights.resolve(name, offline=self._offline, hook=self._hook)
+        """What libraries load for the name of a weight, or a path."""
+        if name not in self._located:
+            self._located[name] = weights.locate(name, offline=self._offline, hook=self._hook)
+        return self._located[name].path

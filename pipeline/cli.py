@@ -40,8 +40,13 @@ Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see `emopipe config show`.")]
 FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: mediapipe.")]
-AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE, or a path.")]
-TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
+AsrOption = Annotated[
+    str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE or faster-whisper:SIZE, SIZE or a path.")
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", help="Text encoder: a name of `emopipe models list`, a path or a hub id."),
+]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
 Requires = Annotated[
@@ -408,7 +413,7 @@ def show_config(
         from emopipe.pipeline.config import ExtractionConfig
 
         if model is None:
-            tables = ExtractionConfig.from_dict(_overrides(config)).as_dict()
+            tables = ExtractionConfig.from_dict(_overrides(config)).as_dict(full=True)
         else:
             from emopipe.models.checkpoint import read_spec
 
@@ -427,13 +432,14 @@ def _overrides(
 ) -> dict[str, dict[str, Any]]:
     """Extraction tables from a file and from the flags, which win."""
     from emopipe.pipeline.config import extraction_tables, read_toml
+    from emopipe.pipeline.plugins import speech_option, text_option
 
     tables: dict[str, dict[str, Any]] = extraction_tables(read_toml(config)) if config else {}
     flags = {
         ("face", "backend"): face,
         ("face", "rate"): fps,
-        ("speech", "asr"): asr.replace("whisper:", "whisper-") if asr else None,
-        ("text", "encoder"): text,
+        **{("speech", name): value for name, value in speech_option(asr).items()},
+        **{("text", name): value for name, value in text_option(text).items()},
     }
     for (table, name), value in flags.items():
         if value is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import FACTS, ExtractionConfig
 from emopipe.pipeline.errors import ENVIRONMENT_CODES, EmopipeError
 from emopipe.pipeline.media import find_media
 from emopipe.pipeline.outputs import ClipResult, Sink
@@ -166,7 +166,7 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The sealed tables with single entries replaced."""
-    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {"versions"}}
+    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}
 
 
 def _samples(utterances: Sequence[Utterance]) -> list[Sample]:

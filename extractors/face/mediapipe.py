@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.mesh import mesh_components
-from emopipe.extractors.face.table import BLENDSHAPES, BOX, FEATURE_GROUPS, MESH_COMPONENTS, face_table
+from emopipe.extractors.face.table import BLENDSHAPES, BOX, MESH_COMPONENTS, TimedPicture, face_table
 from emopipe.extractors.face.tracks import TrackLinker
 
 BACKEND: Final = "mediapipe"
@@ -56,18 +57,9 @@ OPEN_LIPS: Final = 0.15
 SMALL_IMAGE: Final = 192
 
 
-class TimedPicture(Protocol):
-    """A frame as this module needs it: seconds and RGB uint8 (height, width, 3)."""
-
-    @property
-    def time(self) -> float: ...
-    @property
-    def rgb(self) -> np.ndarray: ...
-
-
-def feature_columns(groups: Iterable[str]) -> list[str]:
-    """Columns of the named groups that this backend measures, in the table's order."""
-    return [name for group in groups for name in FEATURE_GROUPS[group] if name in MEASURED]
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> FaceLandmarker:
+    """The backend that a table `face` of a configuration describes; it runs on the CPU whatever the device."""
+    return FaceLandmarker(locate(settings["weights"]), settings["max_faces"])
 
 
 class FaceLandmarker:
@@ -77,6 +69,8 @@ class FaceLandmarker:
         model_path: `face_landmarker.task`.
         max_faces: how many faces to look for in a frame.
     """
+
+    measured = MEASURED
 
     def __init__(self, model_path: str | Path, max_faces: int = 2) -> None:
         if not Path(model_path).is_file():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +88,20 @@ SCHEMA: Final = pa.schema(
     + [pa.field(name, pa.float32(), metadata={"unit": "0..1"}) for name in ACTION_UNITS + BLENDSHAPES]
     + [pa.field(name, pa.float32(), metadata={"unit": "standard deviations"}) for name in MESH_COMPONENTS]
 )
+
+
+class TimedPicture(Protocol):
+    """A frame as backends need it: seconds and RGB uint8 (height, width, 3)."""
+
+    @property
+    def time(self) -> float: ...
+    @property
+    def rgb(self) -> np.ndarray: ...
+
+
+def feature_columns(groups: Iterable[str], measured: Collection[str]) -> list[str]:
+    """Columns of the named groups that a backend measures, in the table's order."""
+    return [name for group in groups for name in FEATURE_GROUPS[group] if name in measured]
 
 
 def face_table(rows: list[dict[str, float | int | None]], *, backend: str, version: str, frames: int) -> pa.Table:

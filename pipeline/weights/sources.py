@@ -7,7 +7,6 @@ code) and the named files are read out of them.
 from __future__ import annotations
 
 import errno
-import http
 import http.client
 import os
 import shutil
@@ -22,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -250,16 +250,13 @@ def _go_on(url: str, part: Path, tell: Tell) -> bool:
         response = ask(url, **({"Range": f"bytes={begun}-"} if begun else {}))
     except Unavailable as failure:
         error = failure.__cause__
-        if (
-            not isinstance(error, urllib.error.HTTPError)
-            or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-        ):
+        if not isinstance(error, urllib.error.HTTPError) or error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         if error.headers.get("Content-Range") == f"bytes */{begun}":
             return True
         part.unlink()
         return False
-    resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    resumed = response.status == HTTPStatus.PARTIAL_CONTENT
     done = begun if resumed else 0
     with response, part.open("ab" if resumed else "wb") as out:
         try:

@@ -283,7 +283,7 @@ def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
 
 
 def _expected(weight: Entry, record: dict[str, Any]) -> dict[str, str]:
-    """Ready file -> the sha256 it must have: the catalogue's, or the recorded one of what was made or not known by it."""
+    """Ready file -> the sha256 it must have: the catalogue's, or the recorded one where the catalogue knows none."""
     recorded = {file: stored.get("sha256", "") for file, stored in record.get("files", {}).items()}
     if weight.convert:
         return recorded

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, FaceLandmarker, feature_columns
+from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, MEASURED, FaceLandmarker
 from emopipe.extractors.face.mesh import align, fit_basis, mesh_components
-from emopipe.extractors.face.table import ACTION_UNITS, SCHEMA, face_table, subject_track
+from emopipe.extractors.face.table import ACTION_UNITS, SCHEMA, face_table, feature_columns, subject_track
 from emopipe.extractors.face.tracks import TrackLinker
 from emopipe.pipeline.media import Media
 from tests.conftest import SAMPLES
@@ -85,7 +85,7 @@ def test_no_constant_channel_passes_for_a_measurement(landmarker: FaceLandmarker
     assert table.schema.metadata[b"backend"] == b"mediapipe"
     for name in [*DEAD_BLENDSHAPES, "AU06", "AU09", "AU11", "AU23"]:
         assert table[name].null_count == table.num_rows
-    measured = feature_columns(["action_units", "blendshapes", "mesh", "pose"])
+    measured = feature_columns(["action_units", "blendshapes", "mesh", "pose"], MEASURED)
     assert not set(measured) & {*DEAD_BLENDSHAPES, "AU06"}
     assert all(table[name].null_count == 0 for name in measured)
     assert len([name for name in ACTION_UNITS if name in measured]) == 16

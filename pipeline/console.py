@@ -110,7 +110,9 @@ class Console:
             self._out.print(f"  {reason}", style=style, markup=False, soft_wrap=True)
         if result.extraction is not None:
             if names := result.extraction.info.get("unverified_weights"):
-                self._out.print(f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True)
+                self._out.print(
+                    f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True
+                )
             self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
 
 

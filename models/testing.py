@@ -131,7 +131,7 @@ def check_rows(model: FusionModel) -> None:
     _same(_pick(said, order), turned, data.present[order], data.modalities, "the order of rows matters")
 
 
-def check_learning(model: FusionModel, steps: int = 30) -> None:
+def check_learning(model: FusionModel, steps: int = 12) -> None:
     """The loss has a finite `total`, its gradients are finite, and following them betters it or the predictions."""
     data = batch(model.shape, 8)
     before = _cost(model, data)

@@ -345,20 +345,21 @@ def diagnose(
 
 @models_app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
-    """Weights and checkpoints: licence, intended use, and whether they are here."""
+    """Weights (licence, intended use, whether they are here), extractors, models and checkpoints."""
     with _session(json, debug) as console:
-        from emopipe.pipeline import weights
-        from emopipe.pipeline.training import shipped_checkpoints
+        from emopipe.pipeline.listing import tables
 
-        entries = [(weights.entry(name), weights.status(name)) for name in weights.names()]
-        rows = [(e.name, s.state, e.purpose, e.licence, e.intended_use) for e, s in entries]
-        console.table("Weights", ("name", "state", "purpose", "licence", "intended use"), rows)
-        console.table("Checkpoints", ("name", "predicts", "from"), shipped_checkpoints())
+        for table in tables(flat=json):
+            console.table(table.title, table.header, table.rows)
+            console.print("")
 
 
 @models_app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which, also owner/model of the hub; left out: all that need no hub.", show_default=False),
+    ] = None,
     offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
@@ -367,13 +368,16 @@ def fetch_models(
     with _session(json, debug) as console:
         from emopipe.pipeline import weights
 
-        for name in names or weights.names():
-            console.print(f"{name}: {weights.fetch(name, offline=offline, hook=console.hook)}")
+        for name in names or [name for name in weights.names() if weights.entry(name).embedded]:
+            entry = weights.find(name, offline=offline)
+            console.print(f"{name}: {weights.fetch(entry, offline=offline, hook=console.hook)}")
 
 
 @models_app.command("verify")
 def verify_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which; left out: all that are here.", show_default=False)
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -381,7 +385,8 @@ def verify_models(
     with _session(json, debug) as console:
         from emopipe.pipeline import weights
 
-        found = [(name, weights.verify(name)) for name in names or weights.names()]
+        chosen = [weights.find(name, offline=True) for name in names] if names else weights.here()
+        found = [(entry.name, weights.verify(entry)) for entry in chosen]
         console.table("", ("name", "state", "detail"), [(name, s.state, s.detail) for name, s in found])
     raise typer.Exit(3 if any(status.code for _, status in found) else 0)
 

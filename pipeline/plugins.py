@@ -55,6 +55,11 @@ class Plugin:
         """Whether another package brings it."""
         return self.origin != "emopipe"
 
+    @property
+    def shadowed(self) -> bool:
+        """Whether emopipe has an own one of that name, which is chosen instead."""
+        return self.foreign and self.name in BUILT_IN.get(self.kind, ())
+
 
 def extractors(kind: str) -> list[Plugin]:
     """All backends of a modality, this package's first. Imports none."""

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
-from emopipe.pipeline.weights.catalogue import Entry, Source, Url, entry, hub_entry
+from emopipe.pipeline.weights.catalogue import Entry, Source, Url, entry, hub_entry, names
 
 _RECORD = "weight.json"
 #: Before hashes of files that the hub names as git does: small ones, outside the catalogue.
@@ -201,6 +201,12 @@ def unlisted(cache: Path | None = None) -> list[Entry]:
     folders = sorted((cache or cache_dir()).glob("weights/*--*"))
     found = (recorded(folder.name.replace("--", "/", 1), cache) for folder in folders)
     return [weight for weight in found if weight is not None]
+
+
+def here(cache: Path | None = None) -> list[Entry]:
+    """The weights that are on this machine, and those that ought to be: embedded ones."""
+    listed = [entry(name) for name in names()]
+    return [one for one in listed if one.embedded or status(one, cache=cache).path is not None] + unlisted(cache)
 
 
 def _folder(weight: Entry, cache: Path | None) -> Path:

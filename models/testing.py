@@ -62,7 +62,7 @@ def require(condition: bool, words: str) -> None:
 def check_configuration(name: str, options: Mapping[str, Any] | None = None) -> None:
     """The configuration is a frozen dataclass; options that it does not have are refused."""
     config = configure(name, options)
-    frozen = is_dataclass(config) and type(config).__dataclass_params__.frozen  # type: ignore[attr-defined]
+    frozen = is_dataclass(config) and getattr(config, "__dataclass_params__").frozen  # noqa: B009
     require(frozen, f"the configuration of {name} is not a frozen dataclass")
     try:
         configure(name, {"no such option": 1})

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.pipeline import plugins, weights
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
     from emopipe.extractors.speech.vad import VoiceActivity
+
+
+#: Kind of backend -> options of this package's own that name weights.
+WEIGHTS: Final = {
+    "face": ("weights",),
+    "voice": ("encoder",),
+    "speech": ("vad", "asr"),
+    "text": ("encoder", "multilingual"),
+}
 
 
 def pick_device(wanted: str) -> str:
@@ -42,7 +52,7 @@ class Backends:
         hook: told about fetches.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend or device, EMO-302 for a device that is absent.
+        EmopipeError: EMO-503 for an unknown backend.
     """
 
     def __init__(
@@ -51,7 +61,7 @@ class Backends:
         for kind in plugins.BUILT_IN:
             plugins.chosen(kind, getattr(config, kind).backend)
         self.config = config
-        self.device = pick_device(device)
+        self._wanted_device = device
         self._offline = offline
         self._hook = hook
         self._located: dict[str, weights.Located] = {}
@@ -66,6 +76,18 @@ class Backends:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @cached_property
+    def device(self) -> str:
+        """The name that torch has for the device."""
+        return pick_device(self._wanted_device)
+
+    def prepare(self, *kinds: str) -> None:
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once."""
+        for kind in kinds:
+            if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
+                named = (getattr(getattr(self.config, kind), option) for option in WEIGHTS[kind])
+                _ = [self._weight(name) for name in named if name]
 
     @cached_property
     def face(self) -> FaceBackend:
@@ -109,9 +131,14 @@ class Backends:
 
         return feature_columns(self.config.face.features, self.face.measured)
 
-    def feature_names(self) -> dict[str, list[str]]:
-        """Modality -> names of its feature columns. Loads the text encoder and Whisper."""
-        return {"text": self.text.feature_names(), "face": self.face_features(), "voice": self.voice.feature_names()}
+    def feature_names(self, modalities: Collection[str] = MODALITIES) -> dict[str, list[str]]:
+        """Modality -> names of its feature columns. Loads what measures them."""
+        names = {
+            "text": lambda: self.text.feature_names(),
+            "face": lambda: self.face_features(),
+            "voice": lambda: self.voice.feature_names(),
+        }
+        return {modality: name() for modality, name in names.items() if modality in modalities}
 
     def unverified(self) -> list[str]:
         """Names of weights in use that are none of the catalogue's, byte for byte."""

@@ -80,8 +80,10 @@ class Runner:
         Raises:
             EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
         """
-        names = self.backends.feature_names()
-        _ = self.backends.face, self.backends.vad
+        modalities = self.predictor.spec.modalities
+        self.backends.prepare(*modalities, "speech")
+        names = self.backends.feature_names(modalities)
+        _ = self.backends.asr, self.backends.vad
         with coded_errors():
             self.predictor.check_features(names, self.backends.config.as_dict())
 

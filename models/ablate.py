@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from emopipe.models.emoe import Mixture
 from emopipe.models.errors import ConfigError
-from emopipe.models.registry import MODELS, configure
+from emopipe.models.registry import configure, entry
 from emopipe.models.train import TrainConfig
 
 #: The model as configured.
@@ -67,7 +67,7 @@ def sweep(base: TrainConfig) -> dict[str, dict[float, TrainConfig]]:
 
 def _settings(base: TrainConfig) -> dict[str, Any]:
     config = configure(base.model, base.options)
-    if not issubclass(MODELS[base.model].model, Mixture):
+    if not issubclass(entry(base.model).model, Mixture):
         raise ConfigError(f"model {base.model} has no parts to take away", hint="Ablate emoe, or one of its forms")
     return {name: getattr(config, name) for name in ("fusion", "distillation", *SWEEP)}
 

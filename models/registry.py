@@ -1,10 +1,15 @@
-"""Models by name."""
+"""Models by name: those of this package, and those that others declare under the entry points `emopipe.models`.
+
+Such an entry point names an :class:`Entry`, or a :class:`FusionModel` whose preset is `Config()`. What a model must
+do, `emopipe.models.testing` checks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
 
 from emopipe.models.baselines.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
 from emopipe.models.baselines.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
@@ -44,15 +49,52 @@ MODELS: dict[str, Entry] = {
 }
 
 
+#: The group of entry points of other packages' models.
+GROUP: Final = "emopipe.models"
+
+
+def names() -> list[str]:
+    """All models that can be trained, this package's first. Imports none of other packages'."""
+    return [*MODELS, *(one.name for one in sorted(entry_points(group=GROUP), key=lambda one: one.name))]
+
+
+def entry(name: str) -> Entry:
+    """The registered model of that name.
+
+    Raises:
+        ConfigError: there is none, more than one package brings it, or it cannot be imported.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    found = list(entry_points(group=GROUP, name=name))
+    if not found:
+        raise ConfigError(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
+    if len(found) > 1:
+        both = " and ".join(one.dist.name for one in found if one.dist)
+        raise ConfigError(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
+    return _loaded(found[0])
+
+
+def _loaded(point: EntryPoint) -> Entry:
+    origin = point.dist.name if point.dist else point.value
+    try:
+        model = point.load()
+    except Exception as error:  # whatever another package's code raises
+        raise ConfigError(f"the model {point.name!r} of {origin} cannot be imported: {error}") from error
+    if isinstance(model, type) and issubclass(model, FusionModel):
+        return Entry(model, model.Config())
+    if not isinstance(model, Entry):
+        raise ConfigError(f"what {origin} calls the model {point.name!r} is none: {point.value}")
+    return model
+
+
 def configure(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """The frozen configuration of a model: its preset with `options` changed.
 
     Raises:
         ConfigError: no such model, no such option, or a value that does not fit.
     """
-    if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(MODELS))}")
-    return change(MODELS[name].preset, options or {}, f"model {name}")
+    return change(entry(name).preset, options or {}, f"model {name}")
 
 
 def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> FusionModel:
@@ -62,4 +104,4 @@ def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> 
         ConfigError: see :func:`configure`.
     """
     config = configure(name, options)
-    return MODELS[name].model(shape, config)
+    return entry(name).model(shape, config)

@@ -83,7 +83,7 @@ def compare_backends(
 
 def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Hook) -> pa.Table:
     with Backends(ExtractionConfig(face=face), device=device, offline=offline, hook=hook) as backends:
-        _ = backends.face_weights
+        backends.prepare("face")
         with Media(clip) as media:
             given = {"source": Source(clip.stem, media=clip), "media": media, "wanted": {"face"}}
             table = measure_face(given, backends, hook)["face_table"]

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.extractors.face.table import FEATURE_GROUPS, FaceBackend, feature_columns
-from emopipe.pipeline import weights
-from emopipe.pipeline.config import ExtractionConfig, FaceConfig
+from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
+from emopipe.pipeline import plugins, weights
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
-    from whisper.model import Whisper
-
+    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
     from emopipe.extractors.speech.vad import VoiceActivity
-    from emopipe.extractors.text.transformer import TextEncoder
 
 
 #: Face backend -> the distribution that measures.
 FACE_LIBRARIES: Final = {"mediapipe": "mediapipe", "pyfeat": "py-feat"}
+#: Kind of backend -> options of this package's own that name weights.
+WEIGHTS: Final = {
+    "face": ("weights",),
+    "voice": ("encoder",),
+    "speech": ("vad", "asr"),
+    "text": ("encoder", "multilingual"),
+}
 
 
 def pick_device(wanted: str) -> str:
@@ -49,16 +54,22 @@ class Backends:
         device: "auto", "cpu" or "cuda".
         offline: never fetch a weight.
         hook: told about fetches.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
     """
 
     def __init__(
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
+        for kind in plugins.BUILT_IN:
+            plugins.chosen(kind, getattr(config, kind).backend)
         _check_face(config.face)
         self.config = config
         self._wanted_device = device
         self._offline = offline
         self._hook = hook
+        self._located: dict[str, weights.Located] = {}
 
     def close(self) -> None:
         """Free what must be freed by hand."""
@@ -76,63 +87,40 @@ class Backends:
         """The name that torch has for the device."""
         return pick_device(self._wanted_device)
 
+    def prepare(self, *kinds: str) -> None:
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once."""
+        for kind in kinds:
+            if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
+                names = self._named(kind)
+                with _all_told(names):
+                    _ = [self._weight(name) for name in names]
+
+    def _named(self, kind: str) -> list[str]:
+        """The weights that this package's own backend of that kind loads."""
+        table = getattr(self.config, kind)
+        if kind == "face" and table.backend == "pyfeat":
+            from emopipe.extractors.face.pyfeat import weight_names
+
+            return list(weight_names(table.detector).values())
+        return [name for option in WEIGHTS[kind] if (name := getattr(table, option))]
+
     @cached_property
     def face(self) -> FaceBackend:
-        """What measures faces.
-
-        Raises:
-            EmopipeError: EMO-201 to EMO-204 for its weights, EMO-301 when its library is missing, EMO-503 when weights
-                that the user gave are of another kind.
-        """
-        config, files = self.config.face, self.face_weights
-        try:
-            if config.backend == "pyfeat":
-                from emopipe.extractors.face.pyfeat import PyFeat
-
-                return PyFeat(files, config.detector, self.device, config.max_faces)
-            from emopipe.extractors.face.mediapipe import FaceLandmarker
-
-            return FaceLandmarker(files["model"], config.max_faces)
-        except ImportError as error:
-            what = f"{FACE_LIBRARIES[config.backend]} cannot be imported: {error}"
-            raise EmopipeError("EMO-301", what, hint="See `emopipe doctor`, or use --face mediapipe") from error
-        except (FileNotFoundError, ValueError) as error:
-            hint = "See `emopipe models verify` and what EMOPIPE_WEIGHTS holds"
-            raise EmopipeError("EMO-503", str(error), hint=hint) from error
+        """What measures faces."""
+        backend: FaceBackend = self._create("face")
+        return backend
 
     @cached_property
-    def face_weights(self) -> dict[str, Path]:
-        """The files and folders that the face backend loads. Imports nothing, so that a missing one is told at once."""
-        config = self.config.face
-        if config.backend == "pyfeat":
-            from emopipe.extractors.face.pyfeat import REPOSITORIES
-
-            names = {name: f"pyfeat-{name.replace('_', '-')}" for name in REPOSITORIES[config.detector]}
-            with _all_told(list(names.values())):
-                return {name: self._weight(entry) for name, entry in names.items()}
-        return {"model": self._weight(config.weights)}
-
-    @property
-    def face_columns(self) -> list[str]:
-        """Columns of the face table that make features."""
-        return _face_columns(self.config.face)
-
-    @property
-    def face_features(self) -> list[str]:
-        """What a step of a face is made of: the columns' means, and their deviations where asked for."""
-        deviations = [f"{name}_sd" for name in self.face_columns] if self.config.face.deviations else []
-        return self.face_columns + deviations
+    def voice(self) -> VoiceBackend:
+        """What measures voices."""
+        backend: VoiceBackend = self._create("voice")
+        return backend
 
     @cached_property
-    def asr(self) -> Whisper:
-        """The Whisper that writes down words."""
-        return self._whisper(self.config.speech.asr)
-
-    @cached_property
-    def voice_encoder(self) -> Whisper:
-        """The Whisper whose encoder listens to the voice; usually the same model."""
-        same = self.config.voice.encoder == self.config.speech.asr
-        return self.asr if same else self._whisper(self.config.voice.encoder)
+    def asr(self) -> SpeechBackend:
+        """What writes down words."""
+        backend: SpeechBackend = self._create("speech")
+        return backend
 
     @cached_property
     def vad(self) -> VoiceActivity:
@@ -141,37 +129,63 @@ class Backends:
         return VoiceActivity(self._weight(self.config.speech.vad), self.config.speech.vad_threshold)
 
     @cached_property
-    def text(self) -> TextEncoder:
-        from emopipe.extractors.text.transformer import TextEncoder
+    def text(self) -> TextBackend:
+        """What turns words into vectors."""
+        backend: TextBackend = self._create("text", languages=list(self.languages))
+        return backend
 
-        return TextEncoder(self._weight(self.config.text.encoder), self.device, self.config.text.max_tokens)
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """What the text encoder reads, as ISO 639-1 codes; () when it is not known, or anything."""
+        known = weights.known(self.config.text.encoder)
+        return self.config.text.languages or (known.languages if known else ())
 
-    def feature_names(self) -> dict[str, list[str]]:
-        """Modality -> names of its feature columns. Loads the text encoder and Whisper."""
-        from emopipe.extractors.voice.features import feature_names
+    def face_columns(self) -> list[str]:
+        """Columns of the face table that make features."""
+        return feature_columns(self.config.face.features, self.face.measured)
 
-        return {
-            "text": self.text.feature_names(),
+    def face_features(self) -> list[str]:
+        """What a step of a face is made of: the columns' means, and their deviations where asked for."""
+        columns = self.face_columns()
+        return columns + ([f"{name}_sd" for name in columns] if self.config.face.deviations else [])
+
+    def feature_names(self, modalities: Collection[str] = MODALITIES) -> dict[str, list[str]]:
+        """Modality -> names of its feature columns. Loads what measures them."""
+        names: dict[str, Callable[[], list[str]]] = {
+            "text": lambda: self.text.feature_names(),
             "face": self.face_features,
-            "voice": feature_names(self.voice_encoder),
+            "voice": lambda: self.voice.feature_names(),
         }
+        return {modality: name() for modality, name in names.items() if modality in modalities}
+
+    def unverified(self) -> list[str]:
+        """Names of weights in use that are none of the catalogue's, byte for byte."""
+        return sorted(name for name, found in self._located.items() if not found.verified)
 
     def sealed_config(self) -> dict[str, Any]:
-        """The configuration with the versions of the libraries that did the measuring."""
-        face = FACE_LIBRARIES[self.config.face.backend]
-        libraries = (face, "librosa", "openai-whisper", "silero-vad", "transformers")
-        return {**self.config.as_dict(), "versions": {name: version(name) for name in libraries}}
+        """The configuration with what did the measuring: versions of libraries and of plugins, unverified weights."""
+        sealed = {**self.config.as_dict(), "versions": self._versions()}
+        unverified = {name: self._located[name].sha256() for name in self.unverified()}
+        return {**sealed, "unverified": unverified} if unverified else sealed
 
-    def _whisper(self, name: str) -> Whisper:
-        from emopipe.extractors.speech.whisper import load_whisper
+    def _versions(self) -> dict[str, str]:
+        face = FACE_LIBRARIES.get(self.config.face.backend)
+        libraries = [face] if face else []
+        libraries += ["librosa", "openai-whisper", "silero-vad", "transformers"]
+        libraries += ["faster-whisper"] if self.config.speech.backend == "faster-whisper" else []
+        used = [plugins.chosen(kind, getattr(self.config, kind).backend) for kind in plugins.BUILT_IN]
+        origins = dict(plugin.origin.rsplit(" ", 1) for plugin in used if plugin.foreign)
+        return {name: version(name) for name in libraries} | origins
 
-        return load_whisper(self._weight(name), self.device, name.removeprefix("whisper-"))
+    def _create(self, kind: str, **more: Any) -> Any:
+        settings = {**self.config.as_dict(full=True)[kind], **more}
+        return plugins.create(kind, settings["backend"], settings, self._weight, self.device)
 
     def _weight(self, name: str) -> Path:
-        """A path (anything with a slash in it) as it is, a catalogue name resolved."""
-        if Path(name).name != name:
-            return Path(name)
-        return weights.resolve(name, offline=self._offline, hook=self._hook)
+        """What libraries load for the name of a weight, or a path."""
+        if name not in self._located:
+            self._located[name] = weights.locate(name, offline=self._offline, hook=self._hook)
+        return self._located[name].path
 
 
 @contextmanager
@@ -180,39 +194,30 @@ def _all_told(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except EmopipeError as error:
-        others = [name for name in names if f" {name} " not in error.what and weights.status(name).state == "missing"]
+        known = [name for name in names if f" {name} " not in error.what and weights.known(name)]
+        others = [name for name in known if weights.status(name).state == "missing"]
         if not others:
             raise
         hint = f"{error.hint}. Not here either: {', '.join(others)}"
         raise EmopipeError(error.code, error.what, path=error.path, hint=hint) from None
 
 
-def _face_columns(config: FaceConfig) -> list[str]:
-    if config.backend == "pyfeat":
-        from emopipe.extractors.face.pyfeat import MEASURED
-
-        return feature_columns(config.features, MEASURED[config.detector])
-    from emopipe.extractors.face import mediapipe
-
-    return feature_columns(config.features, mediapipe.MEASURED)
-
-
 def _check_face(config: FaceConfig) -> None:
-    """Refuse a backend, a detector or features that there are none of.
+    """Refuse a detector or features that there are none of.
 
     Raises:
         EmopipeError: EMO-503.
     """
-    from emopipe.extractors.face.pyfeat import REPOSITORIES
+    from emopipe.extractors.face import mediapipe, pyfeat
 
     for what, name, known in (
-        ("face backend", config.backend, FACE_LIBRARIES),
-        ("detector of py-feat", config.detector, REPOSITORIES if config.backend == "pyfeat" else ("",)),
+        ("detector of py-feat", config.detector, pyfeat.REPOSITORIES if config.backend == "pyfeat" else ("",)),
         *(("group of face features", group, FEATURE_GROUPS) for group in config.features),
     ):
         if name not in known:
             hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
             raise EmopipeError("EMO-503", f"unknown {what} {name!r}", hint=hint)
-    if not _face_columns(config):
+    measured = {"mediapipe": mediapipe.MEASURED, "pyfeat": pyfeat.MEASURED.get(config.detector, frozenset())}
+    if config.backend in measured and not feature_columns(config.features, measured[config.backend]):
         what = f"{config.backend} measures none of the face features {', '.join(config.features)}"
         raise EmopipeError("EMO-503", what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")

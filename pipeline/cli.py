@@ -40,8 +40,13 @@ Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see `emopipe config show`.")]
 FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: mediapipe, pyfeat or pyfeat:v1.")]
-AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE, or a path.")]
-TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
+AsrOption = Annotated[
+    str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE or faster-whisper:SIZE, SIZE or a path.")
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", help="Text encoder: a name of `emopipe models list`, a path or a hub id."),
+]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
 Requires = Annotated[
@@ -368,21 +373,20 @@ def compare_extractors(
 
 @models_app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
-    """Weights and checkpoints: licence, intended use, and whether they are here."""
+    """Weights (licence, intended use, whether they are here), extractors, models and checkpoints."""
     with _session(json, debug) as console:
-        from emopipe.pipeline import weights
-        from emopipe.pipeline.training import shipped_checkpoints
+        from emopipe.pipeline.listing import tables
 
-        entries = [(weights.entry(name), weights.status(name)) for name in weights.names()]
-        rows = [(e.name, s.state, e.purpose, e.licence, e.intended_use) for e, s in entries]
-        console.table("Weights", ("name", "state", "purpose", "licence", "intended use"), rows)
-        console.table("Checkpoints", ("name", "predicts", "from"), shipped_checkpoints())
+        for table in tables(flat=json):
+            console.table(table.title, table.header, table.rows)
+            console.print("")
 
 
 @models_app.command("fetch")
 def fetch_models(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Which; when left out, those of the defaults.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Which, also owner/model of the hub; left out: all that need no hub.", show_default=False),
     ] = None,
     offline: Offline = False,
     json: Json = False,
@@ -392,13 +396,16 @@ def fetch_models(
     with _session(json, debug) as console:
         from emopipe.pipeline import weights
 
-        for name in names or [name for name in weights.names() if not weights.entry(name).alternative]:
-            console.print(f"{name}: {weights.fetch(name, offline=offline, hook=console.hook)}")
+        for name in names or [name for name in weights.names() if weights.entry(name).embedded]:
+            entry = weights.find(name, offline=offline)
+            console.print(f"{name}: {weights.fetch(entry, offline=offline, hook=console.hook)}")
 
 
 @models_app.command("verify")
 def verify_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all when left out.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which; left out: all that are here.", show_default=False)
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -406,10 +413,10 @@ def verify_models(
     with _session(json, debug) as console:
         from emopipe.pipeline import weights
 
-        found = [(name, weights.verify(name)) for name in names or weights.names()]
+        chosen = [weights.find(name, offline=True) for name in names] if names else weights.here()
+        found = [(entry.name, weights.verify(entry)) for entry in chosen]
         console.table("", ("name", "state", "detail"), [(name, s.state, s.detail) for name, s in found])
-        spared = {name for name, s in found if not names and s.state == "missing" and weights.entry(name).alternative}
-    raise typer.Exit(3 if any(status.code for name, status in found if name not in spared) else 0)
+    raise typer.Exit(3 if any(status.code for _, status in found) else 0)
 
 
 @app.command()
@@ -439,7 +446,7 @@ def show_config(
         from emopipe.pipeline.config import ExtractionConfig
 
         if model is None:
-            tables = ExtractionConfig.from_dict(_overrides(config)).as_dict()
+            tables = ExtractionConfig.from_dict(_overrides(config)).as_dict(full=True)
         else:
             from emopipe.models.checkpoint import read_spec
 
@@ -458,6 +465,7 @@ def _overrides(
 ) -> dict[str, dict[str, Any]]:
     """Extraction tables from a file and from the flags, which win."""
     from emopipe.pipeline.config import extraction_tables, read_toml
+    from emopipe.pipeline.plugins import speech_option, text_option
 
     tables: dict[str, dict[str, Any]] = extraction_tables(read_toml(config)) if config else {}
     backend, _, detector = (face or "").partition(":")
@@ -465,8 +473,8 @@ def _overrides(
         ("face", "backend"): backend or None,
         ("face", "detector"): detector or None,
         ("face", "rate"): fps,
-        ("speech", "asr"): asr.replace("whisper:", "whisper-") if asr else None,
-        ("text", "encoder"): text,
+        **{("speech", name): value for name, value in speech_option(asr).items()},
+        **{("text", name): value for name, value in text_option(text).items()},
     }
     for (table, name), value in flags.items():
         if value is not None:

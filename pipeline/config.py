@@ -14,6 +14,11 @@ from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.translate import coded_errors
 
 MODALITIES: Final = ("text", "face", "voice")
+#: Marks an option that came after the first checkpoints: at its default it is left out of tables, so that what was
+#: sealed before and after it came compares equal.
+LATER: Final = {"later": True}
+#: Tables of a sealed configuration that tell what measured, not how.
+FACTS: Final = ("versions", "unverified")
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class FaceConfig:
     """How faces are measured.
 
     Attributes:
-        backend: "mediapipe" or "pyfeat".
+        backend: "mediapipe", "pyfeat", or what a plugin brings.
         detector: which of py-feat's detectors, "v2" or "v1"; "" for mediapipe, which has but one.
         weights: catalogue name or path of mediapipe's model; "" for pyfeat, whose parts have fixed catalogue names.
         rate: sampled frames per second.
@@ -30,17 +35,19 @@ class FaceConfig:
         max_faces: how many faces to look for in a frame.
         features: column groups of the face table that become features.
         least_coverage: share of an utterance's sampled frames that must show the subject's face.
+        options: of a plugin's own.
     """
 
     backend: str = "mediapipe"
-    detector: str = ""
+    detector: str = field(default="", metadata=LATER)
     weights: str = "face-landmarker"
     rate: float = 5.0
     window: float = 1.0
-    deviations: bool = False
+    deviations: bool = field(default=False, metadata=LATER)
     max_faces: int = 2
     features: tuple[str, ...] = ("blendshapes", "mesh")
     least_coverage: float = 0.1
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
 #: What holds when a configuration names a face backend and no more. py-feat is slow without a GPU, hence fewer frames.
@@ -63,10 +70,14 @@ class VoiceConfig:
     Attributes:
         encoder: catalogue name or path of the Whisper model whose encoder listens.
         window: seconds over which frames are pooled into one step.
+        backend: "whisper-encoder", or what a plugin brings.
+        options: of a plugin's own.
     """
 
     encoder: str = "whisper-base"
     window: float = 1.0
+    backend: str = field(default="whisper-encoder", metadata=LATER)
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class SpeechConfig:
     """How words are found and cut into utterances.
 
     Attributes:
-        asr: catalogue name or path of the Whisper model that writes down words.
+        asr: catalogue name or path of the Whisper model that writes down words (for faster-whisper also a hub id).
         vad: catalogue name or path of Silero VAD.
         vad_threshold: probability above which a frame counts as speech.
         language: ISO 639-1 code; "" detects it.
@@ -82,6 +93,12 @@ class SpeechConfig:
         longest: utterances are cut before they exceed this, in seconds.
         least_confidence: words of a span of speech whose mean probability is below this are taken for noise.
         silent_window: length of the windows of a clip without speech, in seconds.
+        backend: "whisper", "faster-whisper", or what a plugin brings.
+        task: "transcribe", or "translate" into English.
+        temperatures: sounds whose text fails Whisper's own tests (it repeats itself, or is a guess) are decoded again
+            with the next one; a single one forbids that.
+        prompt: words that come before every window, as context: names, spelling, style.
+        options: of a plugin's own.
     """
 
     asr: str = "whisper-base"
@@ -92,6 +109,11 @@ class SpeechConfig:
     longest: float = 15.0
     least_confidence: float = 0.3
     silent_window: float = 5.0
+    backend: str = field(default="whisper", metadata=LATER)
+    task: str = field(default="transcribe", metadata=LATER)
+    temperatures: tuple[float, ...] = field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), metadata=LATER)
+    prompt: str = field(default="", metadata=LATER)
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -101,10 +123,22 @@ class TextConfig:
     Attributes:
         encoder: catalogue name, path, or hub id of a transformers encoder.
         max_tokens: longer utterances are cut.
+        backend: "transformers", or what a plugin brings.
+        layers: outputs of these layers of the encoder are averaged; 0 are its embeddings, -1 the last layer.
+        pooling: "tokens" keeps a vector per token; "mean" and "first" make one per utterance.
+        multilingual: a second encoder with columns of its own, for words in languages that `encoder` does not read.
+        languages: ISO 639-1 codes of what `encoder` reads; none: what the catalogue says.
+        options: of a plugin's own.
     """
 
     encoder: str = "minilm-l6"
     max_tokens: int = 64
+    backend: str = field(default="transformers", metadata=LATER)
+    layers: tuple[int, ...] = field(default=(-1,), metadata=LATER)
+    pooling: str = field(default="tokens", metadata=LATER)
+    multilingual: str = field(default="", metadata=LATER)
+    languages: tuple[str, ...] = field(default=(), metadata=LATER)
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -116,12 +150,9 @@ class ExtractionConfig:
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     text: TextConfig = field(default_factory=TextConfig)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain tables, ready for TOML or JSON, without what the face backend has no use for."""
-        tables = dataclasses.asdict(self)
-        tables["face"] = {name: value for name, value in tables["face"].items() if value != ""}
-        tables["face"]["features"] = list(self.face.features)
-        return tables
+    def as_dict(self, *, full: bool = False) -> dict[str, Any]:
+        """Plain tables, ready for TOML or JSON; only on request with what :data:`LATER` leaves out."""
+        return {one.name: _plain(getattr(self, one.name), full) for one in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, tables: Mapping[str, Any], *, origin: str = "the configuration") -> ExtractionConfig:
@@ -131,7 +162,7 @@ class ExtractionConfig:
             EmopipeError: EMO-503 for an unknown table or key, or a value of the wrong type.
         """
         defaults = cls(face=_face_defaults(tables.get("face")))
-        given = {name: table for name, table in tables.items() if name != "versions"}
+        given = {name: table for name, table in tables.items() if name not in FACTS}
         with coded_errors():
             for name, table in given.items():
                 if hasattr(defaults, name) and isinstance(table, Mapping):
@@ -143,6 +174,13 @@ def _face_defaults(table: Any) -> FaceConfig:
     """The defaults of the backend that the table names; those of an unknown one are refused later."""
     backend = table.get("backend") if isinstance(table, Mapping) else None
     return FACE_DEFAULTS.get(str(backend), FaceConfig())
+
+
+def _plain(table: Any, full: bool) -> dict[str, Any]:
+    values, defaults = dataclasses.asdict(table), dataclasses.asdict(type(table)())
+    left_out = {one.name for one in dataclasses.fields(table) if one.metadata == LATER}
+    kept = {name: value for name, value in values.items() if full or name not in left_out or value != defaults[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def load_config(path: Path) -> ExtractionConfig:

@@ -109,6 +109,10 @@ class Console:
             style = "red" if result.state == "failed" else "yellow"
             self._out.print(f"  {reason}", style=style, markup=False, soft_wrap=True)
         if result.extraction is not None:
+            if names := result.extraction.info.get("unverified_weights"):
+                self._out.print(
+                    f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True
+                )
             self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
 
 
@@ -124,10 +128,12 @@ def clock(seconds: float) -> str:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     label = row["label"] or ("no evidence" if row["value"] is None else f"{row['value']:.2f}")
+    notes = ["uncertain"] * bool(row["abstained"] and row["label"])
+    notes += ["unverified weights"] * bool(row.get("unverified_weights"))
     return (
         f"{clock(row['start'])}-{clock(row['end'])}",
         row["text"],
-        f"{label} (uncertain)" if row["abstained"] and row["label"] else label,
+        f"{label} ({', '.join(notes)})" if notes else label,
         f"{row['confidence']:.2f}" if row["confidence"] else "",
         " ".join(f"{name} {share:.2f}" for name, share in row["weights"].items()),
         " ".join(f"{name}: {reason}" for name, reason in row["absent"].items()),

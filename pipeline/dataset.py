@@ -200,9 +200,8 @@ def _write(
 ) -> list[Failure]:
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    if "face" in tasks.modalities:
-        _ = backends.face_weights
-    names = backends.feature_names()
+    backends.prepare(*tasks.modalities)
+    names = backends.feature_names(tasks.modalities)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
         results = tasks.run([row.source for row in rows], backends)

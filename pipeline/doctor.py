@@ -15,11 +15,14 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from emopipe.pipeline import weights
+from emopipe.pipeline import plugins, weights
 from emopipe.pipeline.errors import EmopipeError
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
+
+#: Weights without which the default configuration cannot run.
+_DEFAULTS = ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad")
 
 #: Distributions that install the same `cv2`; py-feat and others choose one of them.
 _OPENCV = (
@@ -50,7 +53,7 @@ class Check:
 def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
     """Look at Python, libraries, device, cache, weights and network use.
 
-    Only torch is imported, to ask it for a GPU.
+    Only torch is imported, to ask it for a GPU, and plugins, to see whether they can be.
 
     Args:
         cache: the cache folder; `weights.cache_dir` by default.
@@ -64,7 +67,8 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
         Check("cores", "ok", f"{_cores()} to use"),
         _writable(cache),
         _room(cache),
-        *(_weight(name, cache, offline) for name in weights.names()),
+        *(_weight(weight, cache, offline) for weight in weights.here(cache)),
+        *map(_plugin, plugins.plugins()),
         Check("network", "ok", "forbidden" if offline else "used only to fetch missing weights"),
     ]
 
@@ -140,19 +144,30 @@ def _room(cache: Path) -> Check:
     return Check("disk", "ok", detail)
 
 
-def _weight(name: str, cache: Path, offline: bool) -> Check:
+def _plugin(plugin: plugins.Plugin) -> Check:
+    """Whether another package's extractor or model can be imported."""
+    label = f"plugin {plugin.kind} {plugin.name}"
+    if plugin.shadowed:
+        return Check(label, "warn", f"{plugin.origin} uses a name of emopipe's own", "It is never chosen; rename it")
+    try:
+        plugin.entry.load()
+    except Exception as error:  # whatever another package's code raises
+        return Check(label, "fail", f"{plugin.origin} cannot be imported: {error}", "Repair or uninstall it")
+    return Check(label, "ok", plugin.origin)
+
+
+def _weight(weight: weights.Entry, cache: Path, offline: bool) -> Check:
+    name = weight.name
     label = f"weight {name}"
     try:
-        status = weights.status(name, cache=cache)
+        status = weights.status(weight, cache=cache)
     except EmopipeError as error:
         return Check(label, "fail", error.what, error.hint or str(error.path))
     if status.state == "missing":
         hint = f"emopipe models fetch {name}"
-        if weights.entry(name).alternative:
-            return Check(label, "ok", "not here; only fetched when asked for")
-        if offline:
+        if offline and name in _DEFAULTS:
             return Check(label, "fail", "not here", hint)
-        return Check(label, "warn", "not here; fetched at first use", hint)
+        return Check(label, "warn", "not here" if offline else "not here; fetched at first use", hint)
     if status.state == "changed":
         return Check(label, "fail", "not what was stored", status.detail)
     return Check(label, "ok", status.detail)

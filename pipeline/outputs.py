@@ -49,7 +49,9 @@ class ClipResult:
         if self.extraction is None:
             return []
         pairs = zip(self.extraction.utterances, self.predictions, strict=True)
-        return [_row(utterance, prediction) for utterance, prediction in pairs]
+        unverified = self.extraction.info.get("unverified_weights")
+        note = {"unverified_weights": unverified} if unverified else {}
+        return [{**_row(utterance, prediction), **note} for utterance, prediction in pairs]
 
 
 def _row(utterance: Utterance, prediction: Prediction) -> dict[str, Any]:
@@ -180,6 +182,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name in singular:
             flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
+        elif name == "unverified_weights":
+            flat[name] = "; ".join(value)
         elif name != "unimodal":
             flat[name] = value
     return flat

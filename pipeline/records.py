@@ -78,7 +78,8 @@ class Extraction:
         utterances: in order of time.
         duration: seconds of the media.
         warnings: what went wrong without stopping the work, for a person to read.
-        info: facts about the media (width, height, frame rate, language).
+        info: facts about the media (width, height, frame rate, language), and `unverified_weights`: names of weights
+            that measured it and are none of the catalogue's.
     """
 
     source: Source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import FACTS, ExtractionConfig
 from emopipe.pipeline.errors import ENVIRONMENT_CODES, EmopipeError
 from emopipe.pipeline.media import find_media
 from emopipe.pipeline.outputs import ClipResult, Sink
@@ -80,9 +80,10 @@ class Runner:
         Raises:
             EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
         """
-        _ = self.backends.face_weights
-        names = self.backends.feature_names()
-        _ = self.backends.face, self.backends.vad
+        modalities = self.predictor.spec.modalities
+        self.backends.prepare(*modalities, "speech")
+        names = self.backends.feature_names(modalities)
+        _ = self.backends.asr, self.backends.vad
         with coded_errors():
             self.predictor.check_features(names, self.backends.config.as_dict())
 
@@ -167,7 +168,7 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The sealed tables with single entries replaced."""
-    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {"versions"}}
+    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}
 
 
 def _samples(utterances: Sequence[Utterance]) -> list[Sample]:

@@ -84,13 +84,13 @@ def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str,
     A labelled source is one utterance; a clip with speech is cut at pauses and sentence ends; a clip without
     speech is cut into fixed windows.
     """
+    from emopipe.extractors.speech.transcript import transcribe
     from emopipe.extractors.speech.utterances import Span, fixed_windows, split_utterances
-    from emopipe.extractors.speech.whisper import transcribe
 
     source, config = values["source"], backends.config.speech
     whole = (source.start or 0.0, source.end if source.end is not None else _duration(values))
     if source.text is not None:
-        return {"spans": [Span(*whole, source.text.strip())], "language": None}
+        return {"spans": [Span(*whole, source.text.strip())], "language": config.language or None}
     speech = values["speech"]
     if values["labelled"]:
         speech = _inside(speech, *whole)
@@ -117,7 +117,7 @@ def measure_voice(values: Values, backends: Backends, hook: Hook) -> dict[str, A
 
 
 def _voice(values: Values, start: float, end: float, backends: Backends) -> Any:
-    from emopipe.extractors.voice.features import SHORTEST, voice_sequence
+    from emopipe.extractors.voice.features import SHORTEST
 
     if "voice" not in values["wanted"]:
         return Absent("not_requested")
@@ -130,7 +130,7 @@ def _voice(values: Values, start: float, end: float, backends: Backends) -> Any:
     if high - low < SHORTEST:
         return Absent("too_short")
     samples = values["sound"][round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
-    return voice_sequence(samples, backends.voice_encoder, start=low, window=backends.config.voice.window)
+    return backends.voice.measure(samples, start=low, window=backends.config.voice.window)
 
 
 def embed_text(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -139,19 +139,29 @@ def embed_text(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
 
     spans = values["spans"]
     if "text" not in values["wanted"]:
-        return {"text": [Absent("not_requested") for _ in spans]}
+        return {"text": [Absent("not_requested") for _ in spans], "text_warnings": []}
     spoken = [span for span in spans if span.text]
-    encoded = iter(backends.text.encode([span.text for span in spoken]) if spoken else [])
+    translated = backends.config.speech.task == "translate" and values["source"].text is None
+    language = "en" if translated else values["language"]
+    encoded = iter(backends.text.encode([span.text for span in spoken], language) if spoken else [])
     missing: AbsenceReason = "no_speech" if values["sound"] is not None else "no_audio_stream"
     sequences: list[Any] = []
     for span in spans:
         if not span.text:
             sequences.append(Absent(missing))
             continue
-        tokens = next(encoded).tokens
-        edges = np.linspace(span.start, span.end, len(tokens) + 1)
-        sequences.append(Steps(edges[:-1], edges[1:], tokens))
-    return {"text": sequences}
+        vectors = next(encoded)
+        edges = np.linspace(span.start, span.end, len(vectors) + 1)
+        sequences.append(Steps(edges[:-1], edges[1:], vectors))
+    return {"text": sequences, "text_warnings": _unread(language, backends) if spoken else []}
+
+
+def _unread(language: str | None, backends: Backends) -> list[str]:
+    """What to tell of words in a language that the text encoder was not trained to read."""
+    config, reads = backends.config.text, backends.languages
+    if config.multilingual or not reads or language is None or language in reads:
+        return []
+    return [f"text: the words are in the language {language!r}, but {config.encoder} reads only {', '.join(reads)}"]
 
 
 def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -163,7 +173,7 @@ def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]
         return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
     frames = int(table.schema.metadata[b"frames"])
     subject = table["track"].to_numpy() == subject_track(table)
-    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns])
+    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns()])
     seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
     faces, qualities = [], []
@@ -206,7 +216,7 @@ STAGES: Final = (
     Stage("speech", 1, ("sound_media", "wanted"), ("sound", "speech"), detect_speech),
     Stage("utterances", 1, ("source", "sound", "speech", "labelled", "wanted"), ("spans", "language"), find_utterances),
     Stage("voice", 1, ("sound", "speech", "spans", "wanted"), ("voice",), measure_voice),
-    Stage("text", 1, ("sound", "spans", "wanted"), ("text",), embed_text),
+    Stage("text", 1, ("source", "sound", "spans", "language", "wanted"), ("text", "text_warnings"), embed_text),
     Stage("subject", 1, ("face_table", "spans", "duration"), ("face", "face_quality"), slice_face),
 )
 GIVEN: Final = ("source", "media", "sound_media", "wanted", "labelled", "duration")
@@ -261,7 +271,7 @@ def extract(
             values["duration"] = _duration(values)
             with timed(hook, stage.name), _guarded(stage.name, source):
                 values |= stage.run(values, backends, hook)
-        return _assembled(values)
+        return _assembled(values, backends)
 
 
 @contextmanager
@@ -290,7 +300,7 @@ def _inside(segments: Sequence[tuple[float, float]], start: float, end: float) -
     return [(low, high) for low, high in clipped if high > low]
 
 
-def _assembled(values: Values) -> Extraction:
+def _assembled(values: Values, backends: Backends) -> Extraction:
     source = values["source"]
     utterances = []
     for index, span in enumerate(values["spans"]):
@@ -311,7 +321,8 @@ def _assembled(values: Values) -> Extraction:
                 quality={modality: measured[modality] for modality in present},
             )
         )
-    return Extraction(source, utterances, _duration(values), _warnings(values), _info(values))
+    info = {**_info(values), "unverified_weights": backends.unverified()}
+    return Extraction(source, utterances, _duration(values), _warnings(values), info)
 
 
 def _word_confidence(span: Any) -> float:
@@ -321,10 +332,11 @@ def _word_confidence(span: Any) -> float:
 
 def _warnings(values: Values) -> list[str]:
     opened = [m for m in (values["media"], values["sound_media"]) if m is not None]
+    errors = {f"decoding: {error}" for media in opened for error in media.decode_errors}
     table = values["face_table"]
     note = None if isinstance(table, Absent) else table.schema.metadata.get(b"note")
     notes = [f"face: {note.decode()}"] if note else []
-    return notes + sorted({f"decoding: {error}" for media in opened for error in media.decode_errors})
+    return notes + sorted(errors) + list(values["text_warnings"])
 
 
 def _info(values: Values) -> dict[str, Any]:

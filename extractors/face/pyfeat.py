@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.contained import contained
+from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
     AFFECT,
@@ -82,6 +83,17 @@ MEASURED: Final = {detector: frozenset(sources) for detector, sources in SOURCES
 _CLASSIFIERS: Final = ("feat.au_detectors.StatLearning.SL_test.", "xgboost.")
 
 
+def weight_names(detector: str) -> dict[str, str]:
+    """Repository -> our name of its weights, for a detector."""
+    return {name: f"pyfeat-{name.replace('_', '-')}" for name in REPOSITORIES[detector]}
+
+
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> PyFeat:
+    """The backend that a table `face` of a configuration describes."""
+    folders = {name: locate(weight) for name, weight in weight_names(settings["detector"]).items()}
+    return PyFeat(folders, settings["detector"], device, settings["max_faces"])
+
+
 class PyFeat:
     """Measures faces in clips and in single pictures.
 
@@ -105,6 +117,7 @@ class PyFeat:
         max_faces: int = 2,
         batch: int = 0,
     ) -> None:
+        self.measured = MEASURED[detector]
         self._name = detector
         self._batch = batch or BATCH[device]
         self._note = _note(folders)

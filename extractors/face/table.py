@@ -119,21 +119,8 @@ class TimedPicture(Protocol):
     def rgb(self) -> np.ndarray: ...
 
 
-class FaceBackend(Protocol):
-    """What measures faces."""
-
-    def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
-        """The face table of a clip: frames of increasing times, of which only a few are held at once."""
-
-    def still(self, rgb: np.ndarray) -> pa.Table:
-        """The face table of one picture, at time 0."""
-
-    def close(self) -> None:
-        """Free what must be freed by hand."""
-
-
 def feature_columns(groups: Iterable[str], measured: Collection[str]) -> list[str]:
-    """The measured columns of the named groups, in the table's order."""
+    """Columns of the named groups that a backend measures, in the table's order."""
     return [name for group in groups for name in FEATURE_GROUPS[group] if name in measured]
 
 

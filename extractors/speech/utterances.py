@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from emopipe.extractors.speech.whisper import Word
+from emopipe.extractors.speech.transcript import Word
 
 SENTENCE_ENDS: Final = tuple(".?!。？！…")
 

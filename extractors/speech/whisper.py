@@ -1,143 +1,208 @@
-"""Words with times by openai-whisper, only where a voice was detected, so that silence yields no words."""
+"""Words by openai-whisper, of any size (Radford et al. 2022)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 
+from emopipe.extractors.contracts import Locate
+from emopipe.extractors.speech.transcript import Word
+
 if TYPE_CHECKING:
     from torch import Tensor
-    from whisper.model import Whisper
+    from whisper.decoding import DecodingOptions, DecodingResult
+    from whisper.model import ModelDimensions, Whisper
+    from whisper.tokenizer import Tokenizer
 
-SAMPLE_RATE: Final = 16_000
-#: Whisper hears at most this much at once, in seconds.
-LONGEST_WINDOW: Final = 30.0
-#: Sound left on both sides of a span of speech, in seconds.
-MARGIN: Final = 0.2
-#: Windows decoded side by side; a decoder step reads all weights, however many windows share it.
-BATCH: Final = 8
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word as heard: times in seconds on the media clock, Whisper's probability of it."""
-
-    text: str
-    start: float
-    end: float
-    probability: float
+#: Whisper's own limits: text that compresses better repeats itself, less sure tokens are a guess.
+COMPRESSION: Final = 2.4
+LOG_PROBABILITY: Final = -1.0
+#: Unsure text is dropped where silence is likelier than this.
+NO_SPEECH: Final = 0.6
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """Words in order, the language they are in (ISO 639-1, None without speech)."""
+class Decoding:
+    """How words are decoded.
 
-    words: list[Word]
-    language: str | None
+    Attributes:
+        task: "transcribe", or "translate" into English.
+        temperatures: the first is for all; sounds whose text fails Whisper's tests are decoded again with the next.
+        prompt: words that come before each sound, as context: names, spelling, style. "" for none.
+
+    Raises:
+        ValueError: an unknown task, or no temperature.
+    """
+
+    task: str = "transcribe"
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.task not in ("transcribe", "translate"):
+            raise ValueError(f"unknown task {self.task!r} of speech recognition: use transcribe or translate")
+        if not self.temperatures:
+            raise ValueError("speech recognition needs at least one temperature")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Decoding:
+        """What the table of a configuration says."""
+        return cls(settings["task"], tuple(settings["temperatures"]), settings["prompt"])
 
 
-def load_whisper(path: str | Path, device: str, size: str) -> Whisper:
-    """Load an openai-whisper checkpoint by path.
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> WhisperRecogniser:
+    """The recogniser that a table `speech` of a configuration describes."""
+    return WhisperRecogniser(load_whisper(locate(settings["asr"]), device), Decoding.of(settings))
+
+
+#: What is loaded and in use: the encoder of the voice features is often the recogniser's.
+_loaded: WeakValueDictionary[tuple[Path, int, str], Whisper] = WeakValueDictionary()
+
+
+def load_whisper(path: str | Path, device: str) -> Whisper:
+    """Load an openai-whisper checkpoint by path; one that is in use already is shared.
+
+    The attention heads that follow time, without which word times are poor, are those of the published model with the
+    checkpoint's dimensions; the two that share dimensions (large-v1 and large-v2) are told apart by the file's name.
 
     Args:
         path: a file with `dims` and `model_state_dict`.
         device: "cpu" or "cuda".
-        size: Whisper's name of the model ("base"), under which it keeps the attention heads that follow time;
-            without them, word times are poor.
+
+    Raises:
+        ValueError: it is no such file.
     """
+    file = Path(path).resolve()
+    key = (file, file.stat().st_mtime_ns, device)
+    if (model := _loaded.get(key)) is None:
+        model = _loaded[key] = _load(file, device)
+    return model
+
+
+def _load(path: Path, device: str) -> Whisper:
     import whisper
 
-    model = whisper.load_model(str(path), device=device)
-    heads = whisper._ALIGNMENT_HEADS.get(size)
+    try:
+        model = whisper.load_model(str(path), device=device)
+    except Exception as error:  # whatever torch and whisper make of another file
+        raise ValueError(f"{path} is not a checkpoint of openai-whisper: {error}") from error
+    heads = whisper._ALIGNMENT_HEADS.get(published_size(model.dims, path.stem))
     if heads is not None:
         model.set_alignment_heads(heads)
     return model.eval()
 
 
-def speech_windows(segments: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    """Group spans of speech so that each group spans at most 30 s; a longer span is cut."""
-    windows: list[list[tuple[float, float]]] = []
-    longest = LONGEST_WINDOW - 2 * MARGIN
-    for start, end in segments:
-        pieces = math.ceil((end - start) / longest) or 1
-        edges = np.linspace(start, end, pieces + 1).tolist()
-        for piece in pairwise(edges):
-            if windows and piece[1] - windows[-1][0][0] <= longest:
-                windows[-1].append(piece)
-            else:
-                windows.append([piece])
-    return windows
-
-
-def transcribe(
-    samples: np.ndarray,
-    segments: Sequence[tuple[float, float]],
-    model: Whisper,
-    *,
-    language: str | None = None,
-    least_confidence: float = 0.0,
-) -> Transcript:
-    """Words in the given spans of speech.
+def published_size(dims: ModelDimensions, stem: str = "") -> str | None:
+    """Whisper's name of the published model with these dimensions ("base", "small.en", "large-v3" ...), if any.
 
     Args:
-        samples: float32 mono at 16 kHz (samples,), the whole clip.
-        segments: spans of speech in seconds.
+        dims: of the checkpoint.
+        stem: of its file, which may tell large-v1 from large-v2.
+    """
+    depth = {4: "tiny", 6: "base", 12: "small", 24: "medium", 32: "large"}.get(dims.n_audio_layer)
+    width = {4: 384, 6: 512, 12: 768, 24: 1024, 32: 1280}.get(dims.n_audio_layer)
+    if depth is None or width != dims.n_audio_state or (dims.n_mels == 128) != (dims.n_vocab == 51866):
+        return None
+    if depth != "large":
+        if dims.n_text_layer != dims.n_audio_layer:
+            return None
+        return f"{depth}.en" if dims.n_vocab == 51864 else depth
+    if dims.n_mels == 128:
+        return {4: "large-v3-turbo", 32: "large-v3"}.get(dims.n_text_layer)
+    return "large-v1" if stem == "large-v1" else "large-v2"
+
+
+class WhisperRecogniser:
+    """Decodes sounds side by side. A sound fills one window of Whisper's, so no time stamps are decoded.
+
+    Args:
         model: Whisper with alignment heads set.
-        language: ISO 639-1 code, or None to detect it on the first window and keep it.
-        least_confidence: a span of speech whose words have a lower mean probability yields no words: Whisper
-            was guessing at a laugh, a sigh or noise.
-
-    Returns:
-        The transcript; word times are clipped to the spans of speech, and the first and last word of a span start
-        and end with it: voice activity knows a word's outer edges better than attention does.
+        decoding: how.
     """
-    words: list[Word] = []
-    windows = speech_windows(segments)
-    for first in range(0, len(windows), BATCH):
-        batch = windows[first : first + BATCH]
-        starts = [max(0.0, window[0][0] - MARGIN) for window in batch]
-        ends = [window[-1][1] + MARGIN for window in batch]
-        sounds = [samples[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in zip(starts, ends, strict=True)]
-        heard, language = _listen(sounds, model, language)
-        for start, window, timings in zip(starts, batch, heard, strict=True):
-            words += [_placed(timing, start, window) for timing in timings]
-    words = _sure(words, segments, least_confidence)
-    return Transcript(_snapped(words, segments), language if words else None)
+
+    def __init__(self, model: Whisper, decoding: Decoding | None = None) -> None:
+        self.model = model
+        self._decoding = decoding or Decoding()
+
+    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
+        """Words of each sound and the language, detected on the first sound when it is None.
+
+        Raises:
+            ValueError: the model has no such language.
+        """
+        import torch
+        from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
+        from whisper.decoding import DecodingOptions, decode
+        from whisper.tokenizer import get_tokenizer
+
+        model, how = self.model, self._decoding
+        if not sounds:
+            return [], language or "en"
+        mels = [log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), model.dims.n_mels) for sound in sounds]
+        with torch.inference_mode():
+            features = model.encoder(torch.stack([pad_or_trim(mel, N_FRAMES) for mel in mels]).to(model.device))
+            options = DecodingOptions(
+                language=language, without_timestamps=True, fp16=model.device.type == "cuda", prompt=how.prompt or None
+            )
+            if language is None and model.is_multilingual:
+                language = decode(model, features[:1], replace(options, task="lang_id"))[0].language
+            language = language if model.is_multilingual and language else "en"
+            results = self._decode(features, replace(options, task=how.task, language=language))
+            tokenizer = get_tokenizer(
+                model.is_multilingual, num_languages=model.num_languages, language=language, task=how.task
+            )
+            words = [
+                _aligned(_Encoded(model, vectors), tokenizer, result.tokens, mel)
+                for vectors, result, mel in zip(features, results, mels, strict=True)
+            ]
+        return words, language
+
+    def _decode(self, features: Tensor, options: DecodingOptions) -> list[DecodingResult]:
+        """The text of each sound; one that fails Whisper's tests is decoded again by itself, warmer and warmer.
+
+        Text that stays unsure where silence is likely has no tokens.
+        """
+        from whisper.decoding import decode
+
+        first, *warmer = self._decoding.temperatures
+        with _fixed_chance(features):
+            results = list(decode(self.model, features, replace(options, temperature=first)))
+        for index, result in enumerate(results):
+            for temperature in warmer:
+                if not failed(result):
+                    break
+                with _fixed_chance(features):
+                    again = replace(options, temperature=temperature)
+                    (result,) = decode(self.model, features[index : index + 1], again)
+            results[index] = replace(result, tokens=[], text="") if silent(result) else result
+        return results
 
 
-def _listen(sounds: Sequence[np.ndarray], model: Whisper, language: str | None) -> tuple[list[list[Any]], str]:
-    """Word timings of each sound, and the language. Each sound is encoded once and all are decoded side by side.
+def failed(result: DecodingResult) -> bool:
+    """Whether Whisper's own tests call for another try: the text repeats itself, or it is a guess at sound."""
+    unsure = result.compression_ratio > COMPRESSION or result.avg_logprob < LOG_PROBABILITY
+    return bool(unsure) and not silent(result)
 
-    One sound fills one window of Whisper's, so no time stamps are decoded: attention gives the words' times.
-    """
+
+def silent(result: DecodingResult) -> bool:
+    """Whether Whisper's own tests take the sound for silence."""
+    return bool(result.no_speech_prob > NO_SPEECH and result.avg_logprob < LOG_PROBABILITY)
+
+
+@contextmanager
+def _fixed_chance(features: Tensor) -> Iterator[None]:
+    """Draw the same tokens in every run, and leave the program's own random numbers alone."""
     import torch
-    from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
-    from whisper.decoding import DecodingOptions, decode
-    from whisper.tokenizer import get_tokenizer
 
-    mels = [log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), model.dims.n_mels) for sound in sounds]
-    with torch.inference_mode():
-        features = model.encoder(torch.stack([pad_or_trim(mel, N_FRAMES) for mel in mels]).to(model.device))
-        half = model.device.type == "cuda"
-        options = DecodingOptions(language=language, without_timestamps=True, fp16=half)
-        if language is None and model.is_multilingual:
-            language = decode(model, features[:1], replace(options, task="lang_id"))[0].language
-        options = replace(options, language=language or "en")
-        results = decode(model, features, options)
-        tokenizer = get_tokenizer(
-            model.is_multilingual, num_languages=model.num_languages, language=options.language, task=options.task
-        )
-        timings = [
-            _aligned(_Encoded(model, vectors), tokenizer, result.tokens, mel)
-            for vectors, result, mel in zip(features, results, mels, strict=True)
-        ]
-    return timings, str(options.language)
+    with torch.random.fork_rng([features.device] if features.is_cuda else []):
+        torch.manual_seed(0)
+        yield
 
 
 class _Encoded:
@@ -154,45 +219,15 @@ class _Encoded:
         return logits
 
 
-def _aligned(model: Any, tokenizer: Any, tokens: list[int], mel: Tensor) -> list[Any]:
+def _aligned(model: Any, tokenizer: Tokenizer, tokens: list[int], mel: Tensor) -> list[Word]:
     """The words that the tokens spell, with times in the sound, punctuation joined to them."""
     from whisper.timing import find_alignment, merge_punctuations
 
     spoken = [token for token in tokens if token < tokenizer.eot]
     timings = find_alignment(model, tokenizer, spoken, mel, mel.shape[-1])
     merge_punctuations(timings, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
-    return [timing for timing in timings if timing.word]
-
-
-def _placed(word: Any, offset: float, spans: Sequence[tuple[float, float]]) -> Word:
-    """A word on the media clock, clipped to the span of speech that it overlaps most or lies nearest to."""
-    start, end = float(word.start) + offset, float(word.end) + offset
-    low, high = _home(start, end, spans)
-    start = min(max(start, low), high)
-    return Word(word.word, start, max(start, min(end, high)), float(word.probability))
-
-
-def _home(start: float, end: float, spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The span that [start, end] overlaps most, or lies nearest to."""
-    return max(spans, key=lambda span: min(end, span[1]) - max(start, span[0]))
-
-
-def _sure(words: Sequence[Word], segments: Sequence[tuple[float, float]], least: float) -> list[Word]:
-    """Words without those of spans in which the mean probability is below `least`."""
-    homes = [_home(word.start, word.end, segments) for word in words]
-    chances: dict[tuple[float, float], list[float]] = {}
-    for word, home in zip(words, homes, strict=True):
-        chances.setdefault(home, []).append(word.probability)
-    return [word for word, home in zip(words, homes, strict=True) if np.mean(chances[home]) >= least]
-
-
-def _snapped(words: Sequence[Word], segments: Sequence[tuple[float, float]]) -> list[Word]:
-    """Stretch the first and the last word of each span of speech to the span's edges."""
-    snapped = list(words)
-    homes = [_home(word.start, word.end, segments) for word in words]
-    for index, home in enumerate(homes):
-        if index == 0 or homes[index - 1] != home:
-            snapped[index] = replace(snapped[index], start=home[0])
-        if index == len(homes) - 1 or homes[index + 1] != home:
-            snapped[index] = replace(snapped[index], end=home[1])
-    return snapped
+    return [
+        Word(timing.word, float(timing.start), float(timing.end), float(timing.probability))
+        for timing in timings
+        if timing.word
+    ]

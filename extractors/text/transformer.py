@@ -1,23 +1,32 @@
-"""Contextual token vectors of an utterance's words from any BERT-class encoder of transformers."""
+"""Vectors of an utterance's words from any encoder of transformers: BERT, RoBERTa, their multilingual relatives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from emopipe.extractors.contracts import Locate, TextBackend
+
 BATCH: Final = 32
+#: What becomes of the tokens of a text -> the name of a feature column.
+POOLING: Final = {"tokens": "token", "mean": "mean", "first": "first"}
 
 
-@dataclass(frozen=True)
-class TextFeatures:
-    """Of one text: token vectors float32 (tokens, width) and their mean (width,)."""
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> TextBackend:
+    """The encoder, or the pair of encoders, that a table `text` of a configuration describes."""
 
-    tokens: np.ndarray
-    pooled: np.ndarray
+    def encoder(name: str) -> TextEncoder:
+        layers = tuple(settings["layers"])
+        return TextEncoder(locate(name), device, settings["max_tokens"], layers=layers, pooling=settings["pooling"])
+
+    if not settings["multilingual"]:
+        return encoder(settings["encoder"])
+    if not settings["languages"]:
+        raise ValueError("text.multilingual takes the languages that text.encoder does not read: tell text.languages")
+    return ByLanguage(encoder(settings["encoder"]), settings["languages"], encoder(settings["multilingual"]))
 
 
 class TextEncoder:
@@ -26,43 +35,102 @@ class TextEncoder:
     Args:
         model: a local directory, or a hub id that transformers understands.
         device: "cpu" or "cuda".
-        max_tokens: longer texts are cut.
+        max_tokens: longer texts are cut; also at the encoder's own limit.
+        layers: outputs of these layers are averaged; 0 are the embeddings, 1 the first layer, -1 the last.
+        pooling: "tokens" keeps a vector per token, special ones too, which carry the sentence as a whole; "mean"
+            averages them and "first" takes the first (BERT's [CLS]), one vector per text.
+
+    Raises:
+        OSError, ValueError: there is no such encoder, layer or pooling.
     """
 
-    def __init__(self, model: str | Path, device: str = "cpu", max_tokens: int = 64) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        device: str = "cpu",
+        max_tokens: int = 64,
+        *,
+        layers: tuple[int, ...] = (-1,),
+        pooling: str = "tokens",
+    ) -> None:
+        import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
+        if pooling not in POOLING:
+            raise ValueError(f"unknown pooling {pooling!r} of text: use {', '.join(POOLING)}")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
-        self._model: Any = AutoModel.from_pretrained(str(model)).eval().to(device)
+        self._model: Any = AutoModel.from_pretrained(str(model), dtype=torch.float32).eval().to(device)
         self._device = device
-        self._max_tokens = max_tokens
+        self._max_tokens = min(max_tokens, self._tokenizer.model_max_length)
+        self._layers, self._pooling = layers, pooling
+        depth = int(self._model.config.num_hidden_layers)
+        if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
+            raise ValueError(f"the text encoder has the layers 0 to {depth} (-1 is the last), not {list(layers)}")
 
     @property
     def width(self) -> int:
-        """Length of a token vector."""
+        """Length of a vector."""
         return int(self._model.config.hidden_size)
 
     def feature_names(self) -> list[str]:
         """Names of the feature columns, in order."""
-        return [f"token_{index:03d}" for index in range(self.width)]
+        return [f"{POOLING[self._pooling]}_{index:03d}" for index in range(self.width)]
 
-    def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
-        """Features of each text, in order. Special tokens are kept: they carry the sentence as a whole."""
-        features: list[TextFeatures] = []
+    def encode(self, texts: Sequence[str], language: str | None = None) -> list[np.ndarray]:
+        """Vectors of each text, float32 (tokens, width), or (1, width) when pooled."""
+        vectors: list[np.ndarray] = []
         for first in range(0, len(texts), BATCH):
-            features += self._encode_batch(texts[first : first + BATCH])
-        return features
+            vectors += self._encode_batch(texts[first : first + BATCH])
+        return vectors
 
-    def _encode_batch(self, texts: Sequence[str]) -> list[TextFeatures]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         import torch
 
         batch = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
         with torch.inference_mode():
-            hidden = self._model(**batch).last_hidden_state.float().cpu().numpy()
+            output = self._model(**batch, output_hidden_states=True)
+            states = [*output.hidden_states[:-1], output.last_hidden_state]
+            mixed = torch.stack([states[layer] for layer in self._layers]).mean(0).float().cpu().numpy()
         masks = batch["attention_mask"].bool().cpu().numpy()
-        tokens = [states[mask] for states, mask in zip(hidden, masks, strict=True)]
-        return [TextFeatures(states, states.mean(0)) for states in tokens]
+        return [self._pooled(tokens[mask]) for tokens, mask in zip(mixed, masks, strict=True)]
+
+    def _pooled(self, tokens: np.ndarray) -> np.ndarray:
+        if self._pooling == "mean":
+            return np.asarray(tokens.mean(0, keepdims=True))
+        return tokens[:1] if self._pooling == "first" else tokens
+
+
+class ByLanguage:
+    """Two encoders with columns of their own: which of them reads a text depends on its language.
+
+    The columns of the other one are NaN, so that a fusion model can tell vectors of different meaning apart.
+
+    Args:
+        encoder: reads the languages named, and texts in an unknown language.
+        languages: ISO 639-1 codes.
+        multilingual: reads all others.
+    """
+
+    def __init__(self, encoder: TextBackend, languages: Collection[str], multilingual: TextBackend) -> None:
+        self._encoder, self._multilingual = encoder, multilingual
+        self._languages = frozenset(languages)
+
+    def feature_names(self) -> list[str]:
+        """Names of the columns of the one, then of the other."""
+        return self._encoder.feature_names() + [f"multilingual_{name}" for name in self._multilingual.feature_names()]
+
+    def encode(self, texts: Sequence[str], language: str | None = None) -> list[np.ndarray]:
+        """Vectors of each text, float32 (steps, width of both), NaN in the columns of the encoder that did not read."""
+        known = language is None or language in self._languages
+        own, other = len(self._encoder.feature_names()), len(self._multilingual.feature_names())
+        if known:
+            return [np.hstack([one, _blank(len(one), other)]) for one in self._encoder.encode(texts, language)]
+        return [np.hstack([_blank(len(one), own), one]) for one in self._multilingual.encode(texts, language)]
+
+
+def _blank(rows: int, columns: int) -> np.ndarray:
+    return np.full((rows, columns), np.nan, np.float32)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.extractors.contracts import Locate
+from emopipe.extractors.speech.whisper import load_whisper
 from emopipe.extractors.voice.acoustic import COLUMNS, SAMPLE_RATE, acoustic_features
 from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
 from emopipe.extractors.windows import Sequence, window_deviations, window_edges, window_means
@@ -15,6 +18,26 @@ if TYPE_CHECKING:
 
 #: Less sound than this gives no voice features, in seconds.
 SHORTEST: Final = 0.25
+
+
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceExtractor:
+    """The backend that a table `voice` of a configuration describes."""
+    return VoiceExtractor(load_whisper(locate(settings["encoder"]), device))
+
+
+class VoiceExtractor:
+    """Acoustic measures and a Whisper encoder, which need not be the one that writes down words."""
+
+    def __init__(self, model: Whisper) -> None:
+        self._model = model
+
+    def feature_names(self) -> list[str]:
+        """Names of the feature columns, in order."""
+        return feature_names(self._model)
+
+    def measure(self, samples: np.ndarray, *, start: float, window: float) -> Sequence:
+        """See :func:`voice_sequence`."""
+        return voice_sequence(samples, self._model, start=start, window=window)
 
 
 def feature_names(model: Whisper) -> list[str]:

@@ -3,21 +3,25 @@
 Heavy libraries are imported only inside the conversions.
 """
 
-from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, names, read
+from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, known, names, read
+from emopipe.pipeline.weights.located import Located, find, locate
 from emopipe.pipeline.weights.store import (
     State,
     Status,
     cache_dir,
     fetch,
     given,
+    here,
     offline_by_environment,
     resolve,
     status,
+    unlisted,
     verify,
 )
 
 __all__ = [
     "Entry",
+    "Located",
     "Packages",
     "State",
     "Status",
@@ -25,11 +29,16 @@ __all__ = [
     "cache_dir",
     "entry",
     "fetch",
+    "find",
     "given",
+    "here",
+    "known",
+    "locate",
     "names",
     "offline_by_environment",
     "read",
     "resolve",
     "status",
+    "unlisted",
     "verify",
 ]

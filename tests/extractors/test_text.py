@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
-from emopipe.extractors.text.transformer import TextEncoder
+from emopipe.extractors.text.transformer import ByLanguage, TextEncoder, create
+from tests.tiny_bert import SMALL, write_bert
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bert(tmp_path_factory.mktemp("bert") / "small", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another encoder, wider."""
+    return write_bert(tmp_path_factory.mktemp("bert") / "other", seed=1, **{**SMALL, "hidden_size": 24})
 
 
 def test_a_text_gives_the_same_vectors_alone_and_in_a_batch(weight: Callable[[str], Path]) -> None:
@@ -25,3 +40,89 @@ def test_meaning_is_nearer_than_wording(weight: Callable[[str], Path]) -> None:
     vectors = [rows[0] for rows in encoder.encode(["I am so glad!", "What a joy!", "The bus is late."])]
     glad, joy, bus = (vector / np.linalg.norm(vector) for vector in vectors)
     assert glad @ joy > glad @ bus
+
+
+@pytest.mark.slow
+def test_the_multilingual_encoder_knows_one_meaning_in_many_languages(weight: Callable[[str], Path]) -> None:
+    encoder = TextEncoder(weight("multilingual-e5-small"), pooling="mean")
+    glad, bus = (
+        ("I am so glad today!", "我今天非常高兴！", "Ich bin heute so froh!"),
+        ("The bus is late.", "公交车晚点了。"),
+    )
+    vectors = np.stack([rows[0] / np.linalg.norm(rows[0]) for rows in encoder.encode([*glad, *bus])])
+    likeness = vectors @ vectors.T
+    assert encoder.width == 384
+    assert likeness[:3, :3].min() > likeness[:3, 3:].max()
+    assert likeness[3, 4] > likeness[3, :3].max()
+
+
+def test_the_vocabulary_and_the_size_are_those_of_the_folder(bert: Path) -> None:
+    encoder = TextEncoder(bert)
+    assert encoder.width == 16 and encoder.feature_names()[-1] == "token_015"
+    words, pieces, chinese = encoder.encode(["I am HAPPY", "happier", "我很高兴。"])
+    assert (len(words), len(pieces), len(chinese)) == (5, 8, 7)
+
+
+@pytest.mark.parametrize("layers", [(-1,), (0,), (1, 2), (-2, -1)])
+def test_layers_are_averaged(bert: Path, layers: tuple[int, ...]) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    batch = AutoTokenizer.from_pretrained(bert)(["we are so sad"], return_tensors="pt")
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(bert)(**batch, output_hidden_states=True).hidden_states
+    expected = torch.stack([states[layer][0] for layer in layers]).mean(0).numpy()
+    (vectors,) = TextEncoder(bert, layers=layers).encode(["we are so sad"])
+    assert vectors.dtype == np.float32 and np.allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("pooling", "name"), [("mean", "mean_000"), ("first", "first_000")])
+def test_pooling_makes_one_vector_and_says_so_in_the_names(bert: Path, pooling: str, name: str) -> None:
+    texts = ["I am so happy", "sad"]
+    tokens, pooled = TextEncoder(bert).encode(texts), TextEncoder(bert, pooling=pooling)
+    assert pooled.feature_names()[0] == name
+    for whole, one in zip(tokens, pooled.encode(texts), strict=True):
+        assert one.shape == (1, 16)
+        assert np.allclose(one[0], whole.mean(0) if pooling == "mean" else whole[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"layers": (4,)}, r"layers 0 to 3 \(-1 is the last\), not \[4\]"),
+        ({"layers": ()}, "layers 0 to 3"),
+        ({"pooling": "max"}, "unknown pooling 'max'"),
+    ],
+)
+def test_what_the_encoder_does_not_have_is_told(bert: Path, told: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TextEncoder(bert, **told)
+
+
+def test_texts_are_cut_where_the_encoder_ends(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "short", **SMALL)
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 8}')
+    (vectors,) = TextEncoder(folder, max_tokens=64).encode(["happy " * 100])
+    assert len(vectors) == 8
+
+
+def table(encoder: Path, **told: Any) -> dict[str, Any]:
+    defaults = {"max_tokens": 64, "layers": [-1], "pooling": "tokens", "multilingual": "", "languages": []}
+    return {"encoder": str(encoder), **defaults, **told}
+
+
+def test_the_language_says_who_reads_and_the_columns_who_has_read(bert: Path, other: Path) -> None:
+    both = create(table(bert, multilingual=str(other), languages=["en"]), Path, "cpu")
+    assert isinstance(both, ByLanguage)
+    names = both.feature_names()
+    assert len(names) == 16 + 24 and names[15:17] == ["token_015", "multilingual_token_000"]
+    alone, wide = TextEncoder(bert), TextEncoder(other)
+    for language, encoder, filled in (("en", alone, slice(16)), (None, alone, slice(16)), ("zh", wide, slice(16, 40))):
+        (vectors,) = both.encode(["I am so happy"], language)
+        (expected,) = encoder.encode(["I am so happy"])
+        assert np.array_equal(vectors[:, filled], expected)
+        assert np.isnan(np.delete(vectors, np.r_[filled], axis=1)).all()
+
+
+def test_a_second_encoder_needs_to_know_its_languages(bert: Path, other: Path) -> None:
+    with pytest.raises(ValueError, match=r"tell text\.languages"):
+        create(table(bert, multilingual=str(other)), Path, "cpu")

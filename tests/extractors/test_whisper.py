@@ -1,0 +1,185 @@
+"""openai-whisper of any size: which model a file is, and how its text is decoded. Random weights of tiny dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import whisper
+from whisper.decoding import DecodingOptions, DecodingResult
+from whisper.model import ModelDimensions, Whisper
+
+from emopipe.extractors.speech import whisper as ours
+from emopipe.extractors.speech.whisper import Decoding, WhisperRecogniser, failed, load_whisper, published_size, silent
+
+#: Layers and widths that Whisper was published with; mel bands, vocabulary, decoder layers.
+PUBLISHED = {
+    "tiny": (4, 384, 80, 51865, 4),
+    "tiny.en": (4, 384, 80, 51864, 4),
+    "base": (6, 512, 80, 51865, 6),
+    "small.en": (12, 768, 80, 51864, 12),
+    "medium": (24, 1024, 80, 51865, 24),
+    "large-v2": (32, 1280, 80, 51865, 32),
+    "large-v3": (32, 1280, 128, 51866, 32),
+    "large-v3-turbo": (32, 1280, 128, 51866, 4),
+}
+
+
+def dims(layers: int, width: int, mels: int, vocabulary: int, decoder: int) -> ModelDimensions:
+    return ModelDimensions(mels, 1500, width, 6, layers, vocabulary, 448, width, 6, decoder)
+
+
+@pytest.fixture(scope="module")
+def model() -> Whisper:
+    torch.manual_seed(0)
+    return Whisper(ModelDimensions(80, 1500, 16, 2, 2, 51865, 64, 16, 2, 1)).eval()
+
+
+def checkpoint(path: Path, model: Whisper) -> Path:
+    torch.save({"dims": vars(model.dims), "model_state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_model_is_known_by_its_dimensions(name: str) -> None:
+    found = published_size(dims(*PUBLISHED[name]), "my own file")
+    assert found == name and found in whisper._ALIGNMENT_HEADS
+
+
+def test_large_v1_is_told_by_its_files_name_and_others_are_unknown(model: Whisper) -> None:
+    assert published_size(dims(*PUBLISHED["large-v2"]), "large-v1") == "large-v1"
+    assert published_size(model.dims) is None
+    assert published_size(dims(4, 384, 80, 51865, 2)) is None
+    assert published_size(dims(32, 1280, 128, 51865, 32)) is None
+
+
+def test_a_checkpoint_in_use_is_shared_and_freed_when_it_is_not(model: Whisper, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "own.pt", model)
+    one, two = load_whisper(path, "cpu"), load_whisper(str(path), "cpu")
+    assert one is two and not one.training
+    one = two = None  # type: ignore[assignment]
+    assert not [key for key in ours._loaded if key[0] == path.resolve()]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\3\4 half a zip"])
+def test_another_file_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "other.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.pt is not a checkpoint of openai-whisper"):
+        load_whisper(tmp_path / "other.pt", "cpu")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "harm",)
+
+    torch.save({"dims": Harm()}, tmp_path / "harmful.pt")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_whisper(tmp_path / "harmful.pt", "cpu")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("told", [{"task": "sing"}, {"temperatures": ()}], ids=["task", "temperatures"])
+def test_impossible_decoding_is_refused(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="speech recognition"):
+        Decoding(**told)
+
+
+def result(compression: float = 1.0, log_probability: float = -0.2, no_speech: float = 0.1) -> DecodingResult:
+    return DecodingResult(
+        torch.zeros(1),
+        "en",
+        tokens=[440],
+        text=" hm",
+        avg_logprob=log_probability,
+        no_speech_prob=no_speech,
+        compression_ratio=compression,
+    )
+
+
+def test_whispers_own_tests_decide_on_another_try() -> None:
+    assert not failed(result())
+    assert failed(result(compression=2.5))
+    assert failed(result(log_probability=-1.1))
+    assert not failed(result(log_probability=-1.1, no_speech=0.7)) and silent(
+        result(log_probability=-1.1, no_speech=0.7)
+    )
+    assert not silent(result(no_speech=0.9))
+
+
+class Scripted:
+    """Stands in for whisper.decoding.decode: notes each call and gives the results in order."""
+
+    def __init__(self, *results: list[DecodingResult]) -> None:
+        self.results = list(results)
+        self.calls: list[tuple[int, DecodingOptions]] = []
+
+    def __call__(self, model: Any, features: torch.Tensor, options: DecodingOptions) -> list[DecodingResult]:
+        self.calls.append((len(features), options))
+        return self.results.pop(0)
+
+
+def listen(
+    model: Whisper, decoding: Decoding, script: Scripted, monkeypatch: pytest.MonkeyPatch, sounds: int = 3
+) -> Any:
+    monkeypatch.setattr("whisper.decoding.decode", script)
+    recogniser = WhisperRecogniser(model, decoding)
+    return recogniser.listen([np.zeros(16_000, np.float32)] * sounds, "de")
+
+
+def test_only_sounds_that_fail_are_decoded_again_one_by_one_and_warmer(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Scripted(
+        [result(), result(compression=3.0), result()], [result(log_probability=-2.0)], [result(log_probability=-0.5)]
+    )
+    decoding = Decoding(temperatures=(0.0, 0.4, 0.9), prompt="Marlene, Jürgen", task="translate")
+    words, language = listen(model, decoding, script, monkeypatch)
+    assert [(rows, options.temperature) for rows, options in script.calls] == [(3, 0.0), (1, 0.4), (1, 0.9)]
+    told = script.calls[0][1]
+    assert (told.task, told.prompt, told.language, told.without_timestamps) == (
+        "translate",
+        "Marlene, Jürgen",
+        "de",
+        True,
+    )
+    assert language == "de" and [len(said) for said in words] == [1, 1, 1]
+
+
+def test_the_last_try_counts_and_silence_has_no_words(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = result(log_probability=-1.5, no_speech=0.9)
+    script = Scripted([result(compression=3.0), silence], [result(compression=4.0)])
+    words, _ = listen(model, Decoding(temperatures=(0.0, 0.5)), script, monkeypatch, sounds=2)
+    assert [rows for rows, _ in script.calls] == [2, 1]
+    assert [len(said) for said in words] == [1, 0]
+
+
+def test_a_single_temperature_forbids_another_try(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Scripted([result(compression=3.0)])
+    listen(model, Decoding(temperatures=(0.0,)), script, monkeypatch, sounds=1)
+    assert len(script.calls) == 1
+
+
+def test_chance_is_the_same_in_every_run_and_leaves_the_programs_own_alone(model: Whisper) -> None:
+    decoding = Decoding(temperatures=(1.0,))
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    one = WhisperRecogniser(model, decoding).listen([sound], "en")
+    assert torch.equal(torch.rand(1), expected)
+    assert WhisperRecogniser(model, decoding).listen([sound], "en") == one
+
+
+def test_an_english_model_hears_english_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    english = Whisper(ModelDimensions(80, 1500, 16, 2, 2, 51864, 64, 16, 2, 1)).eval()
+    script = Scripted([replace(result(), tokens=[])])
+    monkeypatch.setattr("whisper.decoding.decode", script)
+    _, language = WhisperRecogniser(english).listen([np.zeros(16_000, np.float32)], "de")
+    assert language == "en" and script.calls[0][1].language == "en"
+    assert WhisperRecogniser(english).listen([], None) == ([], "en")

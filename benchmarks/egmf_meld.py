@@ -5,8 +5,8 @@
 FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the datasets `meld` and `triples` are read;
 the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
 and `figures.json`. The steps are prepare, time, train, measure and ship, all by default; what an interrupted call
-finished is not done again, and a killed training goes on after its last epoch. `ship` makes `triples` the checkpoint
-`emopipe-egmf`, with its card.
+finished is not done again, and a killed training goes on after its last epoch. `ship` makes the last stage that is
+trained the checkpoint `emopipe-egmf`, with its card.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
 without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
@@ -237,20 +237,29 @@ def _figures(predictor: Predictor, data: Dataset, shown: Sequence[str] | None = 
 
 
 def ship(data: Path, work: Path) -> None:
-    """Copy the checkpoint to where the package ships it, look into it, and write its card."""
-    shutil.copytree(work / "triples", SHIPPED, dirs_exist_ok=True)
+    """Copy the last stage that is trained to where the package ships it, look into it, and write its card."""
+    triples = (work / "triples" / "config.json").exists()
+    shutil.copytree(work / ("triples" if triples else "context"), SHIPPED, dirs_exist_ok=True)
+    facts = {
+        "triples": triples,
+        "figures": json.loads((work / "figures.json").read_text()),
+        "clips": clips(data, work, SHIPPED.name),
+        **(_looked_into(work) if triples else {}),
+    }
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    (SHIPPED / "README.md").write_text(environment.get_template("egmf_meld.card.md").render(facts), "utf-8")
+
+
+def _looked_into(work: Path) -> dict[str, str]:
+    """What `emopipe diagnose` finds, in words, and on what."""
     out = work / "diagnosis"
     diagnose = ["diagnose", str(SHIPPED), str(work / "triples-dataset"), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
     looked, _, rest = (out / "diagnosis.md").read_text("utf-8").partition("\n\n## Findings\n\n")
-    facts = {
-        "figures": json.loads((work / "figures.json").read_text()),
+    return {
         "findings": rest.partition("\n\n## ")[0],
         "looked": looked.splitlines()[-1].removeprefix("Looked at on ").rstrip("."),
-        "clips": clips(data, work, SHIPPED.name),
     }
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
-    (SHIPPED / "README.md").write_text(environment.get_template("egmf_meld.card.md").render(facts), "utf-8")
 
 
 def main() -> None:

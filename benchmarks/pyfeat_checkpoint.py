@@ -2,7 +2,7 @@
 
     python benchmarks/pyfeat_checkpoint.py --data DATA --work WORK [STEP ...]
 
-DATA holds `ravdess_pyfeat.csv` and the real clips; WORK is the work folder of `benchmarks/default_checkpoint.py`, whose
+DATA holds `ravdess_pyfeat.csv`; WORK is the work folder of `benchmarks/default_checkpoint.py`, whose
 voices and words are used. The steps are combine, measure, train and card, all by default; what an interrupted call
 finished is not done again.
 
@@ -29,7 +29,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
-from default_checkpoint import clips
 from jinja2 import Environment, FileSystemLoader
 from ravdess_face_voice import CORPUS, HELD_OUT
 
@@ -124,10 +123,10 @@ def measure(dataset: Path, out: Path) -> None:
     _emopipe("compare", str(dataset), "--out", str(out), "--config", str(CONFIG), *models)
 
 
-def card(data: Path, work: Path) -> None:
+def card(work: Path) -> None:
     """Write the model card from the figures."""
     table = (work / "comparison" / "comparison.md").read_text("utf-8").partition("\n\n")[2]
-    facts = {"table": table.strip(), "config": CONFIG.read_text(), "clips": clips(data, work, "", SHIPPED.name)}
+    facts = {"table": table.strip(), "config": CONFIG.read_text()}
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     text = environment.get_template("pyfeat_checkpoint.card.md").render(facts)
     (SHIPPED / "README.md").write_text(text, "utf-8")
@@ -151,7 +150,7 @@ def main() -> None:
         "combine": (dataset / "manifest.parquet", lambda: combine(options.data, options.work.resolve(), dataset)),
         "measure": (work / "comparison" / "comparison.md", lambda: measure(dataset, work / "comparison")),
         "train": (SHIPPED / "config.json", lambda: _emopipe(*train)),
-        "card": (work / "no such file", lambda: card(options.data, work)),
+        "card": (work / "no such file", lambda: card(work)),
     }
     for name, (made, step) in steps.items():
         if name in (options.steps or steps) and not made.exists():

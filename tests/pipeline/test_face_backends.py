@@ -274,3 +274,17 @@ def test_compare_extractors_correlates_both_on_a_clip(
     assert -1 <= float(rows["AU12"]["r"]) <= 1 and int(rows["AU12"]["frames"]) >= 4
     assert rows["AU06"]["r"] == "" and rows["AU06"]["mean mediapipe"] == "" and rows["AU06"]["mean pyfeat"]
     assert (out / "agreement.png").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_the_shipped_checkpoint_calls_py_feat(
+    pyfeat_cache: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[object]
+) -> None:
+    monkeypatch.setenv("EMOPIPE_CACHE", str(pyfeat_cache("v1")))
+    result = emopipe("run", SAMPLES / "silent.mp4", "--model", "emopipe-pyfeat", "--fps", 1, "--out", tmp_path)
+    assert result.exit_code == 2 and "face.rate" in result.output
+    result = emopipe("run", SAMPLES / "silent.mp4", "--model", "emopipe-pyfeat", "--out", tmp_path)
+    assert result.exit_code in (0, 1), result.output
+    document = json.loads((tmp_path / "silent.json").read_text())
+    assert any("face" in one["weights"] and "face" not in one["absent"] for one in document["utterances"])
+    assert NOTE in json.dumps(document)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,9 +124,15 @@ def measure(dataset: Path, out: Path) -> None:
     _emopipe("compare", str(dataset), "--out", str(out), "--config", str(CONFIG), *models)
 
 
+def ship(dataset: Path, out: Path) -> None:
+    """Train, and put the checkpoint where the package ships it."""
+    _emopipe("train", str(dataset), "--config", str(CONFIG), "--out", str(out))
+    shutil.copytree(out, SHIPPED, dirs_exist_ok=True)
+
+
 def card(work: Path) -> None:
     """Write the model card from the figures."""
-    table = (work / "comparison" / "comparison.md").read_text("utf-8").partition("\n\n")[2]
+    table = (work / "comparison" / "comparison.md").read_text("utf-8").split("\n\n")[2]
     facts = {"table": table.strip(), "config": CONFIG.read_text()}
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     text = environment.get_template("pyfeat_checkpoint.card.md").render(facts)
@@ -145,11 +152,10 @@ def main() -> None:
     options = parser.parse_args()
     work = options.work.resolve() / "pyfeat"
     dataset = work / "dataset"
-    train = ["train", str(dataset), "--config", str(CONFIG), "--out", str(SHIPPED)]
     steps: dict[str, tuple[Path, Callable[[], None]]] = {
         "combine": (dataset / "manifest.parquet", lambda: combine(options.data, options.work.resolve(), dataset)),
         "measure": (work / "comparison" / "comparison.md", lambda: measure(dataset, work / "comparison")),
-        "train": (SHIPPED / "config.json", lambda: _emopipe(*train)),
+        "train": (SHIPPED / "config.json", lambda: ship(dataset, work / "checkpoint")),
         "card": (work / "no such file", lambda: card(work)),
     }
     for name, (made, step) in steps.items():

@@ -26,7 +26,7 @@ def write_bert(folder: Path, seed: int = 0, **sizes: Any) -> Path:
     config = BertConfig(**{"vocab_size": len(VOCABULARY), **sizes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
+        BertModel(config).half().save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", "utf-8")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
     return folder

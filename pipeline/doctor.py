@@ -67,7 +67,7 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
         Check("cores", "ok", f"{_cores()} to use"),
         _writable(cache),
         _room(cache),
-        *(_weight(weight, cache, offline) for weight in weights.here(cache)),
+        *(_weight(weight, cache, offline) for weight in _weights(cache)),
         *map(_plugin, plugins.plugins()),
         Check("network", "ok", "forbidden" if offline else "used only to fetch missing weights"),
     ]
@@ -154,6 +154,14 @@ def _plugin(plugin: plugins.Plugin) -> Check:
     except Exception as error:  # whatever another package's code raises
         return Check(label, "fail", f"{plugin.origin} cannot be imported: {error}", "Repair or uninstall it")
     return Check(label, "ok", plugin.origin)
+
+
+def _weights(cache: Path) -> list[weights.Entry]:
+    """Those that are here or ought to be; only the latter when what the user gives cannot be looked into."""
+    try:
+        return weights.here(cache)
+    except EmopipeError:
+        return [one for name in weights.names() if (one := weights.entry(name)).embedded]
 
 
 def _weight(weight: weights.Entry, cache: Path, offline: bool) -> Check:

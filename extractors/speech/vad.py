@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+from emopipe.extractors.contained import contained
 
 SAMPLE_RATE: Final = 16_000
 
@@ -22,10 +23,9 @@ class VoiceActivity:
     """
 
     def __init__(self, model_path: str | Path, threshold: float = 0.5) -> None:
-        from silero_vad.utils_vad import init_jit_model
+        with contained():  # importing silero_vad would leave torch with one thread
+            from silero_vad.utils_vad import init_jit_model
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
             self._model: Any = init_jit_model(str(model_path))
         self._threshold = threshold
 

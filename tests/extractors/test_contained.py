@@ -95,3 +95,12 @@ def torch_default() -> int:
     code = "import torch; print(torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
     return int(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+
+
+def test_voice_activity_leaves_torchs_threads_alone(weight: Callable[[str], Path]) -> None:
+    code = (
+        "import sys, torch; from emopipe.extractors.speech.vad import VoiceActivity\n"
+        "torch.set_num_threads(3); VoiceActivity(sys.argv[1]); print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(weight("silero-vad"))], capture_output=True, text=True)
+    assert done.stdout.split() == ["3"], done.stderr

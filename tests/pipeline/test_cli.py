@@ -49,7 +49,7 @@ def test_commands_of_the_readme_exist() -> None:
 def test_models_and_doctor_and_config_answer() -> None:
     listed = CliRunner().invoke(app, ["models", "list", "--json"])
     rows = [json.loads(line) for line in listed.stdout.splitlines()]
-    names = {row["name"] for row in rows}
+    names = {row["name"] for row in rows if "name" in row}
     assert {"face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "smollm2-135m", "emopipe-default"} <= names
     assert all(row["licence"] and row["intended use"] for row in rows if "licence" in row)
     doctor = CliRunner().invoke(app, ["doctor", "--json"])

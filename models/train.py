@@ -342,7 +342,7 @@ class _Run:
     """One training run, epoch by epoch; everything that the next epoch depends on is in the state file."""
 
     def __init__(
-        self, plan: _Plan, config: TrainConfig, folder: Path | None, hook: Hook, start: Predictor | None
+        self, plan: _Plan, config: TrainConfig, folder: Path | None, hook: Hook, start: Predictor | None = None
     ) -> None:
         self.plan, self.config, self.folder, self.hook = plan, config, folder, hook
         self.start = "" if start is None else identify(start)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.pipeline import weights
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
     from emopipe.extractors.text.transformer import TextEncoder
 
 
+DEVICES: Final = ("auto", "cpu", "cuda")
+
+
 def pick_device(wanted: str) -> str:
     """Turn "auto", "cpu" or "cuda" into a torch device name.
 
     Raises:
         EmopipeError: EMO-302 when CUDA is asked for and absent, EMO-503 for another word.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint="Use auto, cpu or cuda")
+    if wanted not in DEVICES:
+        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -48,12 +52,23 @@ class Backends:
     def __init__(
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
+        if device not in DEVICES:
+            raise EmopipeError("EMO-503", f"unknown device {device!r}", hint=f"Use {', '.join(DEVICES)}")
         if config.face.backend != "mediapipe":
             raise EmopipeError("EMO-503", f"unknown face backend {config.face.backend!r}", hint="Use mediapipe")
         self.config = config
-        self.device = pick_device(device)
+        self._wanted = device
         self._offline = offline
         self._hook = hook
+
+    def fetch(self, entries: Iterable[str]) -> None:
+        """Bring the weights here that entries of the configuration name ("face.weights"), before work begins.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-205 when one cannot be had.
+        """
+        for table, _, key in (entry.partition(".") for entry in entries):
+            self._weight(getattr(getattr(self.config, table), key))
 
     def close(self) -> None:
         """Free what must be freed by hand."""
@@ -65,6 +80,15 @@ class Backends:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @cached_property
+    def device(self) -> str:
+        """Where torch runs.
+
+        Raises:
+            EmopipeError: EMO-302 when CUDA is asked for and absent.
+        """
+        return pick_device(self._wanted)
 
     @cached_property
     def face(self) -> FaceLandmarker:
@@ -95,16 +119,17 @@ class Backends:
 
         return TextEncoder(self._weight(self.config.text.encoder), self.device, self.config.text.max_tokens)
 
-    def feature_names(self) -> dict[str, list[str]]:
-        """Modality -> names of its feature columns. Loads the text encoder and Whisper."""
+    def feature_names(self, modalities: Collection[str] = MODALITIES) -> dict[str, list[str]]:
+        """Modality -> names of its feature columns. Loads the text encoder for text, and Whisper for voice."""
         from emopipe.extractors.face.mediapipe import feature_columns
         from emopipe.extractors.voice.features import feature_names
 
-        return {
-            "text": self.text.feature_names(),
-            "face": feature_columns(self.config.face.features),
-            "voice": feature_names(self.voice_encoder),
+        names = {
+            "text": lambda: self.text.feature_names(),
+            "face": lambda: feature_columns(self.config.face.features),
+            "voice": lambda: feature_names(self.voice_encoder),
         }
+        return {modality: names[modality]() for modality in MODALITIES if modality in modalities}
 
     def sealed_config(self) -> dict[str, Any]:
         """The configuration with the versions of the libraries that did the measuring."""

@@ -95,7 +95,7 @@ def evaluate_checkpoint(
     """Measure a checkpoint on a split of a dataset ("all": on every row)."""
     from emopipe.models import data
     from emopipe.models.evaluate import evaluate
-    from emopipe.pipeline.run import load_predictor
+    from emopipe.pipeline.backbones import load_predictor
 
     predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
     return evaluate(predictor, data.read(folder), split_or_all(split), modalities, _prior(prior))

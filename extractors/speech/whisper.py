@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.extractors.speech.vad import Samples
+
 if TYPE_CHECKING:
     from torch import Tensor
     from whisper.model import Whisper
@@ -76,7 +78,7 @@ def speech_windows(segments: Sequence[tuple[float, float]]) -> list[list[tuple[f
 
 
 def transcribe(
-    samples: np.ndarray,
+    samples: Samples,
     segments: Sequence[tuple[float, float]],
     model: Whisper,
     *,
@@ -86,7 +88,7 @@ def transcribe(
     """Words in the given spans of speech.
 
     Args:
-        samples: float32 mono at 16 kHz (samples,), the whole clip.
+        samples: float32 mono at 16 kHz (samples,), the whole clip; read slice by slice.
         segments: spans of speech in seconds.
         model: Whisper with alignment heads set.
         language: ISO 639-1 code, or None to detect it on the first window and keep it.

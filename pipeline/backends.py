@@ -7,15 +7,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopipe.pipeline import weights
+from emopipe.pipeline import people, weights
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
+    import numpy as np
     from whisper.model import Whisper
 
     from emopipe.extractors.face.mediapipe import FaceLandmarker
+    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
     from emopipe.extractors.text.transformer import TextEncoder
 
@@ -50,6 +53,7 @@ class Backends:
     ) -> None:
         if config.face.backend != "mediapipe":
             raise EmopipeError("EMO-503", f"unknown face backend {config.face.backend!r}", hint="Use mediapipe")
+        people.check(config.people)
         self.config = config
         self.device = pick_device(device)
         self._offline = offline
@@ -94,6 +98,27 @@ class Backends:
         from emopipe.extractors.text.transformer import TextEncoder
 
         return TextEncoder(self._weight(self.config.text.encoder), self.device, self.config.text.max_tokens)
+
+    @cached_property
+    def speakers(self) -> SpeakerEncoder:
+        """What tells voices apart."""
+        from emopipe.extractors.speech.speakers import SpeakerEncoder
+
+        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+
+    @cached_property
+    def diarizer(self) -> Diarizer:
+        """What cuts speech into turns."""
+        from emopipe.extractors.speech.diarize import VoiceClusters
+
+        if self.config.people.diarizer == "pyannote":
+            return people.load_pyannote(self.config.people.pyannote, self.device, self._offline)
+        return VoiceClusters(self.speakers)
+
+    @cached_property
+    def enrolled(self) -> dict[str, np.ndarray]:
+        """Name -> voice of the enrolled people."""
+        return people.enrol(self.config.people, self)
 
     def feature_names(self) -> dict[str, list[str]]:
         """Modality -> names of its feature columns. Loads the text encoder and Whisper."""

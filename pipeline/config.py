@@ -91,6 +91,35 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class PeopleConfig:
+    """Who speaks, whose face that is, and what is normal for them.
+
+    Attributes:
+        diarizer: "ge2e" (packaged speaker encoder and clustering), "pyannote", or "none": all speech is one person's.
+        encoder: catalogue name or path of the speaker encoder.
+        pyannote: hub id or local folder of pyannote's pipeline.
+        count: how many people speak; 0 estimates it.
+        most: the estimate is at most this.
+        subject: the interviewee: an enrolled name, a number in the order of first words, or "longest" (who talks
+            most); "" decides by talk share and questions.
+        enrol: name -> a clip in which that person alone speaks.
+        baseline: "none"; "person" takes features relative to the person's own calm portions; or the path of a clip
+            in which the person is calm.
+        baseline_of: modalities whose features are taken relative to the baseline.
+    """
+
+    diarizer: str = "ge2e"
+    encoder: str = "speaker-encoder"
+    pyannote: str = "pyannote/speaker-diarization-community-1"
+    count: int = 0
+    most: int = 4
+    subject: str = ""
+    enrol: Mapping[str, str] = field(default_factory=dict)
+    baseline: str = "none"
+    baseline_of: tuple[str, ...] = ("face", "voice")
+
+
+@dataclass(frozen=True)
 class ExtractionConfig:
     """Everything that decides what features mean."""
 
@@ -98,11 +127,13 @@ class ExtractionConfig:
     voice: VoiceConfig = field(default_factory=VoiceConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    people: PeopleConfig = field(default_factory=PeopleConfig)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain tables, ready for TOML or JSON."""
         tables = dataclasses.asdict(self)
         tables["face"]["features"] = list(self.face.features)
+        tables["people"]["baseline_of"] = list(self.people.baseline_of)
         return tables
 
     @classmethod
@@ -122,7 +153,7 @@ class ExtractionConfig:
 
 
 def load_config(path: Path) -> ExtractionConfig:
-    """Read a TOML file with any of the tables [face], [voice], [speech] and [text].
+    """Read a TOML file with any of the tables [face], [voice], [speech], [text] and [people].
 
     Raises:
         EmopipeError: EMO-101 when there is no such file, EMO-503 when it cannot be used.

@@ -212,8 +212,10 @@ def _write(
                 continue
             for warning in result.warnings:
                 hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
+            enrolled = backends.config.people.enrol
             manifest += [
-                _manifest_row(row, u, i, len(result.utterances), writers) for i, u in enumerate(result.utterances)
+                _manifest_row(row, u, i, len(result.utterances), writers, enrolled)
+                for i, u in enumerate(result.utterances)
             ]
     if not manifest:
         reasons = failures[0].reason if failures else "there were no utterances"
@@ -226,7 +228,12 @@ def _write(
 
 
 def _manifest_row(
-    row: LabelledSource, utterance: Utterance, index: int, count: int, writers: dict[str, FeatureWriter]
+    row: LabelledSource,
+    utterance: Utterance,
+    index: int,
+    count: int,
+    writers: dict[str, FeatureWriter],
+    enrolled: Collection[str],
 ) -> dict[str, Any]:
     """The manifest's row of an utterance; its features are handed to the writers."""
     name = row.source.id if count == 1 else f"{row.source.id}#{index + 1}"
@@ -235,7 +242,9 @@ def _manifest_row(
         "media": str(row.source.path) if row.source.path else None,
         "start": utterance.start,
         "end": utterance.end,
-        "speaker": utterance.speaker,
+        "speaker": _speaker(row.source, utterance, enrolled),
+        "role": utterance.role,
+        "overlap": utterance.overlap,
         "split": row.split,
         "words": utterance.text or None,
         **row.labels,
@@ -250,11 +259,23 @@ def _manifest_row(
     return record
 
 
+def _speaker(source: Source, utterance: Utterance, enrolled: Collection[str]) -> str | None:
+    """A name that holds across the dataset: S1 of one clip is not S1 of another."""
+    if source.speaker is not None or utterance.speaker is None:
+        return source.speaker
+    return utterance.speaker if utterance.speaker in enrolled else f"{source.id}/{utterance.speaker}"
+
+
 def _manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table; a label column in which every cell is a number becomes numeric."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    fixed = {"start": pa.float64(), "end": pa.float64(), **{f"{m}_quality": pa.float64() for m in MODALITIES}}
-    known = {"id", "media", "speaker", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
+    fixed = {
+        "start": pa.float64(),
+        "end": pa.float64(),
+        "overlap": pa.float64(),
+        **{f"{m}_quality": pa.float64() for m in MODALITIES},
+    }
+    known = {"id", "media", "speaker", "role", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
     arrays = {}
     for name, values in columns.items():
         if name in fixed or name in known:

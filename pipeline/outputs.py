@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -57,6 +57,8 @@ def _row(utterance: Utterance, prediction: Prediction) -> dict[str, Any]:
         "start": round(utterance.start, 3),
         "end": round(utterance.end, 3),
         "speaker": utterance.speaker,
+        "role": utterance.role,
+        "overlap": round(utterance.overlap, 3),
         "text": utterance.text,
         "label": prediction.label,
         "value": prediction.value,
@@ -87,6 +89,7 @@ def document(result: ClipResult, config_hash: str, version: str) -> dict[str, An
         "checkpoint": result.checkpoint,
         "config_hash": config_hash,
         "notice": DISCLAIMER,
+        "people": [asdict(person) for person in extraction.people] if extraction else [],
         "utterances": result.rows(),
     }
 

@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
+from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.mesh import mesh_components
-from emopipe.extractors.face.table import BLENDSHAPES, BOX, FEATURE_GROUPS, MESH_COMPONENTS, face_table
+from emopipe.extractors.face.table import BLENDSHAPES, BOX, FEATURE_GROUPS, MESH_COMPONENTS, face_table, renumbered
 from emopipe.extractors.face.tracks import TrackLinker
 
 BACKEND: Final = "mediapipe"
@@ -95,10 +96,12 @@ class FaceLandmarker:
                 with _muted() if count == 0 else nullcontext():
                     result = landmarker.detect_for_video(_image(frame.rgb), stamp)
                 faces = _faces(result, frame.rgb.shape)
-                tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
+                looks = [look(frame.rgb, _mesh(landmarks, frame.rgb.shape)) for landmarks in result.face_landmarks]
+                tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces], looks)
                 rows += [{"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True)]
                 count += 1
-        return face_table(rows, backend=BACKEND, version=_version(), frames=count)
+        table = face_table(rows, backend=BACKEND, version=_version(), frames=count)
+        return renumbered(table, linker.people())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -102,6 +103,12 @@ def face_table(rows: list[dict[str, float | int | None]], *, backend: str, versi
         pa.array([row.get(name) for row in rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def renumbered(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    """The table with track number i replaced by `numbers[i]`."""
+    tracks = np.asarray(numbers, np.int32)[table["track"].to_numpy()]
+    return table.set_column(table.schema.get_field_index("track"), table.schema.field("track"), pa.array(tracks))
 
 
 def subject_track(table: pa.Table) -> int | None:

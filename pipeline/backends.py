@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopipe.pipeline import people, weights
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import ExtractionConfig, given_clip
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
     from emopipe.extractors.text.transformer import TextEncoder
+    from emopipe.pipeline.baseline import Baselines
 
 
 def pick_device(wanted: str) -> str:
@@ -119,6 +120,15 @@ class Backends:
     def enrolled(self) -> dict[str, np.ndarray]:
         """Name -> voice of the enrolled people."""
         return people.enrol(self.config.people, self)
+
+    @cached_property
+    def reference(self) -> Baselines:
+        """Modality -> baseline that the configured clip shows."""
+        from emopipe.pipeline.baseline import reference_of
+
+        clip = given_clip(self.config.people.baseline)
+        assert clip is not None
+        return reference_of(clip, self)
 
     def feature_names(self) -> dict[str, list[str]]:
         """Modality -> names of its feature columns. Loads the text encoder and Whisper."""

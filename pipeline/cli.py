@@ -43,6 +43,17 @@ FaceOption = Annotated[str | None, typer.Option("--face", help="Face backend: me
 AsrOption = Annotated[str | None, typer.Option("--asr", help="Speech recogniser: whisper:SIZE, or a path.")]
 TextOption = Annotated[str | None, typer.Option("--text", help="Text encoder: a catalogue name, path or hub id.")]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
+SubjectOption = Annotated[
+    str | None, typer.Option("--subject", help="Who is interviewed: an enrolled name, longest, or 1, 2, ...")
+]
+EnrolOption = Annotated[
+    list[str] | None, typer.Option("--enrol", help="NAME=CLIP: a clip in which that person alone speaks; repeatable.")
+]
+PeopleOption = Annotated[int | None, typer.Option("--people", min=0, help="How many people speak; 0 estimates it.")]
+DiarizerOption = Annotated[str | None, typer.Option("--diarizer", help="ge2e, pyannote, or none: one person speaks.")]
+BaselineOption = Annotated[
+    str | None, typer.Option("--baseline", help="none, person (their own calm utterances), or a clip of them calm.")
+]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
 Requires = Annotated[
     str | None, typer.Option("--require", help="Validate and test only on rows that have all of these modalities.")
@@ -99,6 +110,11 @@ def run(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
+    subject: SubjectOption = None,
+    enrol: EnrolOption = None,
+    people: PeopleOption = None,
+    diarizer: DiarizerOption = None,
+    baseline: BaselineOption = None,
     device: Device = "auto",
     offline: Offline = False,
     json: Json = False,
@@ -108,7 +124,9 @@ def run(
     with _session(json, debug) as console:
         from emopipe.pipeline.run import Runner, run_files
 
-        overrides = _overrides(config, face, asr, text, fps)
+        overrides = _overrides(config, face, asr, text, fps) | _people(
+            config, subject=subject, enrol=enrol, count=people, diarizer=diarizer, baseline=baseline
+        )
         states = []
         with Runner(
             model, device=device, offline=offline, overrides=overrides, hook=console.hook, debug=debug
@@ -131,6 +149,11 @@ def extract(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
+    subject: SubjectOption = None,
+    enrol: EnrolOption = None,
+    people: PeopleOption = None,
+    diarizer: DiarizerOption = None,
+    baseline: BaselineOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     device: Device = "auto",
     offline: Offline = False,
@@ -144,10 +167,13 @@ def extract(
 
         table = labels or (path if path.suffix.lower() == ".csv" else None)
         rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
+        overrides = _overrides(config, face, asr, text, fps) | _people(
+            config, subject=subject, enrol=enrol, count=people, diarizer=diarizer, baseline=baseline
+        )
         failures = write_dataset(
             rows,
             out,
-            ExtractionConfig.from_dict(_overrides(config, face, asr, text, fps)),
+            ExtractionConfig.from_dict(overrides),
             labelled=table is not None,
             modalities=_chosen(modalities) or MODALITIES,
             jobs=jobs,
@@ -439,6 +465,25 @@ def _overrides(
         if value is not None:
             tables.setdefault(table, {})[name] = value
     return tables
+
+
+def _people(config: Path | None, enrol: list[str] | None, **flags: Any) -> dict[str, dict[str, Any]]:
+    """The table `people` from a file and from the flags, which win.
+
+    Raises:
+        EmopipeError: EMO-503 when an enrolment is not NAME=CLIP.
+    """
+    from emopipe.pipeline.config import extraction_tables, read_toml
+    from emopipe.pipeline.errors import EmopipeError
+
+    table = dict(extraction_tables(read_toml(config)).get("people", {})) if config else {}
+    table |= {name: value for name, value in flags.items() if value is not None}
+    for text in enrol or ():
+        name, _, clip = text.partition("=")
+        if not name or not clip:
+            raise EmopipeError("EMO-503", f"--enrol {text!r} is not NAME=CLIP", hint="Write --enrol anna=anna.mp4")
+        table["enrol"] = {**table.get("enrol", {}), name: clip}
+    return {"people": table} if table else {}
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -119,6 +119,11 @@ class PeopleConfig:
     baseline_of: tuple[str, ...] = ("face", "voice")
 
 
+def given_clip(baseline: str) -> Path | None:
+    """The clip that a setting of the baseline names."""
+    return None if baseline in ("none", "person") else Path(baseline)
+
+
 @dataclass(frozen=True)
 class ExtractionConfig:
     """Everything that decides what features mean."""

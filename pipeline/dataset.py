@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.baseline import normalise_dataset
 from emopipe.pipeline.config import MODALITIES, ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import IMAGE_SUFFIXES, find_media
@@ -220,6 +221,8 @@ def _write(
     if not manifest:
         reasons = failures[0].reason if failures else "there were no utterances"
         raise EmopipeError("EMO-502", f"no source gave an utterance; the first reason: {reasons}")
+    if tasks.labelled and backends.config.people.baseline != "none":
+        normalise_dataset(folder, manifest, backends)
     pq.write_table(_manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
     (folder / "config.toml").write_text(tomli_w.dumps(backends.sealed_config()), "utf-8")
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:

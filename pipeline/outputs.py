@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from emopipe.extractors.speech.diarize import Turn, joined
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.records import Extraction, Utterance
 
@@ -90,8 +91,13 @@ def document(result: ClipResult, config_hash: str, version: str) -> dict[str, An
         "config_hash": config_hash,
         "notice": DISCLAIMER,
         "people": [asdict(person) for person in extraction.people] if extraction else [],
+        "turns": [_turn(turn) for turn in joined(extraction.turns)] if extraction else [],
         "utterances": result.rows(),
     }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {"start": round(turn.start, 3), "end": round(turn.end, 3), "person": turn.person, "overlap": turn.overlapped}
 
 
 class Sink:

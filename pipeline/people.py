@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emopipe.pipeline.config import PeopleConfig
+from emopipe.pipeline.config import PeopleConfig, given_clip
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import Media
 from emopipe.pipeline.records import Person, Role
@@ -47,9 +47,8 @@ def check(config: PeopleConfig) -> None:
     if subject and subject != "longest" and not subject.isdecimal() and subject not in config.enrol:
         hint = "Give a number in the order of first words, longest, or a name enrolled with --enrol NAME=CLIP"
         raise EmopipeError("EMO-503", f"nobody is enrolled as {subject!r}", hint=hint)
-    clips = [*config.enrol.values(), *([] if config.baseline in ("none", "person") else [config.baseline])]
-    for clip in clips:
-        if not Path(clip).is_file():
+    for clip in [*map(Path, config.enrol.values()), *filter(None, [given_clip(config.baseline)])]:
+        if not clip.is_file():
             raise EmopipeError("EMO-101", "there is no such clip to learn a person from", path=clip)
 
 
@@ -86,8 +85,23 @@ def recognise(values: Values, backends: Backends, hook: Any) -> dict[str, Any]:
     table = face_table_of(values)
     alone = [(turn.start, turn.end, turn.person) for turn in turns if not turn.overlapped]
     faces = faces_of_speakers(table, alone) if table is not None else {}
-    people = [Person(n, names[n], _role(n, subject, numbers), faces.get(n, ()), round(talk[n], 3)) for n in numbers]
+    shown = _shown_in_baseline(numbers, values, backends)
+    people = [
+        Person(n, names[n], _role(n, subject, numbers), faces.get(n, ()), round(talk[n], 3), n == shown)
+        for n in numbers
+    ]
     return {"people": people, "notes": notes}
+
+
+def _shown_in_baseline(numbers: Sequence[int], values: Values, backends: Backends) -> int | None:
+    """Whose the baseline clip is: the only speaker's, else that of the voice most like it; None without a clip."""
+    clip = given_clip(backends.config.people.baseline)
+    if clip is None or not numbers:
+        return None
+    if len(numbers) == 1:
+        return numbers[0]
+    voices = {number: voice_in(values, number, backends) for number in numbers}
+    return next(iter(match(voices, {"": voice_of_clip(clip, backends)})), None)
 
 
 def face_table_of(values: Values) -> pa.Table | None:

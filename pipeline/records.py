@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from emopipe.extractors.speech.diarize import Turn
     from emopipe.extractors.windows import Sequence
 
 #: Why an utterance lacks a modality.
@@ -20,6 +21,7 @@ AbsenceReason = Literal[
     "too_short",
     "decode_error",
     "not_requested",
+    "no_baseline",
 ]
 Role = Literal["interviewer", "interviewee"]
 
@@ -34,6 +36,7 @@ class Person:
         role: None when nobody else speaks.
         tracks: face tracks that are theirs; () when their face is never seen.
         talk: seconds of speech.
+        reference: the given baseline clip is of them.
     """
 
     number: int
@@ -41,6 +44,7 @@ class Person:
     role: Role | None = None
     tracks: tuple[int, ...] = ()
     talk: float = 0.0
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Extraction:
         warnings: what went wrong without stopping the work, for a person to read.
         info: facts about the media (width, height, frame rate, language).
         people: who speaks, in the order of first words.
+        turns: who speaks when, in order.
     """
 
     source: Source
@@ -120,3 +125,4 @@ class Extraction:
     warnings: list[str]
     info: dict[str, Any]
     people: tuple[Person, ...] = ()
+    turns: tuple[Turn, ...] = ()

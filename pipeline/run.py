@@ -61,7 +61,9 @@ class Runner:
         self.predictor, self.checkpoint = load_predictor(model, device, offline=offline, hook=hook)
         sealed = self.predictor.spec.extraction
         _refuse_foreign(sealed, model)
-        config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
+        config = ExtractionConfig.from_dict(
+            _overlaid(portable(sealed), overrides or {}), origin=f"the checkpoint {model}"
+        )
         self.backends = Backends(config, device=device, offline=offline, hook=hook)
         self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
         with coded_errors():
@@ -82,6 +84,8 @@ class Runner:
         """
         names = self.backends.feature_names()
         _ = self.backends.face, self.backends.vad
+        if self.backends.config.people.diarizer != "none":
+            _ = self.backends.diarizer
         with coded_errors():
             self.predictor.check_features(names, self.backends.config.as_dict())
 
@@ -162,6 +166,14 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
             what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
             hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
             raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
+
+
+def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    people = sealed.get("people", {})
+    kept = {name: value for name, value in people.items() if name not in ("enrol", "subject", "count", "baseline")}
+    kept["baseline"] = "person" if people.get("baseline", "none") != "none" else "none"
+    return {**sealed, "people": kept}
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

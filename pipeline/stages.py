@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.baseline import relative
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
@@ -249,7 +250,10 @@ def extract(
     modalities: Collection[str] = MODALITIES,
     hook: Hook = silent,
 ) -> Extraction:
-    """Turn a source into utterances with features.
+    """Turn a source into utterances with features, relative to each person's baseline where that is configured.
+
+    A labelled source is one utterance, which alone tells nothing of what is normal: whoever has all the utterances of
+    a person takes them relative to a baseline.
 
     Args:
         source: what to read.
@@ -261,6 +265,21 @@ def extract(
     Raises:
         EmopipeError: EMO-101 to EMO-105 when a file of the source cannot be used at all, EMO-901 when a stage breaks.
     """
+    extraction = measure(source, backends, labelled=labelled, modalities=modalities, hook=hook)
+    if labelled or backends.config.people.baseline == "none":
+        return extraction
+    return relative(extraction, backends)
+
+
+def measure(
+    source: Source,
+    backends: Backends,
+    *,
+    labelled: bool = False,
+    modalities: Collection[str] = MODALITIES,
+    hook: Hook = silent,
+) -> Extraction:
+    """Turn a source into utterances with features as they are measured; arguments as for :func:`extract`."""
     with _opened(source.media) as media, _opened(source.audio) as audio:
         sound_media = audio or (media if media is not None and media.info.has_audio else None)
         values: dict[str, Any] = {
@@ -329,7 +348,8 @@ def _assembled(values: Values) -> Extraction:
                 quality={modality: measured[modality] for modality in present},
             )
         )
-    return Extraction(source, utterances, _duration(values), _warnings(values), _info(values), tuple(people))
+    facts = (_duration(values), _warnings(values), _info(values))
+    return Extraction(source, utterances, *facts, tuple(people), tuple(values["turns"]))
 
 
 def _word_confidence(span: Any) -> float:
@@ -339,7 +359,8 @@ def _word_confidence(span: Any) -> float:
 
 def _warnings(values: Values) -> list[str]:
     opened = [m for m in (values["media"], values["sound_media"]) if m is not None]
-    return values["notes"] + sorted({f"decoding: {error}" for media in opened for error in media.decode_errors})
+    notes: list[str] = values["notes"]
+    return notes + sorted({f"decoding: {error}" for media in opened for error in media.decode_errors})
 
 
 def _info(values: Values) -> dict[str, Any]:

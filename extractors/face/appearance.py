@@ -67,12 +67,13 @@ def _aligned(rgb: np.ndarray, points: np.ndarray) -> np.ndarray:
     low = np.clip(points.min(0) - reach, 0, [width - 2, height - 2]).astype(int)
     high = np.clip(points.max(0) + reach, low + 2, [width, height]).astype(int)
     part = rgb[low[1] : high[1], low[0] : high[0]]
-    scale = SIDE / max(1.0, 2.5 * np.linalg.norm(points[0] - points[1]))
+    scale = SIDE / max(1.0, 2.5 * float(np.linalg.norm(points[0] - points[1])))
     size = np.maximum(2, np.round((high - low) * min(1.0, scale))).astype(int)
     part = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
     inside = (points - low + 0.5) * size / (high - low) - 0.5
     affine = _similarity(inside, np.array(PLACES) * SIDE)
-    return cv2.warpAffine(part, affine, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    face: np.ndarray = cv2.warpAffine(part, affine, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+    return face
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

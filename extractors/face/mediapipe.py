@@ -175,7 +175,8 @@ def _version() -> str:
 def _image(rgb: np.ndarray) -> Any:
     import mediapipe
 
-    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+    # MediaPipe pays no heed to strides: rows that decoders pad (a width of 360, say) would shear the picture.
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
 
 
 def _attempts(rgb: np.ndarray) -> Iterable[np.ndarray]:

@@ -41,5 +41,5 @@ def _deviations(times: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _log_odds(deviations: np.ndarray) -> np.ndarray:
-    odds = SLOPE * (np.log(deviations + 0.005) - np.log(EVEN + 0.005))
-    return np.nan_to_num(np.clip(odds, -SUREST, SUREST))
+    odds: np.ndarray = SLOPE * (np.log(deviations + 0.005) - np.log(EVEN + 0.005))
+    return np.asarray(np.nan_to_num(np.clip(odds, -SUREST, SUREST)))

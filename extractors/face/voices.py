@@ -72,7 +72,8 @@ def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool
     clear = (odds > CLEAR) & (odds >= highest[frame])
     talkers = [np.count_nonzero(clear & (tracks[heard] == track)) for track in np.unique(tracks[heard])]
     silent = np.count_nonzero(highest < -CLEAR)
-    return sum(count >= needed for count in talkers) > 1 or (max(talkers) >= needed and silent >= needed)
+    talked = sum(bool(count >= needed) for count in talkers)
+    return talked > 1 or (talked == 1 and bool(silent >= needed))
 
 
 def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int], float]:

@@ -180,7 +180,7 @@ def _settle(vectors: np.ndarray, shares: _Shares, times: np.ndarray, count: int)
     from sklearn.cluster import KMeans
 
     of_piece = KMeans(count, n_init=10, random_state=0).fit_predict(vectors)
-    steps = of_piece[shares.nearest]
+    steps: np.ndarray = of_piece[shares.nearest]
     for _ in range(ROUNDS):
         means = _means(vectors, of_piece, count)
         if means is None:

@@ -109,7 +109,11 @@ class Console:
             style = "red" if result.state == "failed" else "yellow"
             self._out.print(f"  {reason}", style=style, markup=False, soft_wrap=True)
         if result.extraction is not None:
-            self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
+            rows, header = result.rows(), ("time", "words", "emotion", "probability", "weights", "absent")
+            if any(row["role"] for row in rows):
+                self.table("", ("who", *header), ((_who(row), *_cells(row)) for row in rows))
+            else:
+                self.table("", header, map(_cells, rows))
 
 
 def _progress_line(event: Event) -> str:
@@ -120,6 +124,10 @@ def _progress_line(event: Event) -> str:
 def clock(seconds: float) -> str:
     """Minutes and seconds, "1:02.5"."""
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{row['speaker']}, {row['role']}" if row["role"] else ""
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def test_layers_are_averaged(bert: Path, layers: tuple[int, ...]) -> None:
 
     batch = AutoTokenizer.from_pretrained(bert)(["we are so sad"], return_tensors="pt")
     with torch.no_grad():
-        states = AutoModel.from_pretrained(bert)(**batch, output_hidden_states=True).hidden_states
+        states = AutoModel.from_pretrained(bert, dtype=torch.float32)(**batch, output_hidden_states=True).hidden_states
     expected = torch.stack([states[layer][0] for layer in layers]).mean(0).numpy()
     (vectors,) = TextEncoder(bert, layers=layers).encode(["we are so sad"])
     assert vectors.dtype == np.float32 and np.allclose(vectors, expected, atol=1e-5)

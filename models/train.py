@@ -76,6 +76,7 @@ class TrainConfig:
         seed: of initial weights, order, dropout and the automatic split.
         device: `auto` takes CUDA when there is one.
         amp: bfloat16 autocast on CUDA.
+        cpu_amp: the same on CPUs; faster in large networks where the CPU multiplies bfloat16 (AVX512-BF16, AMX).
     """
 
     model: str = "emoe"
@@ -105,6 +106,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     amp: bool = True
+    cpu_amp: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "patience"):
@@ -440,7 +442,9 @@ class _Run:
         self.optimiser.step()
 
     def _amp(self) -> bool:
-        return self.config.amp and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if self.device.type == "cpu":
+            return self.config.cpu_amp
+        return self.config.amp and torch.cuda.is_bf16_supported()
 
     def _batch(self, rows: Indices) -> Batch:
         batch = self.plan.data.batch(rows)

@@ -126,8 +126,18 @@ class LanguageModel(nn.Module):
 
     def _decode(self, tokens: Tokens | Tree, embeddings: Tensor, use_cache: bool = False) -> Any:
         return self.causal.get_decoder()(
-            inputs_embeds=embeddings, attention_mask=tokens.mask, position_ids=tokens.positions, use_cache=use_cache
+            inputs_embeds=embeddings,
+            attention_mask=self._mask(tokens),
+            position_ids=tokens.positions,
+            use_cache=use_cache,
         )
+
+    def _mask(self, tokens: Tokens | Tree) -> Tensor:
+        """As transformers wants it: of a tree what to add to the attention, of padded prompts 1 and 0."""
+        if isinstance(tokens, Tokens):
+            return tokens.mask
+        dtype = self.causal.dtype
+        return torch.zeros_like(tokens.mask, dtype=dtype).masked_fill(~tokens.mask, torch.finfo(dtype).min)
 
 
 def _dtype(config: EgmfConfig) -> torch.dtype:
@@ -144,7 +154,12 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation="sdpa"
+            str(folder),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            # On CPUs, torch's fused attention takes longer than the plain one where there is a mask.
+            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
         )
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

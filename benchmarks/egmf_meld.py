@@ -8,10 +8,9 @@ and `figures.json`. The steps are prepare, time, train, measure and ship, all by
 finished is not done again, and a killed training goes on after its last epoch. `ship` makes the last stage that is
 trained the checkpoint `emopipe-egmf`, with its card.
 
-Variants, all measured on the published validation split: `context` reads the dialogue so far and the line that
-answers; `no-context` is trained without, and `context, lines withheld` is the former shown none; `zero-shot` is not
-trained at all. With words alone there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is
-left with LoRA off.
+Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
+without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
+there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is left with LoRA off.
 
 `triples` goes on from `context`; a sixth of the dialogues now have faces and voices that other people showed and spoke
 with the same emotion. These triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not how well
@@ -53,11 +52,9 @@ SHIPPED: Final = Path(__file__).parents[1] / "models" / "checkpoints" / "emopipe
 BACKBONE: Final = "smollm2-135m"
 #: No dialogue of MELD has more lines than this.
 CONTEXT: Final = {"context": 24, "no-context": 0, "triples": 24}
-#: What comes after a line tells how it was taken.
-LOOKAHEAD: Final = {"context": 1, "no-context": 0, "triples": 1}
 #: The question that is trained with: naming the classes in every prompt takes as long as reading the lines does, and
 #: training teaches them anyway. Without training they must be named.
-QUESTION: Final = "The {line} shows"
+QUESTION: Final = "The emotion is"
 #: What LoRA changes: all linear layers of a block.
 LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 #: No modality can be hidden where there is one. The published splits share the series' cast, whose names the model does
@@ -145,7 +142,6 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "backbone": BACKBONE,
         "backbone_path": str(backbone),
         "context": CONTEXT[variant],
-        "lookahead": LOOKAHEAD[variant],
         "task_prompt": question,
         "lora_targets": LAYERS,
         "lora_dropout": 0.05,
@@ -228,7 +224,7 @@ def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tu
         if (work / variant / "config.json").exists() and variant not in known:
             yield variant, _figures(_load(work / variant, backbone), words)
     if (name := "context, lines withheld") not in known:
-        yield name, _figures(_load(work / "context", backbone, context=0, lookahead=0), words)
+        yield name, _figures(_load(work / "context", backbone, context=0), words)
     if (work / "triples" / "config.json").exists():
         triples = _dataset(work, "triples")
         for shown in (("text", "face", "voice"), ("face", "voice"), ("face",), ("voice",)):

@@ -39,7 +39,6 @@ class Sample:
         words: what was said, for models that read words.
         line: the same as its conversation shows it; see :func:`~emopipe.models.transcript.spoken`.
         earlier: the lines before it in the same conversation, oldest first.
-        later: the lines after it, soonest first.
     """
 
     features: Mapping[str, Floats | None]
@@ -47,7 +46,6 @@ class Sample:
     words: str = ""
     line: str = ""
     earlier: Sequence[str] = ()
-    later: Sequence[str] = ()
 
     def has(self, modality: str) -> bool:
         """Whether the utterance has at least one time step of this modality."""
@@ -73,7 +71,6 @@ class Batch:
         words: B texts, what was said; empty where nothing was.
         lines: B times the same as its conversation shows it.
         earlier: B times the lines before it in the same conversation, oldest first.
-        later: B times the lines after it, soonest first.
     """
 
     modalities: tuple[str, ...]
@@ -88,7 +85,6 @@ class Batch:
     words: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     earlier: tuple[tuple[str, ...], ...] = ()
-    later: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -154,7 +150,6 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         words=tuple(sample.words for sample in samples),
         lines=tuple(sample.line for sample in samples),
         earlier=tuple(tuple(sample.earlier) for sample in samples),
-        later=tuple(tuple(sample.later) for sample in samples),
     )
 
 
@@ -423,8 +418,7 @@ class Dataset:
         quality = dict(zip(self.modalities, self.quality[row].tolist(), strict=True))
         name = self.ids[row]
         said = self.transcript
-        around = said.earlier(name), said.later(name)
-        return Sample(features, quality, said.words(name), said.line(name), *around)
+        return Sample(features, quality, said.words(name), said.line(name), said.earlier(name))
 
     def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
         """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""
@@ -451,7 +445,6 @@ class Dataset:
             words=tuple(map(self.transcript.words, names)),
             lines=tuple(map(self.transcript.line, names)),
             earlier=tuple(map(self.transcript.earlier, names)),
-            later=tuple(map(self.transcript.later, names)),
         )
 
 

@@ -181,7 +181,7 @@ def batch(shape: Shape, rows: int, present: Sequence[Sequence[bool]] | None = No
     labels = torch.arange(rows) % shape.outputs if shape.task == "classification" else torch.linspace(-2, 2, rows)
     words = tuple(WORDS[row % len(WORDS)] for row in range(rows))
     quality = torch.rand(rows, len(shape.dims), generator=chance) * 0.9 + 0.1
-    said = {"words": words, "lines": words, "earlier": ((),) * rows, "later": ((),) * rows}
+    said = {"words": words, "lines": words, "earlier": ((),) * rows}
     plain = (tuple(shape.dims), features, lengths, there, quality, labels)
     return Batch(*plain, rows=torch.arange(rows), **said)  # type: ignore[arg-type]
 
@@ -230,7 +230,6 @@ def _rows(data: Batch, rows: list[int]) -> Batch:
         rows=None if data.rows is None else data.rows[rows],
         words=tuple(data.words[row] for row in rows),
         earlier=tuple(data.earlier[row] for row in rows),
-        later=tuple(data.later[row] for row in rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""What was said: the words of each utterance, and the lines around it in the same conversation."""
+"""What was said: the words of each utterance, and the lines before it in the same conversation."""
 
 from __future__ import annotations
 
@@ -59,11 +59,6 @@ class Transcript:
         """The lines before an utterance in its conversation, oldest first, without those that have no words."""
         _, lines, place = self._lines[utterance]
         return tuple(line for line in lines[:place] if line)
-
-    def later(self, utterance: str) -> tuple[str, ...]:
-        """The lines after an utterance in its conversation, soonest first, without those that have no words."""
-        _, lines, place = self._lines[utterance]
-        return tuple(line for line in lines[place + 1 :] if line)
 
     def conversations(self, utterances: Sequence[str]) -> NDArray[np.int64]:
         """(N,) numbers of the conversations that N utterances belong to."""

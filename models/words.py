@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from emopipe.models.backbone import find_backbone, keep_changes_only
@@ -19,7 +20,7 @@ Config = TypeVar("Config", bound="EmoeConfig")
 
 
 class WordsEncoder(nn.Module):
-    """Any encoder of transformers. Its own weights are saved only when they are tuned `full`y.
+    """Any encoder or causal language model of transformers. Its own weights are saved only when they are tuned `full`y.
 
     Args:
         config: which backbone, and how it is tuned: `lora` puts low-rank changes (Hu et al. 2022), scaled by 2, on all
@@ -41,10 +42,14 @@ class WordsEncoder(nn.Module):
         self.tuning, self.longest = config.backbone_tuning, config.text_tokens
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self.encoder: Any = AutoModel.from_pretrained(str(folder), local_files_only=True)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self.encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), padding_side="right", local_files_only=True
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.tuning != "full":
             self.encoder.requires_grad_(False)
         if self.tuning == "lora":
@@ -72,8 +77,13 @@ class WordsEncoder(nn.Module):
     def forward(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
         """R texts -> their tokens' vectors (R, T, D), padding included, and how many tokens each has (R,)."""
         device = next(self.encoder.parameters()).device
+        nothing = self.tokenizer.eos_token or ""  # Some tokenizers make no token at all of an empty text.
         tokens = self.tokenizer(
-            list(words), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            [text or nothing for text in words],
+            padding=True,
+            truncation=True,
+            max_length=self.longest,
+            return_tensors="pt",
         ).to(device)
         states: Tensor = self.encoder(**tokens).last_hidden_state
         return states, tokens["attention_mask"].sum(1)

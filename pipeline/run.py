@@ -173,7 +173,7 @@ def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 
 def _samples(utterances: Sequence[Utterance]) -> list[Sample]:
-    """The utterances of a clip, in order of time, as the model sees them: each with the words said around it."""
+    """The utterances of a clip, in order of time, as the model sees them: each with the words said before it."""
     from emopipe.models.data import Sample
     from emopipe.models.transcript import spoken
 
@@ -181,8 +181,8 @@ def _samples(utterances: Sequence[Utterance]) -> list[Sample]:
     samples = []
     for place, one in enumerate(utterances):
         features = {name: sequence.features for name, sequence in one.features.items()}
-        around = (tuple(line for line in part if line) for part in (lines[:place], lines[place + 1 :]))
-        samples.append(Sample(features, dict(one.quality), one.text, lines[place], *around))
+        earlier = tuple(line for line in lines[:place] if line)
+        samples.append(Sample(features, dict(one.quality), one.text, lines[place], earlier))
     return samples
 
 

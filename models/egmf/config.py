@@ -27,9 +27,8 @@ class EgmfConfig:
         lora_targets: names of the layers to change; empty for the attention's projections.
         language: of the prompts.
         task_prompt: what is asked, instead of the sentence that the language brings; `{classes}`, or `{low}` and
-            `{high}`, stand for what may be answered, `{line}` for which line is meant, as `lookahead` needs.
+            `{high}`, stand for what may be answered.
         context: the most lines said before in the same conversation that the prompt shows.
-        lookahead: the most lines said after that it shows; a recording has them, a live conversation does not.
         text_tokens: of the words, and of each line of context, that are read.
         objective: classes are learned by cross-entropy over the allowed `labels`, or as `language`: over the whole
             vocabulary, as values always are and as published.
@@ -58,7 +57,6 @@ class EgmfConfig:
     language: Literal["en", "zh"] = "en"
     task_prompt: str = ""
     context: int = 0
-    lookahead: int = 0
     text_tokens: int = 96
     objective: Literal["labels", "language"] = "labels"
     label_smoothing: float = 0.0
@@ -77,9 +75,7 @@ class EgmfConfig:
             raise ConfigError(f"width {self.width} is not a multiple of 8 and of {self.heads} heads")
         if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
             raise ConfigError(f"value_range {self.value_range} is not a least and a largest value")
-        if min(self.lora_rank, self.lora_layers, self.context, self.lookahead, self.decimals) < 0:
-            raise ConfigError("lora_rank, lora_layers, context, lookahead and decimals are at least 0")
-        if self.lookahead and self.task_prompt and "{line}" not in self.task_prompt:
-            raise ConfigError("task_prompt does not say which line is meant", hint="Put {line} into it")
+        if min(self.lora_rank, self.lora_layers, self.context, self.decimals) < 0:
+            raise ConfigError("lora_rank, lora_layers, context and decimals are at least 0")
         if self.pseudo_tokens < 1 or self.text_tokens < 1:
             raise ConfigError("pseudo_tokens and text_tokens are at least 1")

@@ -98,22 +98,18 @@ class Egmf(FusionModel):
         config, wording = self.config, WORDINGS[self.config.language]
         low, high = (say_number(value, config.decimals) for value in config.value_range)
         asked = wording.choose if self.shape.task == "classification" else wording.rate
-        known = {"classes": wording.comma.join(self.shape.classes), "low": low, "high": high}
-        lines = [wording.line(after) for after in range(config.lookahead + 1)]
         try:
-            questions = [(config.task_prompt or asked).format(line=line, **known) for line in lines]
+            question = (config.task_prompt or asked).format(
+                classes=wording.comma.join(self.shape.classes), low=low, high=high
+            )
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"task_prompt cannot be filled in: {error!r}") from error
         tokenizer = self.language_model.tokenizer
-        return Prompter(tokenizer, wording, questions, config.context, config.text_tokens, config.pseudo_tokens)
+        return Prompter(tokenizer, wording, question, config.context, config.text_tokens, config.pseudo_tokens)
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """The lines of a conversation show each other, and are read together as one."""
-        return dataset.transcript.conversations(dataset.ids.tolist()) if self._reads_lines else None
-
-    @property
-    def _reads_lines(self) -> bool:
-        return self.config.context > 0 or self.config.lookahead > 0
+        return dataset.transcript.conversations(dataset.ids.tolist()) if self.config.context else None
 
     def sealed(self) -> EgmfConfig:
         return replace(self.config, backbone_path="", backbone_sha256=self.language_model.sha256)
@@ -158,18 +154,15 @@ class Egmf(FusionModel):
         if "text" not in self.shape.modalities:
             return [[] for _ in range(len(batch))]
         said = batch.present[:, self.shape.modalities.index("text")].tolist()
-        words = batch.lines if self._reads_lines else batch.words
+        words = batch.lines if self.config.context else batch.words
         if any(said) and len(words) != len(batch):
             raise DatasetError("the batch has no words", hint="EGMF reads the manifest's column `words`")
         return [self.prompter.words(words[row]) if there else [] for row, there in enumerate(said)]
 
     def _prompts(self, batch: Batch, words: list[list[int]]) -> list[Prompt]:
         signals = self._has_signals(batch).tolist()
-        earlier, later = (
-            [lines[row] if said and lines else () for row, said in enumerate(words)]
-            for lines in (batch.earlier, batch.later)
-        )
-        return [self.prompter.prompt(*row) for row in zip(words, earlier, signals, later, strict=True)]
+        earlier = [batch.earlier[row] if said and batch.earlier else () for row, said in enumerate(words)]
+        return [self.prompter.prompt(*row) for row in zip(words, earlier, signals, strict=True)]
 
     def _has_signals(self, batch: Batch) -> Tensor:
         """(B,) bool: a face or a voice is present."""

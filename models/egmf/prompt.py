@@ -1,4 +1,4 @@
-"""Prompts: `[earlier lines; prefix; pseudo tokens; words; suffix; later lines; task prompt]`, as trees or padded."""
+"""Prompts: `[earlier lines; prefix; pseudo tokens; words; suffix; task prompt]`, as trees or padded on the left."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ class Wording:
     Attributes:
         opening, closing: the marker around pseudo tokens and words; left out of a prompt without pseudo tokens.
         silent: said when there are no words.
-        choose: asks which of `{classes}` the `{line}` shows.
+        choose: asks for one of `{classes}`.
         rate: asks for a number from `{low}` to `{high}`.
-        last, previous, before: the `{line}` that is meant: the last one, the one before it, and that of `{number}`
-            lines before it.
         comma: between class names.
         lead: between prompt and answer.
     """
@@ -31,15 +29,8 @@ class Wording:
     silent: str
     choose: str
     rate: str
-    last: str
-    previous: str
-    before: str
     comma: str
     lead: str
-
-    def line(self, after: int) -> str:
-        """What the line is called that so many others come after."""
-        return self.before.format(number=after) if after > 1 else self.previous if after else self.last
 
 
 WORDINGS: Final[dict[str, Wording]] = {
@@ -47,11 +38,9 @@ WORDINGS: Final[dict[str, Wording]] = {
         opening="[",
         closing="]",
         silent="(no words)",
-        choose="Which emotion does the {line} express? One of: {classes}.\nThe emotion is",
-        rate="How strong is the sentiment of the {line}, from {low} (negative) to {high} (positive)?\nThe sentiment is",
-        last="last line",
-        previous="previous line",
-        before="line {number} before the last",
+        choose="Which emotion does the last line express? One of: {classes}.\nThe emotion is",
+        rate="How strong is the sentiment of the last line, from {low} (negative) to {high} (positive)?\n"
+        "The sentiment is",
         comma=", ",
         lead=" ",
     ),
@@ -59,11 +48,8 @@ WORDINGS: Final[dict[str, Wording]] = {
         opening="[",
         closing="]",
         silent="（没有话语）",
-        choose="{line}表达了哪种情感？请从以下选项中选择：{classes}。\n情感是：",
-        rate="{line}的情感强度是多少？范围从{low}（消极）到{high}（积极）。\n情感强度是：",
-        last="最后一句话",
-        previous="前一句话",
-        before="往前数第{number}句话",
+        choose="最后一句话表达了哪种情感？请从以下选项中选择：{classes}。\n情感是：",
+        rate="最后一句话的情感强度是多少？范围从{low}（消极）到{high}（积极）。\n情感强度是：",
         comma="、",
         lead="",
     ),
@@ -85,22 +71,20 @@ class Prompter:
     Args:
         tokenizer: of the language model.
         wording: the words to use.
-        questions: the task prompt, when no line is shown after the one that is meant, when one is, and so on.
+        question: the task prompt.
         context: earlier lines to show at most; see :meth:`_lines`.
         most: tokens of the words, and of each earlier line, that are kept.
         pseudo: K, pseudo tokens of an utterance that has a face or a voice.
     """
 
-    def __init__(
-        self, tokenizer: Any, wording: Wording, questions: Sequence[str], context: int, most: int, pseudo: int
-    ) -> None:
+    def __init__(self, tokenizer: Any, wording: Wording, question: str, context: int, most: int, pseudo: int) -> None:
         self._tokenizer = tokenizer
         self._context, self._most, self._pseudo = context, most, pseudo
         # What the tokenizer puts before any text: BOS for Llama, [gMASK]<sop> for GLM, nothing for Qwen.
         self._start: list[int] = list(tokenizer("")["input_ids"])
         self._opening, self._closing = self.tokens(wording.opening), self.tokens(wording.closing)
         self._line_end, self._silent = self.tokens("\n"), self.tokens(wording.silent)
-        self._questions = [self.tokens(question) for question in questions]
+        self._question = self.tokens(question)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a piece of text, without special ones."""
@@ -110,14 +94,13 @@ class Prompter:
         """Token ids of an utterance's words, cut to the longest allowed."""
         return self.tokens(text.strip())[: self._most] if text.strip() else []
 
-    def prompt(self, words: list[int], earlier: Sequence[str], signals: bool, later: Sequence[str] = ()) -> Prompt:
+    def prompt(self, words: list[int], earlier: Sequence[str], signals: bool) -> Prompt:
         """The prompt of one utterance.
 
         Args:
             words: of :meth:`words`; empty when nothing was said.
             earlier: lines before it, oldest first.
             signals: it has a face or a voice, so pseudo tokens and their marker belong in the prompt.
-            later: lines after it, soonest first; as many are shown as there are questions for.
         """
         ids = [*self._start, *self._lines(earlier)]
         count = self._pseudo if signals else 0
@@ -126,8 +109,7 @@ class Prompter:
         ids += [0] * count + words + (self._closing if signals else []) + self._line_end
         if not words:
             ids += self._silent + self._line_end
-        shown = later[: len(self._questions) - 1]
-        return Prompt([*ids, *self._joined(shown), *self._questions[len(shown)]], slot, count)
+        return Prompt(ids + self._question, slot, count)
 
     def _lines(self, earlier: Sequence[str]) -> list[int]:
         """The last lines, at most `context` of them. Where a long conversation is cut moves on by half a context at a
@@ -135,10 +117,8 @@ class Prompter:
         """
         half = max(1, self._context // 2)
         start = -(-max(0, len(earlier) - self._context) // half) * half
-        return self._joined(earlier[start:]) if self._context else []
-
-    def _joined(self, lines: Sequence[str]) -> list[int]:
-        return [token for line in lines for token in (*self.words(line), *self._line_end)]
+        kept = [self.words(line) for line in earlier[start:]] if self._context else []
+        return [token for line in kept for token in (*line, *self._line_end)]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def everything(output: Output) -> Iterator[torch.Tensor]:
 
 
 def prompter(net: Egmf, **changes: Any) -> Prompter:
-    settings = {"questions": ["?"], "context": 2, "most": 8, "pseudo": 2, **changes}
+    settings = {"question": "?", "context": 2, "most": 8, "pseudo": 2, **changes}
     return Prompter(net.language_model.tokenizer, WORDINGS["en"], **settings)
 
 

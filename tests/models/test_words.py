@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emopipe.models import checkpoint
 from emopipe.models.backbone import digest
@@ -20,6 +20,7 @@ from emopipe.models.errors import BackboneError, DatasetError
 from emopipe.models.evaluate import evaluate
 from emopipe.models.train import TrainConfig, train
 from tests.models.conftest import CLASSES, learnable
+from tests.models.tiny_backbone import write_backbone
 
 
 def write_bert(folder: Path, seed: int = 0) -> Path:
@@ -76,6 +77,22 @@ def test_words_are_read_and_the_features_of_their_text_are_not(
     spoiled = replace(batch, features={**batch.features, "text": 9 * torch.ones_like(batch.features["text"])})
     with torch.no_grad():
         assert torch.equal(predictor.module(batch).logits, predictor.module(spoiled).logits)
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+def test_a_causal_language_model_without_padding_reads_words_too(tuning: str, spoken: Dataset, tmp_path: Path) -> None:
+    folder = write_backbone(tmp_path / "llama", known=["the", *CLASSES])
+    LlamaForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    predictor = train(
+        spoken, TrainConfig("emoe", options(folder, backbone_tuning=tuning), epochs=25, lr=4e-3, batch_size=16)
+    ).predictor
+    assert evaluate(predictor, spoken, "test", ["text"]).metrics["uar"] > 0.9
+    assert all(parameter.dtype == torch.float32 for parameter in predictor.module.parameters())
+    batch = spoken.batch(np.flatnonzero(spoken.present[:, 0])[:2])
+    with torch.no_grad():
+        one = predictor.module(replace(batch, words=("the", ""))).logits[0]
+        other = predictor.module(replace(batch, words=("the", "the anger the anger"))).logits[0]
+    assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_words_of_an_absent_text_change_nothing(backbone: Path, spoken: Dataset) -> None:

@@ -5,7 +5,7 @@
 DATA holds `mosi_text.csv` (English, -3 to 3) and `chsims_text.csv` (Chinese, -1 to 1). Trained on the training part for
 a fixed number of epochs (`sentiment_text.MODEL.toml`) and measured on the validation part, which chooses nothing. The
 probes are the training part's mean, and ridge regression (its penalty chosen by leave-one-out on the training part) on
-the mean of MiniLM's token vectors.
+the mean of an encoder's token vectors: MiniLM's, and those of the encoder that `emoe` tunes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from emopipe.models import metrics
 from emopipe.models.data import read
 
 SHOWN: Final = ("mae", "corr", "acc2_has0", "acc2_non0", "acc7")
+#: Text encoders that the probe stands on; the models read the words themselves.
+ENCODERS: Final = ("minilm-l6", "multilingual-e5-small")
 #: Corpus -> column of the words, and what a prompt must be told.
 CORPORA: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "mosi": ("text", {}),
@@ -35,10 +37,10 @@ CORPORA: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def extract(data: Path, work: Path, corpus: str) -> Path:
+def extract(data: Path, work: Path, corpus: str, encoder: str) -> Path:
     """Token vectors of the sentences by `emopipe extract`; MOSI's capitals are made small."""
     work.mkdir(parents=True, exist_ok=True)
-    table, out = work / f"{corpus}.csv", work / corpus
+    table, out = work / f"{corpus}.csv", work / f"{corpus}-{encoder}"
     if not out.exists():
         with (data / f"{corpus}_text.csv").open(newline="", encoding="utf-8-sig") as source:
             column, _ = CORPORA[corpus]
@@ -51,7 +53,7 @@ def extract(data: Path, work: Path, corpus: str) -> Path:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        _emopipe("extract", str(table), "--out", str(out), "--modalities", "text")
+        _emopipe("extract", str(table), "--out", str(out), "--modalities", "text", "--text", encoder)
     return out
 
 
@@ -65,8 +67,8 @@ def configure(work: Path, corpus: str, model: str) -> Path:
     return path
 
 
-def probes(folder: Path) -> None:
-    """Print the metrics of the mean predictor and of ridge regression."""
+def probes(folder: Path, encoder: str) -> None:
+    """Print the metrics of the mean predictor and of ridge regression on an encoder's vectors."""
     dataset = read(folder)
     labels = dataset.labels("sentiment")
     train, valid = (np.flatnonzero(dataset.split == name) for name in ("train", "valid"))
@@ -74,7 +76,7 @@ def probes(folder: Path) -> None:
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 21))).fit(pooled[train], labels[train])
     found = {
         "mean of the training part": np.full(len(valid), labels[train].mean()),
-        "ridge": ridge.predict(pooled[valid]),
+        f"ridge on {encoder}": ridge.predict(pooled[valid]),
     }
     for name, predicted in found.items():
         scores = metrics.regression(labels[valid], predicted)
@@ -93,8 +95,9 @@ def main() -> None:
     parser.add_argument("--model", choices=["emoe", "egmf"], default="emoe")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    folder = extract(options.data, options.work, options.corpus)
-    probes(folder)
+    for encoder in ENCODERS:
+        folder = extract(options.data, options.work, options.corpus, encoder)
+        probes(folder, encoder)
     config = configure(options.work, options.corpus, options.model)
     measure = ["--label", "sentiment", "--seeds", str(options.seeds), "--config", str(config)]
     _emopipe("evaluate", str(folder), "--model", options.model, *measure)

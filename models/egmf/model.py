@@ -105,7 +105,8 @@ class Egmf(FusionModel):
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"task_prompt cannot be filled in: {error!r}") from error
         tokenizer = self.language_model.tokenizer
-        return Prompter(tokenizer, wording, question, config.context, config.text_tokens, config.pseudo_tokens)
+        sizes = config.context, config.text_tokens, config.pseudo_tokens
+        return Prompter(tokenizer, wording, question, *sizes, "text" in self.shape.modalities)
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """The lines of a conversation show each other, and are read together as one."""

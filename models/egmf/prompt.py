@@ -17,7 +17,7 @@ class Wording:
 
     Attributes:
         opening, closing: the marker around pseudo tokens and words; left out of a prompt without pseudo tokens.
-        silent: said when there are no words.
+        silent: said when there are no words though the model reads words.
         choose: asks for one of `{classes}`.
         rate: asks for a number from `{low}` to `{high}`.
         comma: between class names.
@@ -75,15 +75,19 @@ class Prompter:
         context: earlier lines to show at most; see :meth:`_lines`.
         most: tokens of the words, and of each earlier line, that are kept.
         pseudo: K, pseudo tokens of an utterance that has a face or a voice.
+        reads: words are among what the model reads; else none are missed.
     """
 
-    def __init__(self, tokenizer: Any, wording: Wording, question: str, context: int, most: int, pseudo: int) -> None:
+    def __init__(
+        self, tokenizer: Any, wording: Wording, question: str, context: int, most: int, pseudo: int, reads: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
         self._context, self._most, self._pseudo = context, most, pseudo
         # What the tokenizer puts before any text: BOS for Llama, [gMASK]<sop> for GLM, nothing for Qwen.
         self._start: list[int] = list(tokenizer("")["input_ids"])
         self._opening, self._closing = self.tokens(wording.opening), self.tokens(wording.closing)
-        self._line_end, self._silent = self.tokens("\n"), self.tokens(wording.silent)
+        self._line_end = self.tokens("\n")
+        self._silent = [*self.tokens(wording.silent), *self._line_end] if reads else []
         self._question = self.tokens(question)
 
     def tokens(self, text: str) -> list[int]:
@@ -108,7 +112,7 @@ class Prompter:
         slot = len(ids)
         ids += [0] * count + words + (self._closing if signals else []) + self._line_end
         if not words:
-            ids += self._silent + self._line_end
+            ids += self._silent
         return Prompt(ids + self._question, slot, count)
 
     def _lines(self, earlier: Sequence[str]) -> list[int]:

@@ -242,6 +242,8 @@ def test_a_prompt_reads_in_order(small: EgmfConfig, language: Any) -> None:
     assert bare.count == 0 and wording.opening not in decode(bare.ids) and wording.closing not in decode(bare.ids)
     silent = net.prompter.prompt([], (), True)
     assert wording.silent in decode(silent.ids)
+    unread = Egmf(Shape({"face": 3, "voice": 3}, len(CLASSES), "classification", CLASSES), small)
+    assert wording.silent not in decode(unread.prompter.prompt([], (), True).ids)
 
 
 def test_long_words_are_cut(small: EgmfConfig) -> None:

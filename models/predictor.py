@@ -16,6 +16,7 @@ from emopipe.models.data import Batch, Dataset, Floats, Indices, Mask, Sample, S
 from emopipe.models.errors import FeatureMismatch
 from emopipe.models.losses import Task
 from emopipe.models.model import FusionModel, Shape
+from emopipe.models.prediction import Prediction, no_evidence
 from emopipe.models.registry import build
 
 Prior = Literal["uniform", "train"]
@@ -70,34 +71,6 @@ class Spec:
     def to_json(self) -> str:
         """JSON in the order of the fields; the order of `schema` is the order of M."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is predicted for one utterance.
-
-    Attributes:
-        label: the likeliest class; None for regression, or when there was no evidence.
-        probabilities: class -> calibrated probability.
-        weights: present modality -> the router's share, summing to one.
-        unimodal: present modality -> what it alone says, class -> probability (regression: `value` -> number).
-        confidence: probability of `label`; None for regression, 0 when there was no evidence.
-        abstained: the confidence is below the checkpoint's threshold, there was no evidence, or no value was given.
-        value: the predicted value of a regression; None otherwise, and where the model failed to give one.
-    """
-
-    label: str | None
-    probabilities: dict[str, float]
-    weights: dict[str, float]
-    unimodal: dict[str, dict[str, float]]
-    confidence: float | None
-    abstained: bool
-    value: float | None = None
-
-
-def no_evidence() -> Prediction:
-    """What is said of an utterance without any modality."""
-    return Prediction(None, {}, {}, {}, 0.0, True)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.records import Absent
+from emopipe.pipeline.records import AbsenceReason, Absent
 
 #: Class -> module of the records that a result may hold.
 RECORDS: Final = {
@@ -127,7 +127,7 @@ class StoredSequences(Sequence[Any]):
         index %= self._length
         return self._absent[index] if index in self._absent else self._group(index)[index]
 
-    def reason(self, index: int) -> str | None:
+    def reason(self, index: int) -> AbsenceReason | None:
         """Why the utterance has no sequence; None when it has one. Reads nothing."""
         return self._absent[index].reason if index in self._absent else None
 
@@ -155,6 +155,14 @@ class StoredSequences(Sequence[Any]):
                 self._source.unlink(missing_ok=True)
             what = f"a stored result is damaged and was removed: {error}"
             raise EmopipeError("EMO-602", what, path=self._source, hint="Run again: it is computed anew") from error
+
+
+def absence(sequences: Sequence[Any], index: int) -> AbsenceReason | None:
+    """Why an utterance has no sequence; None when it has one. Of stored sequences, none is read."""
+    if isinstance(sequences, StoredSequences):
+        return sequences.reason(index)
+    item = sequences[index]
+    return item.reason if isinstance(item, Absent) else None
 
 
 def _kind(value: Any) -> str:

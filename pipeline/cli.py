@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -162,8 +162,6 @@ def run(
     if not paths and not retry_failed:
         raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
     with _session(json, debug) as console, _store(store, no_store) as kept:
-        from contextlib import closing
-
         from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
 
         overrides = _overrides(config, face, asr, text, fps)
@@ -204,8 +202,6 @@ def extract(
 ) -> None:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
     with _session(json, debug) as console, _store(store, no_store) as kept:
-        from contextlib import closing
-
         from emopipe.pipeline.config import MODALITIES, ExtractionConfig
         from emopipe.pipeline.dataset import read_labels, unlabelled_sources, write_dataset
         from emopipe.pipeline.run import engine_for, extraction_job

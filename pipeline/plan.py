@@ -107,11 +107,24 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """Where a stage's result for one source is kept, and the facts that its key is the hash of."""
+    """A stage's result for one source.
+
+    Attributes:
+        stage: that makes it.
+        key: under which it is kept.
+        facts: that the key is the hash of.
+        idle: whether the stage has nothing to do.
+    """
 
     stage: Stage
     key: str
     facts: Mapping[str, Any]
+    idle: bool
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is made whenever it is asked for."""
+        return self.idle or self.stage.quick
 
 
 #: Facts that a key is not made from: it is enough that they are among the inputs.
@@ -157,7 +170,8 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
         decisive = {name: value for name, value in facts.items() if name not in _BESIDE}
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:40]
         known |= {name: f"{stage.name} {key}" for name in stage.provides}
-        found[stage.name] = Result(stage, key, facts)
+        idle = not facts["wanted"] or (stage.signals != () and not any(known[name] for name in stage.signals))
+        found[stage.name] = Result(stage, key, facts, idle)
     return found
 
 
@@ -177,7 +191,7 @@ _NO_DECISIONS: Final[Mapping[str, Any]] = {"wanted": False, "parameters": {}, "w
 
 
 def missing(found: Mapping[str, Result], wanted: Collection[str], has: Callable[[str], bool]) -> list[Result]:
-    """The results that must be computed so that the wanted values are there, in order.
+    """The results that must be computed so that the wanted values are there, in order; quick ones are not told.
 
     Args:
         found: of :func:`results`.
@@ -187,10 +201,10 @@ def missing(found: Mapping[str, Result], wanted: Collection[str], has: Callable[
     asked, order = set(wanted), []
     for result in reversed(list(found.values())):
         stage = result.stage
-        if asked.intersection(stage.provides) and not (stage.stored and has(result.key)):
-            asked |= set(stage.requires)
+        if asked.intersection(stage.provides) and (result.quick or not (stage.stored and has(result.key))):
+            asked |= set() if result.idle else set(stage.requires)
             order.append(result)
-    return order[::-1]
+    return [result for result in reversed(order) if not result.quick]
 
 
 def superseded(facts: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.pipeline.artefacts import GROUP
+from emopipe.pipeline.artefacts import GROUP, absence
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
@@ -39,7 +39,9 @@ class Stage:
         backend: the kind of backend that works for it; its weights and libraries decide the output, too.
         libraries: other distributions whose versions decide it.
         modalities: it does its work only when one of these is wanted.
+        signals: it does its work only when one of these files is there; (): without files, too.
         stored: False for what is quicker made again than kept.
+        quick: it takes no time worth telling: it is done whenever it is asked for, and never stored.
     """
 
     name: str
@@ -51,7 +53,9 @@ class Stage:
     backend: str = ""
     libraries: tuple[str, ...] = ()
     modalities: tuple[str, ...] = MODALITIES
+    signals: tuple[str, ...] = ()
     stored: bool = True
+    quick: bool = False
 
 
 def probe(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -70,9 +74,9 @@ def probe(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
 
 def measure_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Face table of the video (streamed) or of the picture."""
-    image, media = values["image"], values["media"]
     if "face" not in values["wanted"]:
         return _faces(Absent("not_requested"))
+    image, media = values["image"], values["media"]
     if image is not None:
         return _faces(backends.face.still(read_image(image)), backends)
     if media is None or not media.info.has_video:
@@ -102,8 +106,8 @@ def _reported(media: Media, frames: Iterable[Frame], hook: Hook) -> Iterable[Fra
 
 def decode_sound(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """The sound; None without an audio stream, an empty one included."""
-    media = values["sound_media"]
-    if media is None or not media.info.has_audio or not {"voice", "text"} & set(values["wanted"]):
+    media = values["sound_media"] if {"voice", "text"} & set(values["wanted"]) else None
+    if media is None or not media.info.has_audio:
         return {"sound": None, "sound_faults": []}
     sound = media.audio
     return {"sound": sound if len(sound) else None, "sound_faults": media.sound_faults}
@@ -325,7 +329,13 @@ def _refuse_other_widths(features: Mapping[str, Any], schema: Mapping[str, Seque
 
 
 PROBE: Final = Stage(
-    "probe", 1, ("media", "sound_media"), ("duration", "info", "file_faults"), probe, libraries=("av",)
+    "probe",
+    1,
+    ("media", "sound_media"),
+    ("duration", "info", "file_faults"),
+    probe,
+    libraries=("av",),
+    signals=("media", "sound_media"),
 )
 STAGES: Final = (
     PROBE,
@@ -344,6 +354,7 @@ STAGES: Final = (
             "face.options",
         ),
         backend="face",
+        signals=("media", "image"),
         libraries=("av",),
         modalities=("face",),
     ),
@@ -355,6 +366,7 @@ STAGES: Final = (
         decode_sound,
         libraries=("av",),
         modalities=("voice", "text"),
+        signals=("sound_media",),
         stored=False,
     ),
     Stage(
@@ -366,6 +378,7 @@ STAGES: Final = (
         parameters=("speech.vad", "speech.vad_threshold"),
         backend="vad",
         modalities=("voice", "text"),
+        signals=("sound_media",),
     ),
     Stage(
         "words",
@@ -385,6 +398,7 @@ STAGES: Final = (
             "speech.options",
         ),
         backend="speech",
+        signals=("sound_media",),
         modalities=("text",),
     ),
     Stage(
@@ -394,6 +408,7 @@ STAGES: Final = (
         ("spans",),
         find_utterances,
         parameters=("labelled", "speech.pause", "speech.longest", "speech.silent_window"),
+        quick=True,
     ),
     Stage(
         "voice",
@@ -404,6 +419,7 @@ STAGES: Final = (
         parameters=("voice.backend", "voice.encoder", "voice.window", "voice.options"),
         backend="voice",
         modalities=("voice",),
+        signals=("sound_media",),
     ),
     Stage(
         "text",
@@ -433,6 +449,7 @@ STAGES: Final = (
         slice_face,
         parameters=("face.features", "face.window", "face.deviations", "face.least_coverage"),
         modalities=("face",),
+        signals=("media", "image"),
     ),
 )
 FUSION: Final = Stage(
@@ -479,7 +496,7 @@ def assembled(source: Source, values: Values, unverified: Sequence[str], *, feat
     """
     utterances = []
     for index, span in enumerate(values["spans"]):
-        absent = {name: reason for name in MODALITIES if (reason := values[name].reason(index))}
+        absent = {name: reason for name in MODALITIES if (reason := absence(values[name], index))}
         utterances.append(
             Utterance(
                 source=source.id,

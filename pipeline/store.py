@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS work (id INTEGER PRIMARY KEY, key TEXT, stage TEXT, b
 CREATE INDEX IF NOT EXISTS results_of ON results (content, stage);
 CREATE INDEX IF NOT EXISTS work_of ON work (stage);
 """
+#: Results that took longer than this are on the disk before work goes on, in seconds. Of others, the crash of a machine
+#: (not of a process) may cost some: what it leaves of their files is no whole Parquet, and is computed again.
+WORTH_WAITING: Final = 1.0
 #: How long to wait for another process that writes to the index, in seconds.
 _PATIENCE: Final = 30.0
 #: A file changed more recently than this may change again within the resolution of its time stamp, in nanoseconds.
@@ -129,13 +132,14 @@ class Store:
                 os.utime(path)
         return values
 
-    def put(self, key: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    def put(self, key: str, values: Mapping[str, Any], facts: Mapping[str, Any], began: float = 0.0) -> dict[str, Any]:
         """Keep a result.
 
         Args:
             key: its name.
             values: see :mod:`emopipe.pipeline.artefacts`; iterators in it are used up.
             facts: what it was made from; `stage` and `content` among them.
+            began: when the work on it began, of `time.perf_counter`: the disk is waited for only after long work.
 
         Returns:
             The result as it is read back.
@@ -146,10 +150,13 @@ class Store:
         path, partial = self._path(key), self._temporary / uuid.uuid4().hex
         try:
             artefacts.write(partial, values, facts)
-            sync(partial)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.replace(path)
-            sync(path.parent)
+            if time.perf_counter() - began > WORTH_WAITING:
+                sync(partial)
+                partial.replace(path)
+                sync(path.parent)
+            else:
+                partial.replace(path)
         except OSError as error:
             raise _unusable(self.folder, error) from error
         finally:

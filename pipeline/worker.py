@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from emopipe.pipeline.media import Media
 from emopipe.pipeline.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.records import Extraction, Source
-from emopipe.pipeline.stages import assembled
+from emopipe.pipeline.stages import Stage, assembled
 from emopipe.pipeline.store import Store, changed
 from emopipe.pipeline.translate import coded_errors
 
@@ -149,6 +149,24 @@ class Worker:
         return Outcome(None, extraction, values.get("predictions"))
 
 
+class _Required(Mapping[str, Any]):
+    """The values that a stage requires, each looked up when it is read: a stage with nothing to do reads few."""
+
+    def __init__(self, stage: Stage, value: Callable[[str], Any]) -> None:
+        self._names, self._value = stage.requires, value
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._value(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class _Evaluation:
     """The values of one source, computed or read from the store as they are needed."""
 
@@ -206,6 +224,11 @@ class _Evaluation:
 
     def _compute(self, result: Result) -> None:
         stage = result.stage
+        if result.quick:
+            with self._guarded(stage.name):
+                made = stage.run(_Required(stage, self._value), self._worker.backends, self._hook)
+            self._values |= {name: list(v) if isinstance(v, Iterator) else v for name, v in made.items()}
+            return
         if not stage.stored:
             self._values |= self._worker.remembered(result.key) or self._worker.remember(result.key, self._run(result))
             return
@@ -227,16 +250,16 @@ class _Evaluation:
         with timed(self._hook, stage.name), self._guarded(stage.name):
             made = stage.run(values, self._worker.backends, self._hook)
             self._refuse_changed(stage.requires)
-            kept = self._keep(result, made, values) if stage.stored else made
+            kept = self._keep(result, made, values, began) if stage.stored else made
         self._computed[stage.name] = time.perf_counter() - began
         self._store.ended(number, self._computed[stage.name])
         return kept
 
-    def _keep(self, result: Result, made: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, result: Result, made: dict[str, Any], values: dict[str, Any], began: float) -> dict[str, Any]:
         """Store what a stage made, and read it back; when it cannot be stored, go on with it in memory."""
         guarded = {name: self._within(result.stage.name, value) for name, value in made.items()}
         try:
-            return self._store.put(result.key, guarded, result.facts)
+            return self._store.put(result.key, guarded, result.facts, began)
         except EmopipeError as error:
             if error.code != "EMO-602":
                 raise

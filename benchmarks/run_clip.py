@@ -88,7 +88,7 @@ def main() -> None:
         runner.run(SAMPLES / "happy.mp4")
         total = stage_seconds(runner, clip, spent)
         with Media(clip) as media:
-            seconds = media.duration
+            seconds, _ = media.examine()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         faces, bare = faces_per_cpu_second(runner, clip)
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {runner.backends.device}")

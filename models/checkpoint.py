@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from emopipe.models.errors import BackboneError, CheckpointError, ConfigError, FeatureMismatch
-from emopipe.models.predictor import Prediction, Predictor, Spec
+from emopipe.models.prediction import Prediction
+from emopipe.models.predictor import Predictor, Spec
+from emopipe.models.sealed import FORMAT, damaged, find, identity, read_config, read_weights, shipped
 
 __all__ = [
     "FORMAT",
@@ -31,13 +33,8 @@ __all__ = [
     "load",
     "read_spec",
     "save",
+    "shipped",
 ]
-
-#: Raised when the layout changes so that older readers must refuse.
-FORMAT: Final = 1
-
-#: Where the checkpoints that come with the package live.
-SHIPPED: Final = Path(__file__).parent / "checkpoints"
 
 
 def _weights(predictor: Predictor) -> bytes:
@@ -46,7 +43,7 @@ def _weights(predictor: Predictor) -> bytes:
 
 
 def _identify(weights: bytes, spec: Spec) -> str:
-    return hashlib.sha256(weights + spec.to_json().encode()).hexdigest()[:12]
+    return identity(weights, spec.to_json())
 
 
 def identify(predictor: Predictor) -> str:
@@ -88,12 +85,12 @@ def read_spec(path: str | Path) -> Spec:
     Raises:
         CheckpointError: it is missing, of a newer format, or its configuration is damaged.
     """
-    folder = _find(path)
-    config = _read_config(folder)
+    folder = find(path)
+    config = read_config(folder)
     try:
         return _spec({name: value for name, value in config.items() if name not in ("id", "weights_sha256")})
     except (TypeError, KeyError, AttributeError) as error:
-        raise _damaged(folder, f"config.json cannot be read: {error!r}") from error
+        raise damaged(folder, f"config.json cannot be read: {error!r}") from error
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", options: Mapping[str, Any] | None = None) -> Predictor:
@@ -108,14 +105,9 @@ def load(path: str | Path, device: str | torch.device = "cpu", options: Mapping[
         CheckpointError: it is missing, of a newer format, incomplete or damaged.
         BackboneError: it stands on a pretrained network that is not there, or on another one.
     """
-    folder = _find(path)
-    config = _read_config(folder)
-    try:
-        weights = (folder / "model.safetensors").read_bytes()
-    except OSError as error:
-        raise _damaged(folder, f"the weights cannot be read: {error}") from error
-    if hashlib.sha256(weights).hexdigest() != config.pop("weights_sha256", None):
-        raise _damaged(folder, "the weights are not those the configuration names")
+    folder = find(path)
+    config = read_config(folder)
+    weights = read_weights(folder, config)
     name = config.pop("id", None)
     try:
         spec = _spec(config)
@@ -124,39 +116,10 @@ def load(path: str | Path, device: str | torch.device = "cpu", options: Mapping[
     except BackboneError:
         raise
     except (SafetensorError, RuntimeError, TypeError, KeyError, AttributeError, ConfigError) as error:
-        raise _damaged(folder, f"weights and configuration do not fit: {error}") from error
+        raise damaged(folder, f"weights and configuration do not fit: {error}") from error
     if _identify(weights, spec) != name:
-        raise _damaged(folder, "the configuration was changed")
+        raise damaged(folder, "the configuration was changed")
     return Predictor(spec, module, device)
-
-
-def shipped() -> list[str]:
-    """The names of the checkpoints that come with the package."""
-    return sorted(one.parent.name for one in SHIPPED.glob("*/config.json"))
-
-
-def _find(path: str | Path) -> Path:
-    for folder in (Path(path), SHIPPED / str(path)):
-        if (folder / "config.json").is_file():
-            return folder
-    known = ", ".join(shipped())
-    hint = "Give the folder of a checkpoint made by `emopipe train`" + (f", or one of: {known}" if known else "")
-    raise CheckpointError("there is no checkpoint here", hint=hint, path=path)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        version = config.pop("format")
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise _damaged(folder, f"config.json cannot be read: {error!r}") from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"the checkpoint has format {version}, this version reads {FORMAT}",
-            hint="Install the version of emopipe that wrote it, or train again",
-            path=folder,
-        )
-    return dict(config)
 
 
 def _spec(config: Mapping[str, Any]) -> Spec:
@@ -166,10 +129,6 @@ def _spec(config: Mapping[str, Any]) -> Spec:
         "schema": {name: tuple(names) for name, names in config["schema"].items()},
     }
     return Spec(**fixed)
-
-
-def _damaged(folder: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"the checkpoint is damaged: {what}", hint="Get or train it again", path=folder)
 
 
 def write_synced(path: Path, data: bytes) -> None:

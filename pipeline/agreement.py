@@ -16,8 +16,8 @@ from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import Media
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages import Absent, measure_face
+from emopipe.pipeline.records import Absent
+from emopipe.pipeline.stages import measure_face
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Ho
     with Backends(ExtractionConfig(face=face), device=device, offline=offline, hook=hook) as backends:
         backends.prepare("face")
         with Media(clip) as media:
-            given = {"source": Source(clip.stem, media=clip), "media": media, "wanted": {"face"}}
+            given = {"media": media, "image": None, "wanted": {"face"}}
             table = measure_face(given, backends, hook)["face_table"]
     if isinstance(table, Absent):
         raise EmopipeError("EMO-104", "the file has no video stream", path=clip, hint="Choose a video")

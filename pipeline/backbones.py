@@ -1,4 +1,4 @@
-"""Where the pretrained networks that models stand on lie: names of the weight catalogue turned into folders."""
+"""Where the pretrained networks that models stand on lie, and checkpoints loaded with theirs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopipe.pipeline import weights
+from emopipe.pipeline.backends import pick_device
 from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.translate import coded_errors
 
 if TYPE_CHECKING:
+    from emopipe.models.predictor import Predictor
     from emopipe.models.train import TrainConfig
 
 
@@ -47,3 +50,25 @@ def with_backbone(config: TrainConfig, *, offline: bool = False, hook: Hook = si
 
     found = locate(asdict(configure(config.model, config.options)), offline=offline, hook=hook)
     return replace(config, options={**config.options, **found}) if found else config
+
+
+def load_predictor(
+    model: str, device: str = "auto", *, offline: bool = False, hook: Hook = silent
+) -> tuple[Predictor, str]:
+    """A checkpoint ready to predict, and its id.
+
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch the backbone that it stands on.
+        hook: told of a fetch.
+
+    Raises:
+        EmopipeError: EMO-401 when it is missing or damaged, EMO-201 to EMO-204 or EMO-503 when its backbone is missing.
+    """
+    from emopipe.models import checkpoint
+
+    with coded_errors():
+        options = locate(checkpoint.read_spec(model).options, offline=offline, hook=hook)
+        predictor = checkpoint.load(model, pick_device(device), options)
+    return predictor, checkpoint.identify(predictor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
 from emopipe.pipeline import plugins, weights
 from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.plugins import Plugin
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
@@ -20,15 +22,25 @@ if TYPE_CHECKING:
     from emopipe.extractors.speech.vad import VoiceActivity
 
 
-#: Face backend -> the distribution that measures.
-FACE_LIBRARIES: Final = {"mediapipe": "mediapipe", "pyfeat": "py-feat"}
 #: Kind of backend -> options of this package's own that name weights.
 WEIGHTS: Final = {
     "face": ("weights",),
     "voice": ("encoder",),
-    "speech": ("vad", "asr"),
+    "vad": ("vad",),
+    "speech": ("asr",),
     "text": ("encoder", "multilingual"),
 }
+#: Backend of this package -> the distributions that measure.
+LIBRARIES: Final = {
+    "mediapipe": ("mediapipe",),
+    "pyfeat": ("py-feat", "torch"),
+    "whisper-encoder": ("librosa", "openai-whisper", "torch"),
+    "silero-vad": ("silero-vad", "torch"),
+    "whisper": ("openai-whisper", "torch"),
+    "faster-whisper": ("faster-whisper", "ctranslate2"),
+    "transformers": ("transformers", "torch"),
+}
+DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 def pick_device(wanted: str) -> str:
@@ -37,13 +49,111 @@ def pick_device(wanted: str) -> str:
     Raises:
         EmopipeError: EMO-302 when CUDA is asked for and absent, EMO-503 for another word.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint="Use auto, cpu or cuda")
+    _check_device(wanted)
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise EmopipeError("EMO-302", "no CUDA device is available", hint="Use --device cpu or --device auto")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _check_device(wanted: str) -> None:
+    if wanted not in DEVICES:
+        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
+
+
+def table(config: ExtractionConfig, kind: str) -> Any:
+    """The table of a configuration that tells about a kind of backend: voice activity is part of speech."""
+    return config.speech if kind == "vad" else getattr(config, kind)
+
+
+def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
+    """The backend of another package that a configuration chooses; None when it is this package's own.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    plugin = None if kind == "vad" else plugins.chosen(kind, table(config, kind).backend)
+    return plugin if plugin is not None and plugin.foreign else None
+
+
+def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
+    """Distribution -> version of what measures; those that are not installed are left out.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    if (plugin := chosen(config, kind)) is not None:
+        name, _, release = plugin.origin.rpartition(" ")
+        return {name: release}
+    names = LIBRARIES["silero-vad" if kind == "vad" else table(config, kind).backend]
+    return {name: found for name in names if (found := installed(name))}
+
+
+@cache
+def installed(library: str) -> str:
+    """The version of a distribution; "" when it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
+    """The weights that a backend loads; of a plugin's, as far as its options name what is here.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    options = table(config, kind)
+    if kind == "face" and options.backend == "pyfeat":
+        from emopipe.extractors.face.pyfeat import weight_names as of_detector
+
+        return list(of_detector(options.detector).values())
+    names = [name for option in WEIGHTS[kind] if (name := getattr(options, option))]
+    if chosen(config, kind) is None:
+        return names
+    return [name for name in (*names, *_texts(options.options)) if _is_here(name)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text within the options of a plugin."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _is_here(name: str) -> bool:
+    """Whether a plugin's option names a weight of the catalogue, a file, or the folder of a model."""
+    if (known := weights.known(name)) is not None:
+        return all(known.files.values()) or weights.status(known).path is not None
+    path = Path(name).expanduser()
+    there = path.name != name and (path.is_file() or (path / "config.json").is_file())
+    return there or (path.name != "" and weights.given(path.name) is not None)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What decides, beside its parameters, what a backend or a model makes of its input.
+
+    Attributes:
+        libraries: distribution -> version.
+        weights: name -> identity.
+        settings: the whole table of a plugin, which may read any of it; of a backend of this package: nothing.
+    """
+
+    libraries: Mapping[str, str]
+    weights: Mapping[str, weights.Identity] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def model_basis(name: str) -> Basis:
+    """What a fusion model works with, beside the weights that its checkpoint holds."""
+    own = {plugin.name: plugin.origin for plugin in plugins.foreign("model", plugins.MODELS_GROUP)}
+    package, _, release = own.get(name, "").rpartition(" ")
+    return Basis({"torch": installed("torch"), **({package: release} if package else {})})
 
 
 class Backends:
@@ -56,19 +166,19 @@ class Backends:
         hook: told about fetches.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        EmopipeError: EMO-503 for an unknown backend or device.
     """
 
     def __init__(
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
+        _check_device(device)
         for kind in plugins.BUILT_IN:
-            plugins.chosen(kind, getattr(config, kind).backend)
+            chosen(config, kind)
         _check_face(config.face)
         self.config = config
         self._wanted_device = device
-        self._offline = offline
-        self._hook = hook
+        self._how: dict[str, Any] = {"offline": offline, "hook": hook}
         self._located: dict[str, weights.Located] = {}
 
     def close(self) -> None:
@@ -88,21 +198,32 @@ class Backends:
         return pick_device(self._wanted_device)
 
     def prepare(self, *kinds: str) -> None:
-        """Find the weights of these backends before anything is loaded, so that a missing one is told at once."""
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-205 when one cannot be had.
+        """
         for kind in kinds:
-            if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
-                names = self._named(kind)
+            if chosen(self.config, kind) is None:
+                names = weight_names(self.config, kind)
                 with _all_told(names):
                     _ = [self._weight(name) for name in names]
 
-    def _named(self, kind: str) -> list[str]:
-        """The weights that this package's own backend of that kind loads."""
-        table = getattr(self.config, kind)
-        if kind == "face" and table.backend == "pyfeat":
-            from emopipe.extractors.face.pyfeat import weight_names
+    def basis(self, kind: str, digest: Callable[[Path], str]) -> Basis:
+        """What a backend measures with; nothing is loaded.
 
-            return list(weight_names(table.detector).values())
-        return [name for option in WEIGHTS[kind] if (name := getattr(table, option))]
+        Args:
+            kind: of the backend.
+            digest: tells the sha256 of a file.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-205 when a weight outside the catalogue cannot be had.
+        """
+        names = weight_names(self.config, kind)
+        with _all_told(names):
+            told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
+        foreign = chosen(self.config, kind) is not None
+        return Basis(libraries(self.config, kind), told, self.config.as_dict(full=True)[kind] if foreign else {})
 
     @cached_property
     def face(self) -> FaceBackend:
@@ -158,39 +279,22 @@ class Backends:
         }
         return {modality: name() for modality, name in names.items() if modality in modalities}
 
-    def unverified(self) -> list[str]:
-        """Names of weights in use that are none of the catalogue's, byte for byte."""
-        return sorted(name for name, found in self._located.items() if not found.verified)
-
-    def check_weights(self, sealed: Mapping[str, str]) -> None:
+    def check_weights(self, sealed: Mapping[str, str], digest: Callable[[Path], str]) -> None:
         """Refuse weights that go by a name that was sealed with other weights.
 
         Args:
-            sealed: name -> sha256, of weights that the catalogue does not vouch for.
+            sealed: name -> sha256, of weights that the catalogue did not vouch for.
+            digest: tells the sha256 of a file.
 
         Raises:
-            EmopipeError: EMO-402, naming both.
+            EmopipeError: EMO-402, naming both; EMO-201 to EMO-205 when one cannot be had.
         """
         for name, sha256 in sealed.items():
-            if name in self._located and (found := self._located[name].sha256()) != sha256:
+            self._weight(name)
+            if (found := self._located[name].sha256(digest)) != sha256:
                 what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {found}"
                 hint = "Put the right ones there, or set EMOPIPE_WEIGHTS to a folder that holds them under their name"
                 raise EmopipeError("EMO-402", what, path=self._located[name].path, hint=hint)
-
-    def sealed_config(self) -> dict[str, Any]:
-        """The configuration with what did the measuring: versions of libraries and of plugins, unverified weights."""
-        sealed = {**self.config.as_dict(), "versions": self._versions()}
-        unverified = {name: self._located[name].sha256() for name in self.unverified()}
-        return {**sealed, "unverified": unverified} if unverified else sealed
-
-    def _versions(self) -> dict[str, str]:
-        face = FACE_LIBRARIES.get(self.config.face.backend)
-        libraries = [face] if face else []
-        libraries += ["librosa", "openai-whisper", "silero-vad", "transformers"]
-        libraries += ["faster-whisper"] if self.config.speech.backend == "faster-whisper" else []
-        used = [plugins.chosen(kind, getattr(self.config, kind).backend) for kind in plugins.BUILT_IN]
-        origins = dict(plugin.origin.rsplit(" ", 1) for plugin in used if plugin.foreign)
-        return {name: version(name) for name in libraries} | origins
 
     def _create(self, kind: str, **more: Any) -> Any:
         settings = {**self.config.as_dict(full=True)[kind], **more}
@@ -199,7 +303,7 @@ class Backends:
     def _weight(self, name: str) -> Path:
         """What libraries load for the name of a weight, or a path."""
         if name not in self._located:
-            self._located[name] = weights.locate(name, offline=self._offline, hook=self._hook)
+            self._located[name] = weights.locate(name, **self._how)
         return self._located[name].path
 
 

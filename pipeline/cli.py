@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from emopipe.models.train import TrainConfig
     from emopipe.pipeline.console import Console
+    from emopipe.pipeline.store import Store
 
 DEFAULT_CHECKPOINT: Final = "emopipe-default"
 #: `unimodal` stands for each modality by itself.
@@ -32,7 +33,10 @@ config_app = typer.Typer(help="The extraction configuration.", no_args_is_help=T
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
-Paths = Annotated[list[Path], typer.Argument(help="Video or audio files, or folders of them.", show_default=False)]
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Video or audio files, folders of them, or patterns.", show_default=False),
+]
 DatasetPath = Annotated[Path, typer.Argument(help="A dataset made by `emopipe extract`.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
@@ -48,6 +52,14 @@ TextOption = Annotated[
     typer.Option("--text", help="Text encoder: a name of `emopipe models list`, a path or a hub id."),
 ]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; one per core as far as memory allows.", show_default=False)
+]
+LimitMemory = Annotated[
+    str | None, typer.Option(help="What all workers together may take, such as 8G; who takes more is stopped.")
+]
+StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder in which results are kept and found again.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Neither use results of earlier runs nor keep any.")]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
 Requires = Annotated[
     str | None, typer.Option("--require", help="Validate and test only on rows that have all of these modalities.")
@@ -83,8 +95,35 @@ def _session(json_lines: bool, debug: bool) -> Iterator[Console]:
             raise typer.Exit(130) from None
 
 
+@contextmanager
+def _store(folder: Path | None, temporary: bool) -> Iterator[Store]:
+    """The store that the options name."""
+    from emopipe.pipeline.store import Store, store_dir, temporary_store
+
+    with temporary_store() if temporary else Store(folder or store_dir()) as store:
+        yield store
+
+
+def _size(text: str) -> int:
+    """Bytes of a size such as 800M, 2.5G or 1T.
+
+    Raises:
+        EmopipeError: EMO-503 when it is none.
+    """
+    from emopipe.pipeline.errors import EmopipeError
+
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number = text.strip().upper().removesuffix("B")
+    try:
+        return round(float(number.rstrip("KMGT")) * units.get(number[-1:], 1))
+    except ValueError:
+        raise EmopipeError("EMO-503", f"{text!r} is no size", hint="Write it like 800M or 2.5G") from None
+
+
 def _quieten() -> None:
-    """Keep libraries from writing progress and notices of their own."""
+    """Keep libraries from writing progress and notices of their own, and numba from changing torch's threads."""
+    if "OMP_NUM_THREADS" in os.environ:
+        os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -94,7 +133,7 @@ def _quieten() -> None:
 
 @app.command()
 def run(
-    paths: Paths,
+    paths: Paths = None,
     model: Annotated[
         str, typer.Option(help="Name of a shipped checkpoint, or a checkpoint folder.")
     ] = DEFAULT_CHECKPOINT,
@@ -104,24 +143,40 @@ def run(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
+    jobs: Jobs = None,
+    limit_memory: LimitMemory = None,
+    phases: Annotated[bool, typer.Option("--phases", help="One stage of all files after the other.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what failed in, or was missing from, the last run into --out.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="First show what will be done, why, how long.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain, and do nothing.")] = False,
+    store: StoreFolder = None,
+    no_store: NoStore = False,
     device: Device = "auto",
     offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Predict the emotion of every utterance in videos or sound files."""
-    with _session(json, debug) as console:
-        from emopipe.pipeline.run import Runner, run_files
+    if not paths and not retry_failed:
+        raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
+    with _session(json, debug) as console, _store(store, no_store) as kept:
+        from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
 
         overrides = _overrides(config, face, asr, text, fps)
+        job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
+        inputs = find_inputs(paths or [], out if retry_failed else None)
+        memory = None if limit_memory is None else _size(limit_memory)
         states = []
-        with Runner(
-            model, device=device, offline=offline, overrides=overrides, hook=console.hook, debug=debug
-        ) as runner:
-            for result in run_files(paths, runner, out, console.hook):
+        with closing(engine_for(len(inputs.files), jobs=jobs, memory=memory, device=device, debug=debug)) as engine:
+            told = (lambda steps, stored: console.plan(steps, stored, engine.jobs)) if explain or dry_run else None
+            results = run_files(inputs, job, out, engine, phases=phases, explained=told, dry=dry_run, hook=console.hook)
+            for result in results:
                 console.clip(result)
                 states.append(result.state)
-        console.print(f"\nResults are in {out}/")
+        if not dry_run:
+            console.print(f"\nResults are in {out}/")
     raise typer.Exit(1 if "failed" in states else 0)
 
 
@@ -136,34 +191,72 @@ def extract(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    jobs: Jobs = None,
+    limit_memory: LimitMemory = None,
+    store: StoreFolder = None,
+    no_store: NoStore = False,
     device: Device = "auto",
     offline: Offline = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
-    with _session(json, debug) as console:
+    with _session(json, debug) as console, _store(store, no_store) as kept:
         from emopipe.pipeline.config import MODALITIES, ExtractionConfig
         from emopipe.pipeline.dataset import read_labels, unlabelled_sources, write_dataset
+        from emopipe.pipeline.run import engine_for, extraction_job
 
         table = labels or (path if path.suffix.lower() == ".csv" else None)
         rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
-        failures = write_dataset(
-            rows,
-            out,
+        job = extraction_job(
             ExtractionConfig.from_dict(_overrides(config, face, asr, text, fps)),
+            kept,
             labelled=table is not None,
             modalities=_chosen(modalities) or MODALITIES,
-            jobs=jobs,
             device=device,
             offline=offline,
             hook=console.hook,
         )
+        memory = None if limit_memory is None else _size(limit_memory)
+        with closing(engine_for(len(rows), jobs=jobs, memory=memory, device=device, debug=debug)) as engine:
+            failures = write_dataset(rows, out, job, engine, hook=console.hook)
         console.print(f"{len(rows) - len(failures)} of {len(rows)} sources are in {out}/")
         if failures:
             console.print(f"{len(failures)} failed; their reasons are in {out / 'failures.csv'}")
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command("store")
+def show_store(
+    store: StoreFolder = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove results of outdated stages and libraries.")] = False,
+    unused_for: Annotated[
+        float | None, typer.Option(min=0, help="With --prune: also what was not used for so many days.")
+    ] = None,
+    down_to: Annotated[
+        str | None,
+        typer.Option(help="With --prune: also the longest unused, until the rest is as small as 500M or 20G."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what the store of results holds, and make it smaller."""
+    with _session(json, debug) as console, _store(store, False) as kept:
+        from datetime import datetime
+
+        from emopipe.pipeline.plan import superseded
+
+        if prune:
+            age = None if unused_for is None else unused_for * 86_400
+            count, size = kept.prune(superseded, unused_for=age, down_to=None if down_to is None else _size(down_to))
+            console.print(f"{count} results were removed, {size / 1e6:.1f} MB")
+        used = kept.usage()
+        rows = [
+            (u.stage, str(u.results), f"{u.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(u.used):%Y-%m-%d}")
+            for u in used
+        ]
+        console.table(str(kept.folder), ("stage", "results", "MB", "last used"), rows)
+        console.print(f"{sum(u.results for u in used)} results, {sum(u.bytes for u in used) / 1e6:.1f} MB")
 
 
 @app.command()

@@ -6,26 +6,25 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
-from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig
+from emopipe.pipeline.config import MODALITIES
+from emopipe.pipeline.engines import Engine, Here
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import IMAGE_SUFFIXES, find_media
+from emopipe.pipeline.plan import Job, Task
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source, Utterance
-from emopipe.pipeline.stages import check_plan, extract
+from emopipe.pipeline.worker import Outcome
 
 #: Columns of a labels table that say where signals are; the first two are synonyms.
 PATH_COLUMNS: Final = ("file", "video", "audio", "image")
@@ -149,27 +148,15 @@ def unlabelled_sources(paths: Sequence[Path]) -> list[LabelledSource]:
 
 
 def write_dataset(
-    rows: Sequence[LabelledSource],
-    out: Path,
-    config: ExtractionConfig,
-    *,
-    labelled: bool = True,
-    modalities: Collection[str] = MODALITIES,
-    jobs: int = 1,
-    device: str = "auto",
-    offline: bool = False,
-    hook: Hook = silent,
+    rows: Sequence[LabelledSource], out: Path, job: Job, engine: Engine, *, hook: Hook = silent
 ) -> list[Failure]:
     """Extract every source and write a dataset.
 
     Args:
         rows: the sources.
         out: folder to create; it appears when everything is written, and must not exist.
-        config: how to extract.
-        labelled: one utterance per source; False cuts each clip into its utterances.
-        modalities: which to extract.
-        jobs: worker processes.
-        device, offline: as for :class:`Backends`.
+        job: how to extract.
+        engine: what does the work.
         hook: told of progress.
 
     Returns:
@@ -178,15 +165,12 @@ def write_dataset(
     Raises:
         EmopipeError: EMO-601 when `out` exists or cannot be written; EMO-502 when no source gave an utterance.
     """
-    check_plan()
     if out.exists():
         raise EmopipeError("EMO-601", "the output folder exists", path=out, hint="Name another, or remove it")
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        with Backends(config, device=device, offline=offline, hook=hook) as backends:
-            tasks = _Tasks(labelled, tuple(modalities), config, device, offline, jobs)
-            failures = _write(rows, partial, backends, tasks, hook)
+        failures = _write(rows, partial, job, engine, hook)
         partial.rename(out)
     except OSError as error:
         raise EmopipeError("EMO-601", f"the dataset cannot be written: {error.strerror}", path=out) from error
@@ -195,16 +179,15 @@ def write_dataset(
     return failures
 
 
-def _write(
-    rows: Sequence[LabelledSource], folder: Path, backends: Backends, tasks: _Tasks, hook: Hook
-) -> list[Failure]:
+def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engine, hook: Hook) -> list[Failure]:
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    backends.prepare(*tasks.modalities)
-    names = backends.feature_names(tasks.modalities)
+    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        backends.prepare(*job.modalities)
+        names = backends.feature_names(job.modalities)
     with ExitStack() as stack:
-        writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
-        results = tasks.run([row.source for row in rows], backends)
+        writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in job.modalities}
+        results = _extractions([row.source for row in rows], job, engine, hook)
         for done, (row, result) in enumerate(zip(rows, results, strict=True), start=1):
             hook(Event("progress", "extract", row.source.id, done=done, total=len(rows)))
             if isinstance(result, EmopipeError):
@@ -220,10 +203,28 @@ def _write(
         reasons = failures[0].reason if failures else "there were no utterances"
         raise EmopipeError("EMO-502", f"no source gave an utterance; the first reason: {reasons}")
     pq.write_table(_manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
-    (folder / "config.toml").write_text(tomli_w.dumps(backends.sealed_config()), "utf-8")
+    (folder / "config.toml").write_text(tomli_w.dumps(job.sealed_config()), "utf-8")
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "reason"), *((f.id, f.reason) for f in failures)])
     return failures
+
+
+def _extractions(
+    sources: Sequence[Source], job: Job, engine: Engine, hook: Hook
+) -> Iterator[Extraction | EmopipeError]:
+    """One result per source, in order: computed by the engine in any order, then read from the store."""
+    stages = tuple(stage.name for stage in job.stages if stage.stored)
+    outcomes = ((task.source, outcome) for task, outcome in engine.run(job, [Task(s, stages) for s in sources], hook))
+    done: dict[Source, Outcome] = {}
+    with closing(Here()) as reader:
+        for source in sources:
+            while source not in done:
+                finished, outcome = next(outcomes)
+                done[finished] = outcome
+            outcome = done.pop(source)
+            if outcome.error is None:
+                ((_, outcome),) = reader.run(job, [Task(source, features=True)])
+            yield outcome.error or cast(Extraction, outcome.extraction)
 
 
 def _manifest_row(
@@ -306,48 +307,3 @@ class FeatureWriter:
         arrays = [pa.array(keys), pa.array(start), pa.array(end), features]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting = []
-
-
-@dataclass(frozen=True)
-class _Tasks:
-    """How to extract many sources: here, or in worker processes that each load their own backends."""
-
-    labelled: bool
-    modalities: tuple[str, ...]
-    config: ExtractionConfig
-    device: str
-    offline: bool
-    jobs: int
-
-    def run(self, sources: Sequence[Source], backends: Backends) -> Iterator[Extraction | EmopipeError]:
-        """One result per source, in order."""
-        if self.jobs <= 1 or len(sources) == 1:
-            yield from (self._one(source, backends) for source in sources)
-            return
-        context = get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, context, initializer=_start_worker, initargs=(self,)) as pool:
-            yield from pool.map(_extract_in_worker, sources, chunksize=min(32, max(1, len(sources) // (4 * self.jobs))))
-
-    def _one(self, source: Source, backends: Backends) -> Extraction | EmopipeError:
-        try:
-            return extract(source, backends, labelled=self.labelled, modalities=self.modalities)
-        except EmopipeError as error:
-            return error
-
-
-_worker: tuple[_Tasks, Backends] | None = None
-
-
-def _start_worker(tasks: _Tasks) -> None:
-    """Give this process its own backends and its share of the cores."""
-    global _worker
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // tasks.jobs))
-    _worker = (tasks, Backends(tasks.config, device=tasks.device, offline=tasks.offline))
-
-
-def _extract_in_worker(source: Source) -> Extraction | EmopipeError:
-    assert _worker is not None
-    tasks, backends = _worker
-    return tasks._one(source, backends)

@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from emopipe.pipeline.backbones import load_predictor
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent, timed
-from emopipe.pipeline.run import load_predictor
 from emopipe.pipeline.studies import Row, markdown, write_csv, write_text
 from emopipe.pipeline.training import split_or_all, train_checkpoint
 

@@ -13,6 +13,7 @@ CODES: Final[dict[str, str]] = {
     "EMO-104": "input is not media that can be decoded",
     "EMO-105": "input has neither a video nor an audio stream",
     "EMO-106": "no media files were found under the path",
+    "EMO-107": "input changed while it was being read",
     "EMO-201": "a weight is not here and may not be fetched (offline)",
     "EMO-202": "a weight's hash differs from the catalogue's",
     "EMO-203": "no source of a weight could be reached",
@@ -27,10 +28,15 @@ CODES: Final[dict[str, str]] = {
     "EMO-503": "a configuration value is unusable",
     "EMO-504": "training cannot start on this dataset",
     "EMO-601": "output cannot be written",
+    "EMO-602": "results cannot be stored",
     "EMO-901": "an unexpected failure inside a stage",
+    "EMO-902": "a worker process died",
+    "EMO-903": "a file needs more memory than it may have",
 }
 
 ENVIRONMENT_CODES: Final = frozenset({"EMO-201", "EMO-202", "EMO-203", "EMO-204", "EMO-205", "EMO-301", "EMO-302"})
+#: What befalls one input befalls them all.
+STOPPING_CODES: Final = ENVIRONMENT_CODES | {"EMO-401", "EMO-402", "EMO-503"}
 
 
 class EmopipeError(Exception):
@@ -60,6 +66,11 @@ class EmopipeError(Exception):
         where = f" ({self.path})" if self.path else ""
         todo = f". {self.hint}" if self.hint else ""
         return f"{self.code}: {self.what}{where}{todo}"
+
+    @property
+    def stops_all(self) -> bool:
+        """Whether every other input would fail in the same way."""
+        return self.code in STOPPING_CODES
 
     @property
     def exit_code(self) -> int:

@@ -1,26 +1,43 @@
-"""Write what a run found: JSON, CSV and one self-contained HTML page per clip, a summary and a manifest per batch."""
+"""Write what a run found: JSON, CSV and one self-contained HTML page per clip, tables and a manifest per batch.
+
+All files but `timings.csv` depend on the inputs, the checkpoint and the configuration alone: no dates, no durations of
+work. A run that was interrupted and repeated leaves the same bytes as one that was not.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
 
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.records import Extraction, Utterance
 
 if TYPE_CHECKING:
-    from emopipe.models.checkpoint import Prediction
+    from emopipe.models.prediction import Prediction
 
 DISCLAIMER: Final = (
     "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
     "is prohibited in the European Union (AI Act, Article 5(1)(f))."
 )
+MANIFEST: Final = "manifest.json"
+#: Stems of the files of a batch, which no clip's files may have.
+RESERVED: Final = ("manifest", "summary", "utterances", "timings")
+#: A file name may have 255 bytes; this leaves room for suffixes.
+LONGEST_STEM: Final = 180
+#: While a batch runs, the manifest is brought up to date this often, in seconds.
+KEPT_UP: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class ClipResult:
         reasons: why it is not ok.
         extraction, predictions: what was found, in step; empty when failed.
         checkpoint: id of the model.
-        seconds: wall time spent.
+        computed: stage -> seconds of work, for the stages whose results were not in the store.
     """
 
     path: Path
@@ -42,7 +59,7 @@ class ClipResult:
     extraction: Extraction | None
     predictions: list[Prediction]
     checkpoint: str
-    seconds: float
+    computed: Mapping[str, float] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per utterance, as written to JSON."""
@@ -98,6 +115,7 @@ class Sink:
 
     Args:
         folder: created when missing.
+        inputs: all of the run, in the order of the manifest.
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
 
@@ -105,73 +123,182 @@ class Sink:
         EmopipeError: EMO-601 when the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path, config_hash: str, version: str) -> None:
+    def __init__(self, folder: Path, inputs: Sequence[Path], config_hash: str, version: str) -> None:
         self.folder = folder
         self._config_hash = config_hash
         self._version = version
-        self._used: dict[str, Path] = {}
+        self._stems = stems(inputs)
+        self._entries: dict[Path, dict[str, Any]] = {path: _entry(path, "pending", config_hash) for path in inputs}
+        self._columns: dict[Path, list[str]] = {}
+        self._timings: dict[Path, Mapping[str, float]] = {}
+        self._noted = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
+        self._put(MANIFEST, self._manifest())
+
+    def keep(self, path: Path, entry: Mapping[str, Any]) -> None:
+        """Take over an input's entry of an earlier manifest, and its files as they lie there."""
+        self._entries[path] = dict(entry)
+        if entry["outputs"]:
+            self._stems[path] = entry["outputs"]
+            self._columns[path] = list(dict.fromkeys(name for row in self._stored_rows(path) for name in row))
 
     def write(self, result: ClipResult) -> list[Path]:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
-        if result.extraction is None:
-            return []
-        stem = self._stem(result.path)
-        facts = document(result, self._config_hash, self._version)
-        rows = result.rows()
-        pages = {
-            f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
-            f"{stem}.csv": _csv([_flat(row) for row in rows]),
-            f"{stem}.html": render_page(facts, self._relative(result.path)),
-        }
-        return [self._put(name, text) for name, text in pages.items()]
-
-    def finish(self, results: Sequence[ClipResult]) -> None:
-        """Write `summary.csv` (every utterance of every clip) and `manifest.json` (what became of every input)."""
-        rows = [{"media": str(result.path), **_flat(row)} for result in results for row in result.rows()]
-        self._put("summary.csv", _csv(rows))
-        entries = [
-            {
-                "media": str(result.path),
-                "state": result.state,
-                "reasons": result.reasons,
-                "utterances": len(result.predictions),
-                "checkpoint": result.checkpoint,
-                "config_hash": self._config_hash,
-                "seconds": round(result.seconds, 2),
+        path = result.path
+        self._timings[path] = result.computed
+        self._entries[path] = self._told(result)
+        written: list[Path] = []
+        if result.extraction is not None:
+            stem, rows = self._stems[path], [_flat(row) for row in result.rows()]
+            facts = document(result, self._config_hash, self._version)
+            self._columns[path] = list(dict.fromkeys(name for row in rows for name in row))
+            pages = {
+                f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
+                f"{stem}.csv": _csv(rows, self._columns[path]),
+                f"{stem}.html": render_page(facts, self._link(path)),
             }
-            for result in results
-        ]
-        self._put("manifest.json", json.dumps({"emopipe": self._version, "inputs": entries}, indent=1) + "\n")
+            written = [self._put(name, text) for name, text in pages.items()]
+        if time.monotonic() - self._noted > KEPT_UP:
+            self._noted = time.monotonic()
+            self._put(MANIFEST, self._manifest())
+        return written
 
-    def _stem(self, path: Path) -> str:
-        """The input's stem; a short hash follows when another input of the run has the same."""
-        stem = path.stem
-        if self._used.setdefault(stem, path) != path:
-            stem = f"{stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-            self._used[stem] = path
-        return stem
+    def finish(self) -> None:
+        """Write what there is about the run as a whole.
 
-    def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
+        `manifest.json` and `summary.csv`: what became of every input; `utterances.csv`: every utterance of every clip;
+        `timings.csv`: seconds of work.
+        """
+        self._put(MANIFEST, self._manifest())
+        summary = [{**entry, "reasons": "; ".join(entry["reasons"])} for entry in self._entries.values()]
+        self._put("summary.csv", _csv(summary, list(_entry(Path(), "pending", ""))))
+        columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
+        rows = (
+            {"media": entry["media"], **row}
+            for path, entry in self._entries.items()
+            if path in self._columns
+            for row in self._stored_rows(path)
+        )
+        self._put("utterances.csv", _csv(rows, ["media", *columns]))
+        timings = (
+            {"media": str(path), "stage": stage, "seconds": round(seconds, 3)}
+            for path, stages in self._timings.items()
+            for stage, seconds in stages.items()
+        )
+        self._put("timings.csv", _csv(timings, ["media", "stage", "seconds"]))
+
+    def _told(self, result: ClipResult) -> dict[str, Any]:
+        entry = _entry(result.path, result.state, self._config_hash)
+        entry |= {"reasons": result.reasons, "checkpoint": result.checkpoint, "utterances": len(result.predictions)}
+        if result.extraction is not None:
+            entry |= {
+                "outputs": self._stems[result.path],
+                "duration": round(result.extraction.duration, 3),
+                "language": result.extraction.info["language"],
+            }
+        return entry
+
+    def _manifest(self) -> str:
+        facts = {"emopipe": self._version, "inputs": list(self._entries.values())}
+        return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+    def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The flat rows of a clip, read back from its document."""
+        with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
+            yield from map(_flat, json.load(file)["utterances"])
+
+    def _link(self, path: Path) -> str:
+        """Where the page finds the media, as an address."""
+        relative = os.path.relpath(path.resolve(), self.folder.resolve())
+        return quote(os.fsencode(Path(relative).as_posix()))
 
     def _put(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        partial = path.with_name(f".{name}.partial-{os.getpid()}")
+        """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes."""
+        path, partial = self.folder / name, self.folder / f"{_PARTIAL}{os.getpid()}"
         try:
-            partial.write_text(text, "utf-8", newline="")
+            partial.write_text(text, "utf-8", errors="backslashreplace", newline="")
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise _unwritable(path, error) from None
         return path
 
 
+_PARTIAL: Final = ".partial-"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had half written."""
+    import psutil
+
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if not psutil.pid_exists(int(path.name.removeprefix(_PARTIAL))):
+            path.unlink()
+
+
+def _entry(path: Path, state: str, config_hash: str) -> dict[str, Any]:
+    """An input in the manifest."""
+    return {
+        "media": str(path),
+        "state": state,
+        "reasons": [],
+        "outputs": None,
+        "duration": None,
+        "utterances": 0,
+        "language": None,
+        "checkpoint": None,
+        "config_hash": config_hash,
+    }
+
+
+def read_manifest(folder: Path) -> dict[Path, dict[str, Any]]:
+    """What an earlier run into the folder says of its inputs.
+
+    Raises:
+        EmopipeError: EMO-101 when there was none, EMO-601 when its manifest cannot be used.
+    """
+    path = folder / MANIFEST
+    try:
+        inputs = json.loads(path.read_text("utf-8"))["inputs"]
+        return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in inputs}
+    except FileNotFoundError:
+        raise EmopipeError("EMO-101", "no earlier run has left a manifest here", path=path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EmopipeError("EMO-601", f"the manifest of the earlier run cannot be used: {error}", path=path) from None
+
+
+def stems(inputs: Iterable[Path]) -> dict[Path, str]:
+    """A name for the outputs of each input: its stem, with a hash of its path where that is too long or not unique.
+
+    Which of several inputs get a hash does not depend on their order: all do.
+    """
+    inputs = list(inputs)
+    counts = Counter([*map(_folded, (path.stem for path in inputs)), *RESERVED])
+    return {path: path.stem if _usable(path.stem, counts) else _hashed(path) for path in inputs}
+
+
+def _usable(stem: str, counts: Mapping[str, int]) -> bool:
+    return counts[_folded(stem)] == 1 and len(os.fsencode(stem)) <= LONGEST_STEM
+
+
+def _folded(stem: str) -> str:
+    """As file systems compare names that know no upper case or write accents in two ways."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _hashed(path: Path) -> str:
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    short = os.fsencode(path.stem)[:LONGEST_STEM].decode("utf-8", "ignore")
+    return f"{short}-{digest}"
+
+
 def _unwritable(path: Path, error: OSError) -> EmopipeError:
-    hint = "Free some space or name another folder with --out"
+    hint = "Free some space or name another folder with --out; what was computed is kept, run again"
     return EmopipeError("EMO-601", f"output cannot be written: {error.strerror}", path=path, hint=hint)
 
 
@@ -189,10 +316,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    import io
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
@@ -201,7 +325,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def render_page(facts: dict[str, Any], media_link: str) -> str:
-    """A self-contained HTML page with the clip's timeline; it plays the video from where it lies."""
+    """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape())

@@ -20,14 +20,16 @@ class Event:
         done: how far the task is, in the units of `total`.
         total: the whole of the task, or None when it is not known.
         seconds: wall time of a finished task.
+        source: the input that it is about, "" when it is about none.
     """
 
-    kind: Literal["start", "progress", "end", "warning", "info"]
+    kind: Literal["plan", "start", "progress", "end", "warning", "info"]
     name: str
     message: str = ""
     done: float | None = None
     total: float | None = None
     seconds: float | None = None
+    source: str = ""
 
 
 class Hook(Protocol):

@@ -16,6 +16,13 @@ AbsenceReason = Literal[
 
 
 @dataclass(frozen=True)
+class Absent:
+    """Stands in the place of features that there are none of."""
+
+    reason: AbsenceReason
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the signals of one clip, or of one row of a labels table, come from.
 

@@ -1,37 +1,47 @@
-"""The stages between a source and the features of its utterances.
+"""The stages between a source and what is predicted of its utterances.
 
-Each stage declares what it requires and provides; :func:`check_plan` refuses an order in which something is missing
-before any file is opened. Values pass from stage to stage under those names.
+Each stage declares what it requires and provides, and everything else that its output depends on; :func:`check_plan`
+refuses an order in which something is missing before any file is opened. A stage is handed the values that it requires
+and no others, so that what it declares is what it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from emopipe.pipeline.artefacts import GROUP, absence
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
-from emopipe.pipeline.progress import Event, Hook, silent, timed
-from emopipe.pipeline.records import AbsenceReason, Extraction, Source, Utterance
+from emopipe.pipeline.progress import Event, Hook
+from emopipe.pipeline.records import AbsenceReason, Absent, Extraction, Source, Utterance
+from emopipe.pipeline.translate import coded_errors
 
 Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the extraction.
+    """A step from source to prediction.
 
     Attributes:
         name: as shown to people.
         version: raised whenever the stage's output changes.
         requires, provides: names of values.
-        run: computes the provided values from the required ones.
+        run: computes the provided values from the required ones. At most one of them is tabular (see
+            :mod:`emopipe.pipeline.artefacts`); an iterator over utterances is stored as it goes.
+        parameters: entries of the job that the stage reads: of its configuration ("face.rate") or its own ("labelled").
+        backend: the kind of backend that works for it; its weights and libraries decide the output, too.
+        libraries: other distributions whose versions decide it.
+        modalities: it does its work only when one of these is wanted.
+        signals: it does its work only when one of these files is there; (): without files, too.
+        stored: False for what is quicker made again than kept.
+        quick: it takes no time worth telling: it is done whenever it is asked for, and never stored.
     """
 
     name: str
@@ -39,26 +49,52 @@ class Stage:
     requires: tuple[str, ...]
     provides: tuple[str, ...]
     run: Callable[[Values, Backends, Hook], dict[str, Any]]
+    parameters: tuple[str, ...] = ()
+    backend: str = ""
+    libraries: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = MODALITIES
+    signals: tuple[str, ...] = ()
+    stored: bool = True
+    quick: bool = False
 
 
-@dataclass(frozen=True)
-class Absent:
-    """Stands in the place of features that there are none of."""
-
-    reason: AbsenceReason
+def probe(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """How long the source is, what its video is like, and what is wrong with its files as a whole."""
+    examined = {media.path: media.examine() for media in (values["media"], values["sound_media"]) if media is not None}
+    media = values["media"]
+    info: dict[str, Any] = {}
+    if media is not None:
+        info = {"width": media.info.width, "height": media.info.height, "frame_rate": media.info.frame_rate}
+    return {
+        "duration": max((duration for duration, _ in examined.values()), default=0.0),
+        "info": info,
+        "file_faults": sorted({fault for _, faults in examined.values() for fault in faults}),
+    }
 
 
 def measure_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Face table of the video (streamed) or of the picture."""
-    source, media = values["source"], values["media"]
     if "face" not in values["wanted"]:
-        return {"face_table": Absent("not_requested")}
-    if source.image is not None:
-        return {"face_table": backends.face.still(read_image(source.image))}
+        return _faces(Absent("not_requested"))
+    image, media = values["image"], values["media"]
+    if image is not None:
+        return _faces(backends.face.still(read_image(image)), backends)
     if media is None or not media.info.has_video:
-        return {"face_table": Absent("no_video_stream")}
-    frames = _reported(media, ahead(media.frames(backends.config.face.rate)), hook)
-    return {"face_table": backends.face.track(frames)}
+        return _faces(Absent("no_video_stream"))
+    frames = media.frames(backends.config.face.rate)
+    table = backends.face.track(_reported(media, frames if media.threads == 1 else ahead(frames), hook))
+    return {**_faces(table, backends), "video_faults": media.video_faults}
+
+
+def _faces(table: Any, backends: Backends | None = None) -> dict[str, Any]:
+    """A face table, which of its columns are measured, and what is to be told of the weights."""
+    note = None if isinstance(table, Absent) else table.schema.metadata.get(b"note")
+    return {
+        "face_table": table,
+        "face_measured": sorted(backends.face.measured) if backends else [],
+        "face_warnings": [f"face: {note.decode()}"] if note else [],
+        "video_faults": [],
+    }
 
 
 def _reported(media: Media, frames: Iterable[Frame], hook: Hook) -> Iterable[Frame]:
@@ -68,62 +104,103 @@ def _reported(media: Media, frames: Iterable[Frame], hook: Hook) -> Iterable[Fra
         hook(Event("progress", "face", done=frame.time, total=max(total, frame.time)))
 
 
+def decode_sound(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """The sound; None without an audio stream, an empty one included."""
+    media = values["sound_media"] if {"voice", "text"} & set(values["wanted"]) else None
+    if media is None or not media.info.has_audio:
+        return {"sound": None, "sound_faults": []}
+    sound = media.audio
+    return {"sound": sound if len(sound) else None, "sound_faults": media.sound_faults}
+
+
 def detect_speech(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
-    """The sound and the spans of it in which somebody speaks."""
-    if not {"voice", "text"} & set(values["wanted"]):
-        return {"sound": None, "speech": []}
-    sound = values["sound_media"].audio if values["sound_media"] is not None else None
-    if sound is None or not len(sound):
-        return {"sound": None, "speech": []}
-    return {"sound": sound, "speech": backends.vad.segments(sound)}
+    """The spans of the sound in which somebody speaks, None without sound, and what was damaged in it."""
+    sound = values["sound"]
+    speech = None if sound is None else backends.vad.segments(_Heard(sound, "speech", hook))
+    return {"speech": speech, "decoding_faults": values["sound_faults"]}
 
 
-def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
-    """Spans of time with their words.
+class _Heard:
+    """Sound that tells how far it was listened to."""
 
-    A labelled source is one utterance; a clip with speech is cut at pauses and sentence ends; a clip without
-    speech is cut into fixed windows.
-    """
+    def __init__(self, sound: Any, stage: str, hook: Hook) -> None:
+        self._sound, self._stage, self._hook = sound, stage, hook
+
+    def __len__(self) -> int:
+        return len(self._sound)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, _, _ = part.indices(len(self))
+        self._hook(Event("progress", self._stage, done=start / SAMPLE_RATE, total=len(self) / SAMPLE_RATE))
+        return np.asarray(self._sound[part])
+
+
+def recognise_words(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """The words that are spoken (within a labelled source), and their language; none when words are not wanted."""
     from emopipe.extractors.speech.transcript import transcribe
-    from emopipe.extractors.speech.utterances import Span, fixed_windows, split_utterances
 
-    source, config = values["source"], backends.config.speech
-    whole = (source.start or 0.0, source.end if source.end is not None else _duration(values))
+    source, config, speech = values["source"], backends.config.speech, values["speech"] or []
+    if "text" not in values["wanted"]:
+        return {"words": [], "language": None}
     if source.text is not None:
-        return {"spans": [Span(*whole, source.text.strip())], "language": config.language or None}
-    speech = values["speech"]
+        return {"words": [], "language": config.language or None}
     if values["labelled"]:
-        speech = _inside(speech, *whole)
-    if not speech or "text" not in values["wanted"]:
-        spans = [Span(*whole)] if values["labelled"] else fixed_windows(whole[1], config.silent_window)
-        return {"spans": spans, "language": None}
+        speech = _inside(speech, *_whole(source, values["duration"]))
+    if not speech:
+        return {"words": [], "language": None}
     transcript = transcribe(
-        values["sound"],
+        _Heard(values["sound"], "words", hook),
         speech,
         backends.asr,
         language=config.language or None,
         least_confidence=config.least_confidence,
     )
+    return {"words": transcript.words, "language": transcript.language}
+
+
+def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """Spans of time with their words.
+
+    A labelled source, or one whose words are given, is one utterance; a clip with words is cut at pauses and sentence
+    ends; a clip without is cut into fixed windows.
+    """
+    from emopipe.extractors.speech.utterances import Span, fixed_windows, split_utterances
+
+    source, config, words = values["source"], backends.config.speech, values["words"]
+    whole = _whole(source, values["duration"])
+    if source.text is not None:
+        return {"spans": [Span(*whole, source.text.strip())]}
     if values["labelled"]:
-        text = "".join(word.text for word in transcript.words).strip()
-        return {"spans": [Span(*whole, text, tuple(transcript.words))], "language": transcript.language}
-    spans = split_utterances(transcript.words, pause=config.pause, longest=config.longest)
-    return {"spans": spans or fixed_windows(whole[1], config.silent_window), "language": transcript.language}
+        return {"spans": [Span(*whole, "".join(word.text for word in words).strip(), tuple(words))]}
+    spans = split_utterances(words, pause=config.pause, longest=config.longest)
+    return {"spans": spans or fixed_windows(whole[1], config.silent_window)}
+
+
+def _whole(source: Source, duration: float) -> tuple[float, float]:
+    """The stretch of the media that the source is."""
+    return source.start or 0.0, source.end if source.end is not None else duration
 
 
 def measure_voice(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Voice features of each span, from its first to its last moment of speech."""
-    return {"voice": [_voice(values, span.start, span.end, backends) for span in values["spans"]]}
+    return {"voice": _counted("voice", values["spans"], hook, lambda span: _voice(values, span, backends))}
 
 
-def _voice(values: Values, start: float, end: float, backends: Backends) -> Any:
+def _counted(stage: str, spans: Sequence[Any], hook: Hook, measure: Callable[[Any], Any]) -> Iterator[Any]:
+    """What is measured of each span, told as progress."""
+    for number, span in enumerate(spans, start=1):
+        yield measure(span)
+        hook(Event("progress", stage, done=number, total=len(spans)))
+
+
+def _voice(values: Values, span: Any, backends: Backends) -> Any:
     from emopipe.extractors.voice.features import SHORTEST
 
     if "voice" not in values["wanted"]:
         return Absent("not_requested")
     if values["sound"] is None:
         return Absent("no_audio_stream")
-    speech = _inside(values["speech"], start, end)
+    speech = _inside(values["speech"], span.start, span.end)
     if not speech:
         return Absent("no_speech")
     low, high = speech[0][0], speech[-1][1]
@@ -135,25 +212,32 @@ def _voice(values: Values, start: float, end: float, backends: Backends) -> Any:
 
 def embed_text(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Token vectors of each span's words."""
-    from emopipe.extractors.windows import Sequence as Steps
-
     spans = values["spans"]
     if "text" not in values["wanted"]:
         return {"text": [Absent("not_requested") for _ in spans], "text_warnings": []}
-    spoken = [span for span in spans if span.text]
+    texts = [span.text for span in spans if span.text]
     translated = backends.config.speech.task == "translate" and values["source"].text is None
     language = "en" if translated else values["language"]
-    encoded = iter(backends.text.encode([span.text for span in spoken], language) if spoken else [])
-    missing: AbsenceReason = "no_speech" if values["sound"] is not None else "no_audio_stream"
-    sequences: list[Any] = []
-    for span in spans:
+    encoded = _encoded(texts, language, backends)
+    missing: AbsenceReason = "no_audio_stream" if values["speech"] is None else "no_speech"
+
+    def embed(span: Any) -> Any:
+        from emopipe.extractors.windows import Sequence as Steps
+
         if not span.text:
-            sequences.append(Absent(missing))
-            continue
+            return Absent(missing)
         vectors = next(encoded)
         edges = np.linspace(span.start, span.end, len(vectors) + 1)
-        sequences.append(Steps(edges[:-1], edges[1:], vectors))
-    return {"text": sequences, "text_warnings": _unread(language, backends) if spoken else []}
+        return Steps(edges[:-1], edges[1:], vectors)
+
+    warnings = _unread(language, backends) if texts else []
+    return {"text": _counted("text", spans, hook, embed), "text_warnings": warnings}
+
+
+def _encoded(texts: Sequence[str], language: str | None, backends: Backends) -> Iterator[Any]:
+    """Features of each text, some at a time."""
+    for first in range(0, len(texts), GROUP):
+        yield from backends.text.encode(texts[first : first + GROUP], language)
 
 
 def _unread(language: str | None, backends: Backends) -> list[str]:
@@ -166,14 +250,15 @@ def _unread(language: str | None, backends: Backends) -> list[str]:
 
 def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Windows of the subject's face in each span, and how well it was seen."""
-    from emopipe.extractors.face.table import subject_track
+    from emopipe.extractors.face.table import feature_columns, subject_track
 
     table = values["face_table"]
     if isinstance(table, Absent):
         return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
     frames = int(table.schema.metadata[b"frames"])
     subject = table["track"].to_numpy() == subject_track(table)
-    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns()])
+    columns = feature_columns(backends.config.face.features, values["face_measured"])
+    matrix = np.column_stack([table[name].to_numpy() for name in columns])
     seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
     faces, qualities = [], []
@@ -211,18 +296,180 @@ def _face_in(
     return steps, float(np.clip(coverage * quality[inside].mean(), 0.01, 1.0))
 
 
-STAGES: Final = (
-    Stage("face", 1, ("source", "media", "wanted"), ("face_table",), measure_face),
-    Stage("speech", 1, ("sound_media", "wanted"), ("sound", "speech"), detect_speech),
-    Stage("utterances", 1, ("source", "sound", "speech", "labelled", "wanted"), ("spans", "language"), find_utterances),
-    Stage("voice", 1, ("sound", "speech", "spans", "wanted"), ("voice",), measure_voice),
-    Stage("text", 1, ("source", "sound", "spans", "language", "wanted"), ("text", "text_warnings"), embed_text),
-    Stage("subject", 1, ("face_table", "spans", "duration"), ("face", "face_quality"), slice_face),
+def fuse(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """What the fusion model says of each utterance: it sees its features, and the words said before it."""
+    from emopipe.models.data import Sample
+    from emopipe.models.transcript import spoken
+
+    predictor = values["predictor"]()
+    predictions: list[Any] = []
+    spans = values["spans"]
+    lines = spoken([(values["speaker"], span.text) for span in spans])
+    for first in range(0, len(spans), GROUP):
+        samples = []
+        for index in range(first, min(first + GROUP, len(spans))):
+            features = _features(values, index)
+            _refuse_other_widths(features, predictor.spec.schema)
+            rows = {name: sequence.features for name, sequence in features.items()}
+            earlier = tuple(line for line in lines[:index] if line)
+            samples.append(Sample(rows, _quality(values, index, rows), spans[index].text, lines[index], earlier))
+        predictions += predictor.predict(samples)
+        hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
+    return {"predictions": predictions}
+
+
+def _refuse_other_widths(features: Mapping[str, Any], schema: Mapping[str, Sequence[str]]) -> None:
+    from emopipe.models.errors import FeatureMismatch
+
+    for name, sequence in features.items():
+        found, wanted = sequence.features.shape[1], len(schema[name])
+        if found != wanted:
+            with coded_errors():
+                raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {found}")
+
+
+PROBE: Final = Stage(
+    "probe",
+    1,
+    ("media", "sound_media"),
+    ("duration", "info", "file_faults"),
+    probe,
+    libraries=("av",),
+    signals=("media", "sound_media"),
 )
-GIVEN: Final = ("source", "media", "sound_media", "wanted", "labelled", "duration")
+STAGES: Final = (
+    PROBE,
+    Stage(
+        "face",
+        1,
+        ("media", "image", "wanted"),
+        ("face_table", "face_measured", "face_warnings", "video_faults"),
+        measure_face,
+        parameters=(
+            "face.backend",
+            "face.detector",
+            "face.weights",
+            "face.rate",
+            "face.max_faces",
+            "face.options",
+        ),
+        backend="face",
+        signals=("media", "image"),
+        libraries=("av",),
+        modalities=("face",),
+    ),
+    Stage(
+        "sound",
+        1,
+        ("sound_media", "wanted"),
+        ("sound", "sound_faults"),
+        decode_sound,
+        libraries=("av",),
+        modalities=("voice", "text"),
+        signals=("sound_media",),
+        stored=False,
+    ),
+    Stage(
+        "speech",
+        1,
+        ("sound", "sound_faults"),
+        ("speech", "decoding_faults"),
+        detect_speech,
+        parameters=("speech.vad", "speech.vad_threshold"),
+        backend="vad",
+        modalities=("voice", "text"),
+        signals=("sound_media",),
+    ),
+    Stage(
+        "words",
+        1,
+        ("source", "sound", "speech", "duration", "labelled", "wanted"),
+        ("words", "language"),
+        recognise_words,
+        parameters=(
+            "labelled",
+            "speech.backend",
+            "speech.asr",
+            "speech.language",
+            "speech.least_confidence",
+            "speech.task",
+            "speech.temperatures",
+            "speech.prompt",
+            "speech.options",
+        ),
+        backend="speech",
+        signals=("sound_media",),
+        modalities=("text",),
+    ),
+    Stage(
+        "utterances",
+        1,
+        ("source", "words", "duration", "labelled"),
+        ("spans",),
+        find_utterances,
+        parameters=("labelled", "speech.pause", "speech.longest", "speech.silent_window"),
+        quick=True,
+    ),
+    Stage(
+        "voice",
+        1,
+        ("sound", "speech", "spans", "wanted"),
+        ("voice",),
+        measure_voice,
+        parameters=("voice.backend", "voice.encoder", "voice.window", "voice.options"),
+        backend="voice",
+        modalities=("voice",),
+        signals=("sound_media",),
+    ),
+    Stage(
+        "text",
+        1,
+        ("source", "speech", "spans", "language", "wanted"),
+        ("text", "text_warnings"),
+        embed_text,
+        parameters=(
+            "speech.task",
+            "text.backend",
+            "text.encoder",
+            "text.multilingual",
+            "text.languages",
+            "text.max_tokens",
+            "text.layers",
+            "text.pooling",
+            "text.options",
+        ),
+        backend="text",
+        modalities=("text",),
+    ),
+    Stage(
+        "subject",
+        1,
+        ("face_table", "face_measured", "spans", "duration"),
+        ("face", "face_quality"),
+        slice_face,
+        parameters=("face.features", "face.window", "face.deviations", "face.least_coverage"),
+        modalities=("face",),
+        signals=("media", "image"),
+    ),
+)
+FUSION: Final = Stage(
+    "fusion",
+    1,
+    ("speaker", "spans", "text", "face", "voice", "face_quality", "predictor"),
+    ("predictions",),
+    fuse,
+    parameters=("checkpoint",),
+    backend="model",
+)
+GIVEN: Final = ("source", "speaker", "media", "sound_media", "image", "wanted", "labelled", "predictor")
+#: What an extraction is put together from.
+EXTRACTED: Final = (
+    "duration", "info", "language", "spans", "text", "face", "voice", "face_quality",
+    "face_warnings", "file_faults", "video_faults", "decoding_faults", "text_warnings",
+)  # fmt: skip
 
 
-def check_plan(stages: Sequence[Stage] = STAGES, given: Iterable[str] = GIVEN) -> None:
+def check_plan(stages: Sequence[Stage] = (*STAGES, FUSION), given: Iterable[str] = GIVEN) -> None:
     """Refuse a plan in which a stage requires what nobody before it provides.
 
     Raises:
@@ -238,76 +485,18 @@ def check_plan(stages: Sequence[Stage] = STAGES, given: Iterable[str] = GIVEN) -
         known |= set(stage.provides)
 
 
-def extract(
-    source: Source,
-    backends: Backends,
-    *,
-    labelled: bool = False,
-    modalities: Collection[str] = MODALITIES,
-    hook: Hook = silent,
-) -> Extraction:
-    """Turn a source into utterances with features.
+def assembled(source: Source, values: Values, unverified: Sequence[str], *, features: bool) -> Extraction:
+    """What was extracted from a source.
 
     Args:
-        source: what to read.
-        backends: the configured extractors.
-        labelled: take the whole source as one utterance instead of cutting it.
-        modalities: which to extract; the others are absent as "not_requested".
-        hook: told of progress.
-
-    Raises:
-        EmopipeError: EMO-101 to EMO-105 when a file of the source cannot be used at all, EMO-901 when a stage breaks.
+        source: where it is from.
+        values: those of :data:`EXTRACTED`, as they come from the store.
+        unverified: names of the weights in use that are none of the catalogue's.
+        features: whether the utterances carry their features, which may be large.
     """
-    with _opened(source.media) as media, _opened(source.audio) as audio:
-        sound_media = audio or (media if media is not None and media.info.has_audio else None)
-        values: dict[str, Any] = {
-            "source": source,
-            "media": media,
-            "sound_media": sound_media,
-            "wanted": frozenset(modalities),
-            "labelled": labelled,
-        }
-        for stage in STAGES:
-            values["duration"] = _duration(values)
-            with timed(hook, stage.name), _guarded(stage.name, source):
-                values |= stage.run(values, backends, hook)
-        return _assembled(values, backends)
-
-
-@contextmanager
-def _guarded(stage: str, source: Source) -> Iterator[None]:
-    """Whatever breaks inside a stage becomes a coded error of that source, so that a batch goes on."""
-    try:
-        yield
-    except EmopipeError:
-        raise
-    except Exception as error:
-        what = f"stage {stage} broke: {type(error).__name__}: {error}"
-        raise EmopipeError("EMO-901", what, path=source.path, hint="Repeat with --debug to see where") from error
-
-
-def _opened(path: Any) -> Any:
-    return nullcontext(None) if path is None else Media(path)
-
-
-def _duration(values: Values) -> float:
-    return max((m.duration for m in (values["media"], values["sound_media"]) if m is not None), default=0.0)
-
-
-def _inside(segments: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
-    """The parts of the segments within [start, end]."""
-    clipped = [(max(low, start), min(high, end)) for low, high in segments]
-    return [(low, high) for low, high in clipped if high > low]
-
-
-def _assembled(values: Values, backends: Backends) -> Extraction:
-    source = values["source"]
     utterances = []
     for index, span in enumerate(values["spans"]):
-        found = {modality: values[modality][index] for modality in MODALITIES}
-        present = {modality: value for modality, value in found.items() if not isinstance(value, Absent)}
-        absent = {modality: value.reason for modality, value in found.items() if isinstance(value, Absent)}
-        measured = {"face": values["face_quality"][index], "text": _word_confidence(span), "voice": 1.0}
+        absent = {name: reason for name in MODALITIES if (reason := absence(values[name], index))}
         utterances.append(
             Utterance(
                 source=source.id,
@@ -316,32 +505,31 @@ def _assembled(values: Values, backends: Backends) -> Extraction:
                 text=span.text,
                 language=values["language"],
                 speaker=source.speaker,
-                features=present,
+                features=_features(values, index) if features else {},
                 absent=absent,
-                quality={modality: measured[modality] for modality in present},
+                quality=_quality(values, index, set(MODALITIES) - set(absent)),
             )
         )
-    info = {**_info(values), "unverified_weights": backends.unverified()}
-    return Extraction(source, utterances, _duration(values), _warnings(values), info)
+    faults = {*values["file_faults"], *values["video_faults"], *values["decoding_faults"]}
+    warnings = [*values["face_warnings"], *(f"decoding: {fault}" for fault in sorted(faults)), *values["text_warnings"]]
+    info = {"language": values["language"], **values["info"], "unverified_weights": list(unverified)}
+    return Extraction(source, utterances, values["duration"], warnings, info)
 
 
-def _word_confidence(span: Any) -> float:
-    """Mean probability of the recognised words; 1 for words that were given."""
-    return float(np.mean([word.probability for word in span.words])) if span.words else 1.0
+def _features(values: Values, index: int) -> dict[str, Any]:
+    """The sequences that an utterance has, by modality."""
+    found = {name: values[name][index] for name in MODALITIES}
+    return {name: sequence for name, sequence in found.items() if not isinstance(sequence, Absent)}
 
 
-def _warnings(values: Values) -> list[str]:
-    opened = [m for m in (values["media"], values["sound_media"]) if m is not None]
-    errors = {f"decoding: {error}" for media in opened for error in media.decode_errors}
-    table = values["face_table"]
-    note = None if isinstance(table, Absent) else table.schema.metadata.get(b"note")
-    notes = [f"face: {note.decode()}"] if note else []
-    return notes + sorted(errors) + list(values["text_warnings"])
+def _quality(values: Values, index: int, present: Iterable[str]) -> dict[str, float]:
+    span = values["spans"][index]
+    heard = float(np.mean([word.probability for word in span.words])) if span.words else 1.0
+    measured = {"face": values["face_quality"][index], "text": heard, "voice": 1.0}
+    return {name: measured[name] for name in MODALITIES if name in present}
 
 
-def _info(values: Values) -> dict[str, Any]:
-    media = values["media"]
-    info: dict[str, Any] = {"language": values["language"]}
-    if media is not None:
-        info |= {"width": media.info.width, "height": media.info.height, "frame_rate": media.info.frame_rate}
-    return info
+def _inside(segments: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
+    """The parts of the segments within [start, end]."""
+    clipped = [(max(low, start), min(high, end)) for low, high in segments]
+    return [(low, high) for low, high in clipped if high > low]

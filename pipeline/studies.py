@@ -249,7 +249,7 @@ def visualize_checkpoint(
     from emopipe.models import data
     from emopipe.models.explain import agreement, explain, project
     from emopipe.pipeline import plots
-    from emopipe.pipeline.run import load_predictor
+    from emopipe.pipeline.backbones import load_predictor
 
     predictor, name = load_predictor(model, device, offline=offline, hook=hook)
     found = explain(predictor, data.read(folder), split_or_all(split))

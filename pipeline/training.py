@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopipe.pipeline.backbones import with_backbone
+from emopipe.pipeline.backbones import load_predictor, with_backbone
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.outputs import DISCLAIMER
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -45,7 +45,6 @@ def train_checkpoint(
     from emopipe.models import checkpoint, data
     from emopipe.models.evaluate import evaluate
     from emopipe.models.train import train
-    from emopipe.pipeline.run import load_predictor
 
     dataset = data.read(folder)
     first = load_predictor(start, "cpu", offline=offline, hook=hook)[0] if start else None
@@ -107,7 +106,6 @@ def evaluate_checkpoint(
     """Measure a checkpoint on a split of a dataset ("all": on every row)."""
     from emopipe.models import data
     from emopipe.models.evaluate import evaluate
-    from emopipe.pipeline.run import load_predictor
 
     predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
     return evaluate(predictor, data.read(folder), split_or_all(split), modalities, _prior(prior))

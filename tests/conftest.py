@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,6 +86,14 @@ def tone(seconds: float, hertz: float = 220.0, level: float = 0.3) -> np.ndarray
 def blank(seconds: float, *, fps: int = 25, size: tuple[int, int] = (120, 160), grey: int = 0) -> list[np.ndarray]:
     """Frames of one shade."""
     return [np.full((*size, 3), grey, np.uint8)] * round(seconds * fps)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the results of tests apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOPIPE_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
 
 
 @pytest.fixture(scope="session")

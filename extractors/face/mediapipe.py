@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.mesh import mesh_components
+from emopipe.extractors.face.rows import FaceRows
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
     BOX,
@@ -86,8 +87,7 @@ class FaceLandmarker:
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames with strictly increasing times, consumed one at a time."""
-        rows: list[dict[str, float | int | None]] = []
-        linker, count, stamp = TrackLinker(), 0, -1
+        rows, linker, count, stamp = FaceRows(), TrackLinker(), 0, -1
         with self._create("VIDEO") as landmarker:
             for frame in frames:
                 stamp = max(stamp + 1, round(frame.time * 1000))
@@ -95,9 +95,9 @@ class FaceLandmarker:
                     result = landmarker.detect_for_video(_image(frame.rgb), stamp)
                 faces = _faces(result, frame.rgb.shape)
                 tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
-                rows += [{"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True)]
+                rows.extend({"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True))
                 count += 1
-        return face_table(rows, backend=BACKEND, version=_version(), frames=count)
+        return rows.table(backend=BACKEND, version=_version(), frames=count)
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from emopipe.extractors.contained import contained
 from emopipe.extractors.contracts import Locate
+from emopipe.extractors.face.rows import FaceRows
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
     AFFECT,
@@ -119,35 +120,32 @@ class PyFeat:
     ) -> None:
         self.measured = MEASURED[detector]
         self._name = detector
+        self._version = f"{_version()} (Detector{detector})"
         self._batch = batch or BATCH[device]
         self._note = _note(folders)
         self._detector = _load(folders, detector, device, max_faces)
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames of increasing times, of which one batch is held."""
-        rows: list[dict[str, float | int | None]] = []
-        linker, count = TrackLinker(), 0
+        rows, linker, count = FaceRows(), TrackLinker(), 0
         for batch in _batches(frames, self._batch):
             found = self._measure(np.stack([frame.rgb for frame in batch]))
             for frame, faces in zip(batch, found, strict=True):
                 tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
-                rows += [{"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True)]
+                rows.extend({"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True))
             count += len(batch)
-        return self._table(rows, count)
+        return rows.table(backend=BACKEND, version=self._version, frames=count, note=self._note)
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         found = (self._measure(picture[None])[0] for picture in attempts(rgb))
         faces = next((faces for faces in found if faces), [])
-        return self._table([{"time": 0.0, "track": index, **face} for index, face in enumerate(faces)], 1)
+        rows: list[dict[str, float | int | None]] = [{"time": 0.0, "track": i, **face} for i, face in enumerate(faces)]
+        return face_table(rows, backend=BACKEND, version=self._version, frames=1, note=self._note)
 
     def close(self) -> None:
         """Let go of the networks."""
         self._detector = None
-
-    def _table(self, rows: list[dict[str, float | int | None]], frames: int) -> pa.Table:
-        version = f"{_version()} (Detector{self._name})"
-        return face_table(rows, backend=BACKEND, version=version, frames=frames, note=self._note)
 
     def _measure(self, pictures: np.ndarray) -> list[list[dict[str, float]]]:
         """The faces in each of the pictures, RGB uint8 (N, height, width, 3), largest first."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emopipe.extractors.speech.vad import Samples
+
 if TYPE_CHECKING:
     from emopipe.extractors.contracts import SpeechBackend
 
@@ -56,7 +58,7 @@ def speech_windows(segments: Sequence[tuple[float, float]]) -> list[list[tuple[f
 
 
 def transcribe(
-    samples: np.ndarray,
+    samples: Samples,
     segments: Sequence[tuple[float, float]],
     recogniser: SpeechBackend,
     *,
@@ -66,7 +68,7 @@ def transcribe(
     """Words in the given spans of speech.
 
     Args:
-        samples: float32 mono at 16 kHz (samples,), the whole clip.
+        samples: float32 mono at 16 kHz (samples,), the whole clip; read slice by slice.
         segments: spans of speech in seconds.
         recogniser: what writes down words.
         language: ISO 639-1 code, or None to detect it on the first window and keep it.

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from emopipe.extractors.contained import contained
 
 SAMPLE_RATE: Final = 16_000
+#: Samples that the model takes at once.
+FRAME: Final = 512
+#: Samples held in memory at once.
+BLOCK: Final = 1000 * FRAME
+
+
+class Samples(Protocol):
+    """Sound that need not be in memory as a whole: slices of it are float32 arrays (samples,)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 class VoiceActivity:
@@ -29,17 +40,32 @@ class VoiceActivity:
             self._model: Any = init_jit_model(str(model_path))
         self._threshold = threshold
 
-    def segments(self, samples: np.ndarray) -> list[tuple[float, float]]:
+    def segments(self, samples: Samples) -> list[tuple[float, float]]:
         """Spans of speech in seconds, ascending and apart, in float32 mono sound at 16 kHz (samples,)."""
-        import torch
-        from silero_vad import get_speech_timestamps
+        from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
-        if len(samples) < 512:
+        if len(samples) < FRAME:
             return []
-        sound = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
-        with _one_thread():
-            spans = get_speech_timestamps(sound, self._model, sampling_rate=SAMPLE_RATE, threshold=self._threshold)
+        spans = get_speech_timestamps_from_probs(
+            self._probabilities(samples),
+            sampling_rate=SAMPLE_RATE,
+            threshold=self._threshold,
+            audio_length_samples=len(samples),
+        )
         return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in spans]
+
+    def _probabilities(self, samples: Samples) -> list[float]:
+        """Of speech in each frame of 32 ms; the last one is filled up with silence."""
+        import torch
+
+        chances = []
+        self._model.reset_states()
+        with _one_thread(), torch.inference_mode():
+            for first in range(0, len(samples), BLOCK):
+                block = np.ascontiguousarray(samples[first : first + BLOCK], np.float32)
+                frames = np.pad(block, (0, -len(block) % FRAME)).reshape(-1, FRAME)
+                chances += [self._model(frame, SAMPLE_RATE).item() for frame in torch.from_numpy(frames)]
+        return chances
 
 
 @contextmanager

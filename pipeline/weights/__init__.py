@@ -4,7 +4,7 @@ Heavy libraries are imported only inside the conversions.
 """
 
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, known, names, read
-from emopipe.pipeline.weights.located import Located, find, locate
+from emopipe.pipeline.weights.located import Identity, Located, find, identify, locate
 from emopipe.pipeline.weights.store import (
     State,
     Status,
@@ -21,6 +21,7 @@ from emopipe.pipeline.weights.store import (
 
 __all__ = [
     "Entry",
+    "Identity",
     "Located",
     "Packages",
     "State",
@@ -32,6 +33,7 @@ __all__ = [
     "find",
     "given",
     "here",
+    "identify",
     "known",
     "locate",
     "names",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,25 @@ class Located:
     verified: bool
     weight: Entry | None = None
 
-    def sha256(self) -> str:
-        """Of the file, or of the names and hashes of the files of a folder."""
+    def sha256(self, digest: Callable[[Path], str] = store.sha256) -> str:
+        """Of the file, or of the names and hashes of the files of a folder; `digest` tells the sha256 of a file."""
         if self.path.is_file():
-            return store.sha256(self.path)
-        lines = "".join(f"{file} {store.sha256(self.path / file)}\n" for file in store.files(self.path))
+            return digest(self.path)
+        lines = "".join(f"{file} {digest(self.path / file)}\n" for file in store.files(self.path))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells the bytes of a weight.
+
+    Attributes:
+        hash: of a weight of the catalogue, over what the catalogue says of it; else over its files.
+        verified: whether it is a weight of the catalogue, byte for byte.
+    """
+
+    hash: str
+    verified: bool
 
 
 def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None) -> Located:
@@ -48,7 +63,7 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
         EmopipeError: EMO-201 to EMO-205 and others of :func:`resolve`; EMO-205 also when there is nothing of that name.
     """
     path = Path(name).expanduser()
-    if path.name != name and path.exists():
+    if _is_path(name):
         return Located(name, path, _recognised(path))
     if (weight := known(name)) is None:
         if (own := store.given(name) or store.given(path.name)) is not None:
@@ -61,6 +76,36 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
     listed = weight.name in names()
     mine = store.status(weight, cache=cache).state == "given"
     return Located(name, found, listed and (not mine or store.is_same(weight, found) is True), weight)
+
+
+def identify(
+    name: str,
+    *,
+    digest: Callable[[Path], str] = store.sha256,
+    offline: bool = False,
+    hook: Hook = silent,
+    cache: Path | None = None,
+) -> Identity:
+    """Tell the bytes of a weight. One of the catalogue's need not be here; any other is fetched to be looked at.
+
+    Args:
+        name, offline, hook, cache: as for :func:`locate`.
+        digest: tells the sha256 of a file.
+
+    Raises:
+        EmopipeError: as :func:`locate`.
+    """
+    weight = None if _is_path(name) else known(name)
+    if weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given":
+        found = locate(name, offline=offline, hook=hook, cache=cache)
+        return Identity(found.sha256(digest), found.verified)
+    facts = [dict(weight.files), weight.convert, weight.languages]
+    return Identity(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), True)
+
+
+def _is_path(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.name != name and path.exists()
 
 
 def find(name: str, *, offline: bool = False, cache: Path | None = None) -> Entry:

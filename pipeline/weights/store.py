@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
+from emopipe.pipeline.disk import sync
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
@@ -458,22 +459,11 @@ def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
 
 def _put_in_place(ready: Path, folder: Path, old: Path) -> None:
     for file in [*files(ready), _RECORD]:
-        _sync(ready / file)
+        sync(ready / file)
     if folder.exists():
         folder.rename(old)
     ready.replace(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make the disk hold what was written (folders cannot be opened for this on Windows)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder.parent)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from emopipe.models import checkpoint
+from emopipe.models import checkpoint, sealed
 from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data import Dataset, Sample
 from emopipe.models.errors import CheckpointError, FeatureMismatch
@@ -146,10 +146,24 @@ def test_a_missing_checkpoint_says_where_to_get_one(tmp_path: Path) -> None:
 def test_shipped_checkpoints_are_found_by_name(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(sealed, "SHIPPED", tmp_path)
     save(tmp_path / "emopipe-test", predictor, "")
     assert checkpoint.shipped() == ["emopipe-test"]
     assert identify(load("emopipe-test")) == identify(predictor)
+
+
+def test_a_checkpoint_is_verified_without_its_network(predictor: Predictor, tmp_path: Path) -> None:
+    save(tmp_path, predictor, "")
+    assert sealed.read_sealed(tmp_path).id == identify(predictor)
+    assert sealed.read_sealed(tmp_path).modalities == predictor.spec.modalities
+    config = (tmp_path / "config.json").read_text("utf-8")
+    (tmp_path / "config.json").write_text(config.replace('"classification"', '"regression"'), "utf-8")
+    with pytest.raises(CheckpointError, match="was changed"):
+        sealed.read_sealed(tmp_path)
+    (tmp_path / "config.json").write_text(config, "utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="not those the configuration names"):
+        sealed.read_sealed(tmp_path)
 
 
 def test_pickle_is_never_used(

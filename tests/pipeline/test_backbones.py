@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from emopipe.extractors.speech.utterances import Span
 from emopipe.extractors.windows import Sequence
 from emopipe.models.data import Sample
 from emopipe.pipeline import run
-from emopipe.pipeline.backbones import locate
+from emopipe.pipeline.backbones import load_predictor, locate
+from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.cli import app
+from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.records import Extraction, Utterance
+from emopipe.pipeline.progress import silent
+from emopipe.pipeline.stages import FUSION
 from tests.models.conftest import CLASSES
 from tests.models.tiny_backbone import write_backbone
 from tests.pipeline.conftest import DIMS, SMALL
@@ -99,15 +103,16 @@ def test_a_run_hands_on_the_words_and_the_lines_before(
     config = conversations.parent / "small.toml"
     invoke("train", conversations, "--out", tmp_path / "model", "--config", config, "--label", label)
     steps = {name: Sequence(np.zeros(2), np.ones(2), np.ones((2, dim), np.float32)) for name, dim in DIMS.items()}
-    said = [Utterance("clip", at, at + 1, text, features=steps) for at, text in enumerate(("good", "", "so bad"))]
-    monkeypatch.setattr(run, "extract", lambda source, *_, **__: Extraction(source, said, 3.0, [], {}))
+    spans = [Span(at, at + 1, text) for at, text in enumerate(("good", "", "so bad"))]
+    predictor, _ = load_predictor(str(tmp_path / "model"), offline=True)
+    predict = predictor.predict
     seen: list[Sample] = []
-    with run.Runner(str(tmp_path / "model"), offline=True) as runner:
-        predict = runner.predictor.predict
-        monkeypatch.setattr(runner.predictor, "predict", lambda samples: seen.extend(samples) or predict(samples))
-        result = runner.run(Path("clip.mp4"))
+    monkeypatch.setattr(predictor, "predict", lambda samples: seen.extend(samples) or predict(samples))
+    values = {name: [sequence] * 3 for name, sequence in steps.items()}
+    values |= {"speaker": None, "spans": spans, "face_quality": [1.0] * 3, "predictor": lambda: predictor}
+    predictions = FUSION.run(values, Backends(ExtractionConfig()), silent)["predictions"]
     assert [(one.words, one.earlier) for one in seen] == [("good", ()), ("", ("good",)), ("so bad", ("good",))]
-    assert result.state == "ok" and len(result.predictions) == 3
-    for prediction in result.predictions:
+    assert len(predictions) == 3
+    for prediction in predictions:
         assert set(prediction.weights) == set(DIMS)
         assert (prediction.label in CLASSES) == (label == "label")

@@ -18,7 +18,7 @@ from emopipe.extractors.face.pyfeat import MEASURED
 from emopipe.extractors.face.table import ACTION_UNITS, face_table, feature_columns
 from emopipe.pipeline import weights
 from emopipe.pipeline.agreement import pair, summary, write_agreement
-from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.backends import Backends, libraries
 from emopipe.pipeline.cli import app
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
@@ -72,8 +72,8 @@ def test_mistakes_name_the_choices(face: dict[str, object], told: str) -> None:
 
 
 def test_the_library_that_measured_is_sealed() -> None:
-    assert "mediapipe" in Backends(ExtractionConfig()).sealed_config()["versions"]
-    versions = Backends(configured(backend="pyfeat")).sealed_config()["versions"]
+    assert libraries(ExtractionConfig(), "face").keys() == {"mediapipe"}
+    versions = libraries(configured(backend="pyfeat"), "face")
     assert versions["py-feat"] == "2.1.5" and "mediapipe" not in versions
 
 

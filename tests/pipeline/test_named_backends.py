@@ -114,7 +114,7 @@ def test_the_report_and_every_label_say_that_the_weights_are_unverified(
     page = (tmp_path / "happy.html").read_text("utf-8")
     assert "Unverified weights: bert-base-uncased, whisper-tiny" in page
     assert page.count('<span class="none">unverified weights</span>') == len(labelled)
-    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "utterances.csv").open(newline="", encoding="utf-8") as file:
         assert {row["unverified_weights"] for row in csv.DictReader(file)} == {"bert-base-uncased; whisper-tiny"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from emopipe.models import checkpoint
 from emopipe.models.data import read
 from emopipe.models.train import TrainConfig, train
 from emopipe.pipeline.cli import app
+from emopipe.pipeline.engines import Here
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.run import Runner
+from emopipe.pipeline.run import Runner, find_inputs, prediction_job, run_files
+from emopipe.pipeline.store import temporary_store
 from tests.conftest import SAMPLES, blank, tone, write_media
 from tests.models.mmsa_files import content
 from tests.models.mmsa_files import write as write_mmsa
@@ -100,7 +103,7 @@ def test_the_table_shows_time_words_label_probability_weights(interview: tuple[R
 def test_csv_and_summary_agree_with_the_document(interview: tuple[Result, Path]) -> None:
     _, out = interview
     rows = document(out, "interview")["utterances"]
-    for name in ("interview.csv", "summary.csv"):
+    for name in ("interview.csv", "utterances.csv"):
         with (out / name).open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
         assert [row["label"] for row in table] == [row["label"] for row in rows]
@@ -119,9 +122,11 @@ def test_the_page_is_self_contained_and_names_every_utterance(interview: tuple[R
 
 def test_rerunning_gives_the_same_bytes(interview: tuple[Result, Path], tmp_path: Path) -> None:
     _, out = interview
-    emopipe("run", SAMPLES / "interview.mp4", "--out", tmp_path, "--offline")
-    for name in ("interview.json", "interview.csv", "summary.csv"):
-        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+    emopipe("run", SAMPLES / "interview.mp4", "--out", tmp_path / "stored", "--offline")
+    emopipe("run", SAMPLES / "interview.mp4", "--out", tmp_path / "anew", "--offline", "--no-store")
+    for name in ("interview.json", "interview.csv", "utterances.csv", "summary.csv", "manifest.json"):
+        assert (tmp_path / "stored" / name).read_bytes() == (out / name).read_bytes()
+        assert (tmp_path / "anew" / name).read_bytes() == (out / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -232,16 +237,16 @@ def test_missing_weights_offline_end_in_the_environment_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOPIPE_CACHE", str(tmp_path / "cache"))
-    result = emopipe("run", SAMPLES / "silent.mp4", "--offline", "--out", tmp_path / "out")
+    result = emopipe("run", SAMPLES / "silent.mp4", "--offline", "--out", tmp_path / "out", "--no-store")
     assert result.exit_code == 3 and "EMO-201" in result.output and "emopipe models fetch" in result.output
 
 
 def test_json_lines_can_be_parsed_and_hold_the_predictions(tmp_path: Path) -> None:
-    result = emopipe("run", SAMPLES / "silent.mp4", "--out", tmp_path, "--offline", "--json")
+    result = emopipe("run", SAMPLES / "silent.mp4", "--out", tmp_path, "--offline", "--json", "--no-store")
     events = [json.loads(line) for line in result.stdout.splitlines()]
     clip = next(event for event in events if event["event"] == "clip")
     assert clip["utterances"] == document(tmp_path, "silent")["utterances"]
-    assert {"face", "speech", "utterances", "voice", "text"} <= {e["name"] for e in events if e["event"] == "end"}
+    assert {"face", "speech", "words", "voice", "text"} <= {e["name"] for e in events if e["event"] == "end"}
 
 
 def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,8 +258,10 @@ def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: py
     for name in ("one.mp4", "two.wav"):
         write_media(tmp_path / name, blank(1.0) if name == "one.mp4" else (), tone(1.0))
     monkeypatch.setattr(FaceLandmarker, "track", explode)
-    result = emopipe("run", tmp_path / "one.mp4", tmp_path / "two.wav", "--out", tmp_path / "out", "--offline")
-    assert result.exit_code == 1 and "Traceback" not in result.output
+    with temporary_store() as store, closing(Here()) as engine:
+        job = prediction_job("emopipe-default", store, offline=True)
+        results = list(run_files(find_inputs([tmp_path]), job, tmp_path / "out", engine))
+    assert [result.path.name for result in results] == ["one.mp4", "two.wav"]
     assert entry(tmp_path / "out", "one.mp4")["reasons"] == [
         "EMO-901: stage face broke: RuntimeError: graph failed "
         f"({tmp_path / 'one.mp4'}). Repeat with --debug to see where"

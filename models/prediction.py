@@ -1,0 +1,33 @@
+"""What a model says of one utterance; apart from the networks, so that stored predictions are read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for one utterance.
+
+    Attributes:
+        label: the likeliest class; None for regression, or when there was no evidence.
+        probabilities: class -> calibrated probability.
+        weights: present modality -> the router's share, summing to one.
+        unimodal: present modality -> what it alone says, class -> probability (regression: `value` -> number).
+        confidence: probability of `label`; None for regression, 0 when there was no evidence.
+        abstained: the confidence is below the checkpoint's threshold, there was no evidence, or no value was given.
+        value: the predicted value of a regression; None otherwise, and where the model failed to give one.
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    weights: dict[str, float]
+    unimodal: dict[str, dict[str, float]]
+    confidence: float | None
+    abstained: bool
+    value: float | None = None
+
+
+def no_evidence() -> Prediction:
+    """What is said of an utterance without any modality."""
+    return Prediction(None, {}, {}, {}, 0.0, True)

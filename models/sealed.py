@@ -1,0 +1,161 @@
+"""Checkpoints as far as they can be read without torch: where they lie, what they seal, and whether they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from emopipe.models.errors import CheckpointError, FeatureMismatch
+
+#: Entries of an extraction table that do not change the meaning of features.
+_IGNORED = frozenset({"version", "versions", "device", "threads"})
+
+#: Raised when the layout changes so that older readers must refuse.
+FORMAT: Final = 1
+
+#: Where the checkpoints that come with the package live.
+SHIPPED: Final = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a checkpoint's configuration says.
+
+    Attributes:
+        id: of the checkpoint.
+        schema: modality -> names of the features that it was trained on.
+        extraction: the sealed extraction configuration.
+        model, options: the name of its model, and what it is built from.
+    """
+
+    id: str
+    schema: Mapping[str, tuple[str, ...]]
+    extraction: Mapping[str, Any]
+    model: str
+    options: Mapping[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.schema)
+
+
+def read_sealed(path: str | Path) -> Sealed:
+    """Read and verify a checkpoint without building its network.
+
+    Raises:
+        CheckpointError: it is missing, of a newer format, incomplete or damaged.
+    """
+    folder = find(path)
+    config = read_config(folder)
+    weights = read_weights(folder, config)
+    name = config.pop("id", None)
+    if identity(weights, json.dumps(config, indent=1, ensure_ascii=False)) != name:
+        raise damaged(folder, "the configuration was changed")
+    schema = {modality: tuple(names) for modality, names in config["schema"].items()}
+    return Sealed(str(name), schema, config["extraction"], config["model"], config["options"])
+
+
+def check_features(
+    trained: Mapping[str, Sequence[str]],
+    sealed: Mapping[str, Any],
+    offered: Mapping[str, Sequence[str]],
+    extraction: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse features that a model was not trained on.
+
+    Args:
+        trained: modality -> feature names it was trained on.
+        sealed: the extraction configuration that it seals.
+        offered: modality -> feature names offered; modalities that are not offered count as absent and pass.
+        extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
+            sealed ones except for library versions and device.
+
+    Raises:
+        FeatureMismatch: the message names both sides of every difference.
+    """
+    faults: list[str] = []
+    for name in trained:
+        if name in offered:
+            faults += _name_faults(name, tuple(trained[name]), tuple(offered[name]))
+            faults += _table_faults(name, sealed.get(name), (extraction or {}).get(name))
+    if not set(trained) & set(offered):
+        faults.append(f"trained on {', '.join(trained)}, offered {', '.join(offered) or 'nothing'}")
+    if faults:
+        raise FeatureMismatch(
+            "the features offered are not those the checkpoint was trained on: " + "; ".join(faults),
+            hint="Extract with the checkpoint's own configuration, or train a new checkpoint on these features",
+        )
+
+
+def _name_faults(modality: str, trained: tuple[str, ...], offered: tuple[str, ...]) -> list[str]:
+    if trained == offered:
+        return []
+    if len(trained) != len(offered):
+        return [f"{modality}: trained on {len(trained)} features, offered {len(offered)}"]
+    where = next(index for index in range(len(trained)) if trained[index] != offered[index])
+    return [f"{modality}: feature {where} was {trained[where]!r} in training, offered {offered[where]!r}"]
+
+
+def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
+    """An option that one side does not know is as good as off (false, empty or 0) there: it came up later."""
+    if not isinstance(trained, Mapping) or not isinstance(offered, Mapping):
+        return []
+    keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
+    plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
+    return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
+
+
+def identity(weights: bytes, spec: str) -> str:
+    """The checkpoint id: the first 12 hex digits of sha256 over weights and configuration."""
+    return hashlib.sha256(weights + spec.encode()).hexdigest()[:12]
+
+
+def read_weights(folder: Path, config: dict[str, Any]) -> bytes:
+    """The bytes of the weights; their hash is taken out of the configuration and compared."""
+    try:
+        weights = (folder / "model.safetensors").read_bytes()
+    except OSError as error:
+        raise damaged(folder, f"the weights cannot be read: {error}") from error
+    if hashlib.sha256(weights).hexdigest() != config.pop("weights_sha256", None):
+        raise damaged(folder, "the weights are not those the configuration names")
+    return weights
+
+
+def shipped() -> list[str]:
+    """The names of the checkpoints that come with the package."""
+    return sorted(one.parent.name for one in SHIPPED.glob("*/config.json"))
+
+
+def find(path: str | Path) -> Path:
+    """The folder of a checkpoint given by its folder or its name."""
+    for folder in (Path(path), SHIPPED / str(path)):
+        if (folder / "config.json").is_file():
+            return folder
+    known = ", ".join(shipped())
+    hint = "Give the folder of a checkpoint made by `emopipe train`" + (f", or one of: {known}" if known else "")
+    raise CheckpointError("there is no checkpoint here", hint=hint, path=path)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` without its format."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        version = config.pop("format")
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise damaged(folder, f"config.json cannot be read: {error!r}") from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint has format {version}, this version reads {FORMAT}",
+            hint="Install the version of emopipe that wrote it, or train again",
+            path=folder,
+        )
+    return dict(config)
+
+
+def damaged(folder: Path, what: str) -> CheckpointError:
+    """The error for a checkpoint that is not whole."""
+    return CheckpointError(f"the checkpoint is damaged: {what}", hint="Get or train it again", path=folder)

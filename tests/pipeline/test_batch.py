@@ -1,0 +1,310 @@
+"""Batches, and what happens to them: broken files, changed parameters, odd names, full disks, growing files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emopipe.pipeline.engines import Engine, Here
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.outputs import ClipResult
+from emopipe.pipeline.progress import Event
+from emopipe.pipeline.run import find_inputs, prediction_job, run_files
+from emopipe.pipeline.store import Store
+from tests.conftest import ROOT, blank, tone, write_media
+from tests.pipeline.stand_ins import StandIns, write_checkpoint
+
+#: The output of a run that depends on how long it took.
+TIMED = "timings.csv"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of different brightness in a folder."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(3):
+        clip(folder / f"{number}.mp4", grey=60 + 30 * number)
+    return folder
+
+
+def clip(path: Path, seconds: float = 1.0, grey: int = 100) -> Path:
+    return write_media(path, blank(seconds, grey=grey, size=(48, 64)), tone(seconds))
+
+
+def batch(
+    paths: Sequence[Path] | Path,
+    model: Path,
+    root: Path,
+    engine: Engine | None = None,
+    *,
+    out: str = "out",
+    store: str = "store",
+    retry: bool = False,
+    backends: Callable[..., Any] = StandIns,
+    **options: Any,
+) -> list[ClipResult]:
+    """Run with stand-ins."""
+    with Store(root / store) as kept, closing(engine or Here()) as chosen:
+        job = prediction_job(str(model), kept, device="cpu", offline=True, backends=backends)
+        inputs = find_inputs([paths] if isinstance(paths, Path) else paths, root / out if retry else None)
+        return list(run_files(inputs, job, root / out, chosen, **options))
+
+
+def work(root: Path) -> Counter[str]:
+    """How often each stage was started."""
+    with Store(root / "store") as store:
+        return Counter(stage for _, stage, _ in store.work())
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """The files that two runs of the same must agree on."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != TIMED}
+
+
+def entries(out: Path) -> dict[str, dict[str, Any]]:
+    """The manifest, by file name."""
+    inputs = json.loads((out / "manifest.json").read_text("utf-8"))["inputs"]
+    return {Path(entry["media"]).name: entry for entry in inputs}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# What is computed again
+
+
+def test_a_second_run_computes_nothing_and_leaves_the_same_bytes(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path)
+    before = work(tmp_path)
+    assert before["probe"] == before["face"] == before["voice"] == before["fusion"] == 3
+    batch(clips, model, tmp_path, out="again")
+    assert work(tmp_path) == before
+    assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
+    assert len(table(tmp_path / "out" / TIMED)) > len(table(tmp_path / "again" / TIMED)) == 0
+
+
+def test_moving_and_renaming_a_video_loses_nothing(model: Path, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "before")
+    batch(tmp_path / "before", model, tmp_path)
+    before = work(tmp_path)
+    (tmp_path / "after").mkdir()
+    (tmp_path / "before" / "0.mp4").rename(tmp_path / "after" / "renamed.mp4")
+    (result,) = batch(tmp_path / "after", model, tmp_path, out="moved")
+    assert work(tmp_path) == before
+    assert result.state == "degraded" and result.path.name == "renamed.mp4"
+
+
+def test_a_changed_video_is_a_new_one(model: Path, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "in")
+    batch(tmp_path / "in", model, tmp_path)
+    before = work(tmp_path)
+    clip(tmp_path / "in" / "0.mp4", grey=200)
+    batch(tmp_path / "in", model, tmp_path)
+    assert work(tmp_path) - before == Counter(dict.fromkeys(before, 1))
+
+
+def test_another_checkpoint_reruns_fusion_alone(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path)
+    before = work(tmp_path)
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    batch(clips, other, tmp_path, out="other-out")
+    assert work(tmp_path) - before == Counter(fusion=3)
+    assert outputs(tmp_path / "other-out")["0.json"] != outputs(tmp_path / "out")["0.json"]
+
+
+def test_another_voice_parameter_reruns_voice_and_fusion_alone(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path)
+    before = work(tmp_path)
+    other = write_checkpoint(tmp_path / "other", window=0.5)
+    told: list[Any] = []
+    batch(clips, other, tmp_path, out="other-out", explained=lambda steps, stored: told.extend(steps))
+    # The decoded sound is no result: it is quicker decoded again than kept.
+    assert work(tmp_path) - before == Counter(sound=3, voice=3, fusion=3)
+    reasons = {step.stage: step.why for step in told}
+    assert reasons["voice"] == "voice.window changed from 1.0 to 0.5"
+    assert reasons["fusion"].startswith("checkpoint changed from ")
+    assert {step.stage for step in told} == {"sound", "voice", "fusion"}
+
+
+def test_a_damaged_result_is_computed_again(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path)
+    before = work(tmp_path)
+    for path in (tmp_path / "store" / "results").glob("*/*.parquet"):
+        path.write_bytes(path.read_bytes()[:100])
+    batch(clips, model, tmp_path, out="again")
+    assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
+    assert work(tmp_path)["face"] == 2 * before["face"]
+
+
+def test_it_is_explained_what_will_run_and_why(model: Path, clips: Path, tmp_path: Path) -> None:
+    told: list[tuple[list[Any], int]] = []
+    explained = lambda steps, stored: told.append((steps, stored))  # noqa: E731
+    assert batch(clips, model, tmp_path, explained=explained, dry=True) == []
+    assert not (tmp_path / "out").exists() and work(tmp_path) == Counter(probe=3)
+    steps, stored = told[0]
+    assert stored == 0 and {step.why for step in steps} == {"new file"} and len(steps) == 3 * 6
+    assert all(step.seconds is None for step in steps)
+    batch(sorted(clips.iterdir())[:2], model, tmp_path)
+    batch(clips, model, tmp_path, explained=explained, dry=True)
+    steps, stored = told[1]
+    assert stored == 2 and {step.source.media.name for step in steps} == {"2.mp4"}
+    assert all(step.seconds is not None for step in steps)
+
+
+def test_phases_give_the_same_as_file_by_file(model: Path, clips: Path, tmp_path: Path) -> None:
+    class Counting(Here):
+        renewed = 0
+
+        def renew(self) -> None:
+            self.renewed += 1
+            super().renew()
+
+    engine = Counting()
+    batch(clips, model, tmp_path)
+    batch(clips, model, tmp_path, engine, phases=True, out="phases", store="other")
+    assert outputs(tmp_path / "phases") == outputs(tmp_path / "out")
+    assert engine.renewed > 5
+    with Store(tmp_path / "other") as store:
+        stages = [stage for _, stage, _ in store.work() if stage != "sound"]
+    assert stages == [stage for stage in dict.fromkeys(stages) for _ in range(3)]
+
+
+def test_only_what_failed_is_tried_again(model: Path, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "in")
+    whole = (tmp_path / "in" / "1.mp4").read_bytes()
+    (tmp_path / "in" / "1.mp4").write_bytes(whole[:200])
+    results = batch(tmp_path / "in", model, tmp_path)
+    assert [result.state for result in results].count("failed") == 1
+    (tmp_path / "in" / "1.mp4").write_bytes(whole)
+    (tmp_path / "in" / "0.mp4").unlink()
+    (result,) = batch([], model, tmp_path, retry=True)
+    assert result.path.name == "1.mp4" and result.state == "degraded"
+    shutil.copy(clips / "0.mp4", tmp_path / "in")
+    batch(tmp_path / "in", model, tmp_path, out="whole")
+    assert outputs(tmp_path / "whole") == outputs(tmp_path / "out")
+
+
+def test_without_an_earlier_run_there_is_nothing_to_try_again(tmp_path: Path) -> None:
+    with pytest.raises(EmopipeError, match="EMO-101"):
+        find_inputs([], tmp_path)
+
+
+# Inputs
+
+
+def test_any_name_will_do_and_none_overwrites_another(model: Path, clips: Path, tmp_path: Path) -> None:
+    names = ['it\'s "quoted".mp4', "new\nline.mp4", "日本語 имя.mp4", os.fsdecode(b"latin\xe9.mp4"), "a:b%20#?.mp4"]
+    names += ["summary.mp4", "manifest.mp4", "x" * 240 + ".mp4", "-rf.mp4", "[1].mp4", "same.mp4", "SAME.mov", "*.mp4"]
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    for name in names:
+        shutil.copy(clips / "0.mp4", folder / name)
+    shutil.copy(clips / "1.mp4", folder / "deeper" / "same.mp4")
+    results = batch([folder, folder / "*.mp4"], model, tmp_path)
+    out = tmp_path / "out"
+    assert sorted(result.path.name for result in results) == sorted([*names, "same.mp4"])
+    told = json.loads((out / "manifest.json").read_text("utf-8"))["inputs"]
+    assert [Path(entry["media"]).exists() for entry in told] == [True] * len(results)
+    assert len({entry["outputs"].casefold() for entry in told}) == len(results)
+    for entry in told:
+        assert (out / f"{entry['outputs']}.html").exists() and (out / f"{entry['outputs']}.csv").exists()
+    assert len(table(out / "summary.csv")) == len(results)
+    assert "%0A" in (out / "new\nline.html").read_text("utf-8")
+    assert work(tmp_path)["face"] == 2  # the copies have the same content
+
+
+def test_a_file_that_grows_while_it_is_read_fails_and_leaves_nothing_behind(
+    model: Path, clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "in")
+    growing = tmp_path / "in" / "1.mp4"
+
+    def record(event: Event) -> None:
+        if event.kind == "start" and event.name == "face" and event.source == str(growing):
+            with growing.open("ab") as file:
+                file.write(b"\0" * 1000)
+
+    states = {result.path.name: result for result in batch(tmp_path / "in", model, tmp_path, hook=record)}
+    assert states["1.mp4"].state == "failed" and states["1.mp4"].reasons[0].startswith("EMO-107")
+    assert states["0.mp4"].state == states["2.mp4"].state == "degraded"
+    with Store(tmp_path / "store") as store:
+        assert [facts["stage"] for _, facts in made(store) if facts["content"] == store.content(growing).hash] == []
+    assert batch(growing, model, tmp_path, out="later")[0].state == "degraded"
+
+
+def made(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    from emopipe.pipeline.artefacts import read_facts
+
+    return [(path.stem, read_facts(path)) for path in (store.folder / "results").glob("*/*.parquet")]
+
+
+# Disks
+
+
+def inside(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a shell script where file systems can be mounted; skips where that is not allowed."""
+    probe = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt"]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+EMOPIPE = f"'{sys.executable}' -m tests.pipeline.emopipe_with_stand_ins run --offline --device cpu --jobs 1"
+
+
+def test_a_full_store_is_told_and_costs_no_result(model: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    script = f"mount -t tmpfs -o size=300k none $1/small && {EMOPIPE} $2 --model $3 --store $1/small --out $1/out"
+    done = inside(script, tmp_path, clips, model)
+    assert done.returncode == 0, done.stderr
+    assert "EMO-602" in done.stderr and "the disk is full" in done.stderr and "Traceback" not in done.stderr
+    batch(clips, model, tmp_path, out="whole")
+    assert outputs(tmp_path / "whole") == outputs(tmp_path / "out")
+
+
+def test_a_full_output_disk_ends_the_run_and_loses_nothing(model: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    script = f"mount -t tmpfs -o size=24k none $1/small && {EMOPIPE} $2 --model $3 --store $1/store --out $1/small/out"
+    done = inside(script, tmp_path, clips, model)
+    assert done.returncode == 2 and "EMO-601" in done.stderr and "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    before = work(tmp_path)
+    batch(clips, model, tmp_path)
+    with Store(tmp_path / "store") as store:
+        finished = Counter(key for key, stage, seconds in store.work() if seconds is not None and stage != "sound")
+    assert before["fusion"] and max(finished.values()) == 1
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_work_begins(
+    model: Path, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fixed").mkdir()
+    script = "mount -t tmpfs none $1/fixed && mkdir $1/fixed/out && mount -o remount,ro $1/fixed && "
+    done = inside(script + f"{EMOPIPE} $2 --model $3 --store $1/store --out $1/fixed/out", tmp_path, clips, model)
+    assert done.returncode == 2 and "EMO-601" in done.stderr and "Read-only" in done.stderr
+    assert "--out" in done.stderr and work(tmp_path) == Counter()
+
+
+def test_a_store_that_cannot_be_written_is_told_before_work_begins(model: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmopipeError, match="EMO-602"):
+        batch(clips, model, tmp_path / "file")

@@ -13,16 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from emopipe.models.data import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
-from emopipe.models.errors import FeatureMismatch
 from emopipe.models.losses import Task
 from emopipe.models.model import FusionModel, Shape
 from emopipe.models.prediction import Prediction, no_evidence
 from emopipe.models.registry import build
+from emopipe.models.sealed import check_features
 
 Prior = Literal["uniform", "train"]
-
-#: Entries of an extraction table that do not change the meaning of features.
-_IGNORED = frozenset({"version", "versions", "device", "threads"})
 
 
 @dataclass(frozen=True)
@@ -217,46 +214,8 @@ class Predictor:
         return {name: float(scores.weights[row, column[name]]) for name in self._present(scores, row)}
 
     def check_features(self, schema: Mapping[str, Sequence[str]], extraction: Mapping[str, Any] | None = None) -> None:
-        """Refuse features that this model was not trained on.
-
-        Args:
-            schema: modality -> feature names offered; modalities that are not offered count as absent and pass.
-            extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
-                sealed ones except for library versions and device.
-
-        Raises:
-            FeatureMismatch: the message names both sides of every difference.
-        """
-        faults: list[str] = []
-        for name in self.spec.modalities:
-            if name in schema:
-                faults += _name_faults(name, tuple(self.spec.schema[name]), tuple(schema[name]))
-                faults += _table_faults(name, self.spec.extraction.get(name), (extraction or {}).get(name))
-        if not set(self.spec.modalities) & set(schema):
-            faults.append(f"trained on {', '.join(self.spec.modalities)}, offered {', '.join(schema) or 'nothing'}")
-        if faults:
-            raise FeatureMismatch(
-                "the features offered are not those the checkpoint was trained on: " + "; ".join(faults),
-                hint="Extract with the checkpoint's own configuration, or train a new checkpoint on these features",
-            )
-
-
-def _name_faults(modality: str, trained: tuple[str, ...], offered: tuple[str, ...]) -> list[str]:
-    if trained == offered:
-        return []
-    if len(trained) != len(offered):
-        return [f"{modality}: trained on {len(trained)} features, offered {len(offered)}"]
-    where = next(index for index in range(len(trained)) if trained[index] != offered[index])
-    return [f"{modality}: feature {where} was {trained[where]!r} in training, offered {offered[where]!r}"]
-
-
-def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
-    """An option that one side does not know is as good as off (false, empty or 0) there: it came up later."""
-    if not isinstance(trained, Mapping) or not isinstance(offered, Mapping):
-        return []
-    keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
-    plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
-    return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
+        """Refuse features that this model was not trained on; see :func:`emopipe.models.sealed.check_features`."""
+        check_features(self.spec.schema, self.spec.extraction, schema, extraction)
 
 
 def pattern_name(present: NDArray[Any], modalities: Sequence[str]) -> str:

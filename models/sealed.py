@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.models.errors import CheckpointError
+from emopipe.models.errors import CheckpointError, FeatureMismatch
+
+#: Entries of an extraction table that do not change the meaning of features.
+_IGNORED = frozenset({"version", "versions", "device", "threads"})
 
 #: Raised when the layout changes so that older readers must refuse.
 FORMAT: Final = 1
@@ -24,13 +27,20 @@ class Sealed:
 
     Attributes:
         id: of the checkpoint.
+        schema: modality -> names of the features that it was trained on.
         extraction: the sealed extraction configuration.
-        modalities: that it looks at.
+        model, options: the name of its model, and what it is built from.
     """
 
     id: str
+    schema: Mapping[str, tuple[str, ...]]
     extraction: Mapping[str, Any]
-    modalities: tuple[str, ...]
+    model: str
+    options: Mapping[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.schema)
 
 
 def read_sealed(path: str | Path) -> Sealed:
@@ -45,7 +55,58 @@ def read_sealed(path: str | Path) -> Sealed:
     name = config.pop("id", None)
     if identity(weights, json.dumps(config, indent=1, ensure_ascii=False)) != name:
         raise damaged(folder, "the configuration was changed")
-    return Sealed(str(name), config["extraction"], tuple(config["schema"]))
+    schema = {modality: tuple(names) for modality, names in config["schema"].items()}
+    return Sealed(str(name), schema, config["extraction"], config["model"], config["options"])
+
+
+def check_features(
+    trained: Mapping[str, Sequence[str]],
+    sealed: Mapping[str, Any],
+    offered: Mapping[str, Sequence[str]],
+    extraction: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse features that a model was not trained on.
+
+    Args:
+        trained: modality -> feature names it was trained on.
+        sealed: the extraction configuration that it seals.
+        offered: modality -> feature names offered; modalities that are not offered count as absent and pass.
+        extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
+            sealed ones except for library versions and device.
+
+    Raises:
+        FeatureMismatch: the message names both sides of every difference.
+    """
+    faults: list[str] = []
+    for name in trained:
+        if name in offered:
+            faults += _name_faults(name, tuple(trained[name]), tuple(offered[name]))
+            faults += _table_faults(name, sealed.get(name), (extraction or {}).get(name))
+    if not set(trained) & set(offered):
+        faults.append(f"trained on {', '.join(trained)}, offered {', '.join(offered) or 'nothing'}")
+    if faults:
+        raise FeatureMismatch(
+            "the features offered are not those the checkpoint was trained on: " + "; ".join(faults),
+            hint="Extract with the checkpoint's own configuration, or train a new checkpoint on these features",
+        )
+
+
+def _name_faults(modality: str, trained: tuple[str, ...], offered: tuple[str, ...]) -> list[str]:
+    if trained == offered:
+        return []
+    if len(trained) != len(offered):
+        return [f"{modality}: trained on {len(trained)} features, offered {len(offered)}"]
+    where = next(index for index in range(len(trained)) if trained[index] != offered[index])
+    return [f"{modality}: feature {where} was {trained[where]!r} in training, offered {offered[where]!r}"]
+
+
+def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
+    """An option that one side does not know is as good as off (false, empty or 0) there: it came up later."""
+    if not isinstance(trained, Mapping) or not isinstance(offered, Mapping):
+        return []
+    keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
+    plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
+    return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
 
 
 def identity(weights: bytes, spec: str) -> str:

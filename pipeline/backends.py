@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 #: Face backend -> the distribution that measures.
 FACE_LIBRARIES: Final = {"mediapipe": "mediapipe", "pyfeat": "py-feat"}
-#: Kind of backend -> options of this package's own that name weights.
+#: Kind of backend -> entries of the configuration that name the weights of this package's own.
 WEIGHTS: Final = {
-    "face": ("weights",),
-    "voice": ("encoder",),
-    "speech": ("vad", "asr"),
-    "text": ("encoder", "multilingual"),
+    "face": ("face.weights",),
+    "voice": ("voice.encoder", "speech.vad"),
+    "speech": ("speech.vad", "speech.asr"),
+    "text": ("text.encoder", "text.multilingual"),
 }
 
 
@@ -88,21 +89,24 @@ class Backends:
         return pick_device(self._wanted_device)
 
     def prepare(self, *kinds: str) -> None:
-        """Find the weights of these backends before anything is loaded, so that a missing one is told at once."""
-        for kind in kinds:
-            if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
-                names = self._named(kind)
-                with _all_told(names):
-                    _ = [self._weight(name) for name in names]
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once.
+
+        Those that need a hub come first: where it is out of reach, nothing else is fetched in vain.
+        """
+        own = [kind for kind in kinds if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign]
+        names = dict.fromkeys(name for kind in own for name in self._named(kind))
+        ordered = sorted(names, key=_is_embedded)
+        with _all_told(ordered):
+            _ = [self._weight(name) for name in ordered]
 
     def _named(self, kind: str) -> list[str]:
         """The weights that this package's own backend of that kind loads."""
-        table = getattr(self.config, kind)
-        if kind == "face" and table.backend == "pyfeat":
+        if kind == "face" and self.config.face.backend == "pyfeat":
             from emopipe.extractors.face.pyfeat import weight_names
 
-            return list(weight_names(table.detector).values())
-        return [name for option in WEIGHTS[kind] if (name := getattr(table, option))]
+            return list(weight_names(self.config.face.detector).values())
+        entries = (attrgetter(entry)(self.config) for entry in WEIGHTS[kind])
+        return [name for name in entries if name]
 
     @cached_property
     def face(self) -> FaceBackend:
@@ -201,6 +205,12 @@ class Backends:
         if name not in self._located:
             self._located[name] = weights.locate(name, offline=self._offline, hook=self._hook)
         return self._located[name].path
+
+
+def _is_embedded(name: str) -> bool:
+    """Whether a weight needs no hub."""
+    known = weights.known(name)
+    return known is not None and known.embedded
 
 
 @contextmanager

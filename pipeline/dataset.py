@@ -200,7 +200,8 @@ def _write(
 ) -> list[Failure]:
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    backends.prepare(*tasks.modalities)
+    heard = "text" in tasks.modalities and any(_is_heard(row.source) for row in rows)
+    backends.prepare(*tasks.modalities, *(["speech"] if heard else []))
     names = backends.feature_names(tasks.modalities)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
@@ -224,6 +225,11 @@ def _write(
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "reason"), *((f.id, f.reason) for f in failures)])
     return failures
+
+
+def _is_heard(source: Source) -> bool:
+    """Whether the words of a source must be recognised."""
+    return source.text is None and (source.media or source.audio) is not None
 
 
 def _manifest_row(

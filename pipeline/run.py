@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ ORDINARY: frozenset[str] = frozenset({"too_short"})
 
 
 class Runner:
-    """A loaded checkpoint together with the extractors that it was trained on.
+    """A checkpoint together with the extractors that it was trained on.
+
+    What it seals is read at once; networks are loaded only when every weight is found.
 
     Args:
         model: name of a shipped checkpoint, or the folder of another.
@@ -42,7 +45,7 @@ class Runner:
 
     Raises:
         EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features, or the checkpoint's
-            own cannot be extracted from media.
+            own cannot be extracted from media, EMO-201 to EMO-204 without the backbone that it stands on.
     """
 
     def __init__(
@@ -55,18 +58,22 @@ class Runner:
         hook: Hook = silent,
         debug: bool = False,
     ) -> None:
+        from emopipe.models.sealed import check_features, read_sealed
+
         check_plan()
         self._debug = debug
         self._hook = hook
-        self.predictor, self.checkpoint = load_predictor(model, device, offline=offline, hook=hook)
-        sealed = self.predictor.spec.extraction
-        _refuse_foreign(sealed, model)
-        config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
         with coded_errors():
-            offered = {name: self.predictor.spec.schema[name] for name in self.predictor.spec.modalities}
-            self.predictor.check_features(offered, config.as_dict())
+            self.sealed = read_sealed(model)
+        _refuse_foreign(self.sealed.extraction, model)
+        tables = _overlaid(self.sealed.extraction, overrides or {})
+        config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
+        with coded_errors():
+            check_features(self.sealed.schema, self.sealed.extraction, self.sealed.schema, config.as_dict())
         self.backends = Backends(config, device=device, offline=offline, hook=hook)
         self.config_hash = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        locate(self.sealed.options, offline=offline, hook=hook)
+        self._load_predictor = partial(load_predictor, model, device, offline=offline, hook=hook)
 
     def __enter__(self) -> Runner:
         return self
@@ -75,25 +82,30 @@ class Runner:
         self.backends.close()
 
     def load(self) -> None:
-        """Load every extractor now and check its features against the checkpoint's.
+        """Find every weight, then load every network and check the features against the checkpoint's.
 
         Raises:
             EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
         """
-        modalities = self.predictor.spec.modalities
+        modalities = self.sealed.modalities
         self.backends.prepare(*modalities, "speech")
-        self.backends.check_weights(self.predictor.spec.extraction.get("unverified", {}))
+        self.backends.check_weights(self.sealed.extraction.get("unverified", {}))
         names = self.backends.feature_names(modalities)
-        _ = self.backends.asr, self.backends.vad
+        _ = self.predictor, self.backends.asr, self.backends.vad
         with coded_errors():
             self.predictor.check_features(names, self.backends.config.as_dict())
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The fusion model."""
+        return self._load_predictor()[0]
 
     def run(self, path: Path) -> ClipResult:
         """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
         began = time.perf_counter()
         source = Source(id=path.stem, media=path)
         try:
-            extraction = extract(source, self.backends, modalities=self.predictor.spec.modalities, hook=self._hook)
+            extraction = extract(source, self.backends, modalities=self.sealed.modalities, hook=self._hook)
             predictions = self.predictor.predict(_samples(extraction.utterances))
         except EmopipeError as error:
             if self._debug or error.code in ENVIRONMENT_CODES:
@@ -112,7 +124,7 @@ class Runner:
         began: float,
     ) -> ClipResult:
         seconds = time.perf_counter() - began
-        return ClipResult(path, state, reasons, extraction, predictions, self.checkpoint, seconds)
+        return ClipResult(path, state, reasons, extraction, predictions, self.sealed.id, seconds)
 
 
 def load_predictor(
@@ -129,11 +141,14 @@ def load_predictor(
     Raises:
         EmopipeError: EMO-401 when it is missing or damaged, EMO-201 to EMO-204 or EMO-503 when its backbone is missing.
     """
-    from emopipe.models import checkpoint
-    from emopipe.pipeline.backends import pick_device
+    from emopipe.models.sealed import read_sealed
 
     with coded_errors():
-        options = locate(checkpoint.read_spec(model).options, offline=offline, hook=hook)
+        options = locate(read_sealed(model).options, offline=offline, hook=hook)
+
+        from emopipe.models import checkpoint  # torch, which a missing backbone needs not wait for
+        from emopipe.pipeline.backends import pick_device
+
         predictor = checkpoint.load(model, pick_device(device), options)
     return predictor, checkpoint.identify(predictor)
 
@@ -145,7 +160,7 @@ def run_files(paths: Sequence[Path], runner: Runner, out: Path, hook: Hook = sil
     """
     files, errors = find_media(paths)
     sink = Sink(out, runner.config_hash, version("emopipe"))
-    results = [ClipResult(Path(e.path or ""), "failed", [str(e)], None, [], runner.checkpoint, 0.0) for e in errors]
+    results = [ClipResult(Path(e.path or ""), "failed", [str(e)], None, [], runner.sealed.id, 0.0) for e in errors]
     yield from results
     if files:
         runner.load()

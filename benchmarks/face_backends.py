@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,8 @@ from typing import Any
 import torch
 
 from emopipe.extractors.face.mediapipe import FaceLandmarker
-from emopipe.extractors.face.pyfeat import REPOSITORIES, PyFeat
+from emopipe.extractors.face.pyfeat import REPOSITORIES, PyFeat, weight_names
 from emopipe.pipeline import weights
-from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig
 from emopipe.pipeline.media import Frame, Media
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +71,7 @@ def main() -> None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             write_weights(Path(folder), options.detector)
             os.environ["EMOPIPE_WEIGHTS"] = folder
-        config = ExtractionConfig(face=replace(FACE_DEFAULTS["pyfeat"], detector=options.detector))
-        folders = Backends(config).face_weights
+        folders = {name: weights.resolve(weight) for name, weight in weight_names(options.detector).items()}
 
         print(f"\n{'':34}  frames/s  per CPU-second")
         landmarker = FaceLandmarker(weights.resolve("face-landmarker"), max_faces=1)

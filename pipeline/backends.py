@@ -200,14 +200,16 @@ class Backends:
     def prepare(self, *kinds: str) -> None:
         """Find the weights of these backends before anything is loaded, so that a missing one is told at once.
 
+        Those that need a hub come first: where it is out of reach, nothing else is fetched in vain.
+
         Raises:
             EmopipeError: EMO-201 to EMO-205 when one cannot be had.
         """
-        for kind in kinds:
-            if chosen(self.config, kind) is None:
-                names = weight_names(self.config, kind)
-                with _all_told(names):
-                    _ = [self._weight(name) for name in names]
+        own = [kind for kind in kinds if chosen(self.config, kind) is None]
+        names = dict.fromkeys(name for kind in own for name in weight_names(self.config, kind))
+        ordered = sorted(names, key=_is_embedded)
+        with _all_told(ordered):
+            _ = [self._weight(name) for name in ordered]
 
     def basis(self, kind: str, digest: Callable[[Path], str]) -> Basis:
         """What a backend measures with; nothing is loaded.
@@ -305,6 +307,12 @@ class Backends:
         if name not in self._located:
             self._located[name] = weights.locate(name, **self._how)
         return self._located[name].path
+
+
+def _is_embedded(name: str) -> bool:
+    """Whether a weight needs no hub."""
+    known = weights.known(name)
+    return known is not None and known.embedded
 
 
 @contextmanager

@@ -471,7 +471,7 @@ def list_models(json: Json = False, debug: Debug = False) -> None:
         from emopipe.pipeline.listing import tables
 
         for table in tables(flat=json):
-            console.table(table.title, table.header, table.rows)
+            console.table(table.title, table.header, table.rows, table.notes)
             console.print("")
 
 

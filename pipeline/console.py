@@ -104,12 +104,15 @@ class Console:
         else:
             self._say(str(error), "red")
 
-    def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table; with --json, one line per row."""
+    def table(
+        self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = ()
+    ) -> None:
+        """A table and notes below it; with --json, one line per row and no notes."""
         if self.json_lines:
             for row in rows:
                 self.emit(dict(zip(header, row, strict=True)))
             return
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
@@ -119,6 +122,8 @@ class Console:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)
+        for note in notes:
+            self._out.print(Padding(Text(note), (0, 0, 0, 2)))
 
     def clip(self, result: ClipResult) -> None:
         """What became of one input: all its predictions, or a line when it is one of many."""

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +183,7 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        backends.prepare(*job.modalities)
+        backends.prepare(*_kinds([row.source for row in rows], job.modalities))
         names = backends.feature_names(job.modalities)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in job.modalities}
@@ -225,6 +225,14 @@ def _extractions(
             if outcome.error is None:
                 ((_, outcome),) = reader.run(job, [Task(source, features=True)])
             yield outcome.error or cast(Extraction, outcome.extraction)
+
+
+def _kinds(sources: Sequence[Source], modalities: Collection[str]) -> list[str]:
+    """The backends that sources need for these modalities: words that are given need no recogniser."""
+    sound = any(source.media or source.audio for source in sources)
+    heard = "text" in modalities and any(source.text is None and (source.media or source.audio) for source in sources)
+    listening = sound and ("voice" in modalities or heard)
+    return [*modalities, *(["vad"] if listening else []), *(["speech"] if heard else [])]
 
 
 def _manifest_row(

@@ -134,6 +134,28 @@ def test_bert_is_fetched_from_the_hub_or_its_mirror(hub: Hub, monkeypatch: pytes
     assert CliRunner().invoke(app, ["models", "verify", "bert-base-uncased"]).exit_code == 0
 
 
+def test_a_weight_without_a_known_hash_says_so_and_is_held_to_what_came_first(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, file = "pyfeat-l2cs", "l2cs_gaze360_resnet50.safetensors"
+    hub.files[f"/py-feat/l2cs/resolve/main/{file}"] = LARGE
+    shown = CliRunner().invoke(app, ["models", "fetch", name])
+    assert shown.exit_code == 0 and f"no hash of {file} is known" in shown.output and sha256(LARGE) in shown.output
+    found = weights.locate(name, offline=True)
+    assert not found.verified and found.path.joinpath(file).read_bytes() == LARGE
+    shown = CliRunner().invoke(app, ["models", "verify", name])
+    words = " ".join(shown.output.split())
+    assert shown.exit_code == 0 and f"no hash of {file} is known; held against later is only what came first" in words
+    rows = map(json.loads, CliRunner().invoke(app, ["models", "list", "--json"]).stdout.splitlines())
+    assert next(row for row in rows if row.get("name") == name)["verified"] == "no"
+    found.path.joinpath(file).write_bytes(LARGE[1:])
+    shown = CliRunner().invoke(app, ["models", "verify", name])
+    assert shown.exit_code == 3 and "changed" in shown.output
+    with pytest.raises(EmopipeError) as caught:
+        weights.locate(name, offline=True)
+    assert caught.value.code == "EMO-202"
+
+
 # Models of the hub that the catalogue does not know
 
 OTHER = {

@@ -77,6 +77,11 @@ class Entry:
     languages: tuple[str, ...] = ()
 
     @property
+    def unhashed(self) -> tuple[str, ...]:
+        """Files of which no hash is known: nothing tells whether what comes first is the right one."""
+        return tuple(file for file, sha256 in self.files.items() if not sha256)
+
+    @property
     def folder(self) -> str:
         """The name as that of a folder."""
         return self.name.replace("/", "--")

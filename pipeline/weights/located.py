@@ -21,7 +21,7 @@ class Located:
     Attributes:
         name: as it was asked for.
         path: what libraries load.
-        verified: whether it is a weight of the catalogue, byte for byte.
+        verified: whether it is a weight of the catalogue, byte for byte; never where the catalogue knows no hash.
         weight: its entry, when it has one.
     """
 
@@ -73,7 +73,7 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
             raise EmopipeError("EMO-205", "there is no such file or folder of weights", path=path, hint=hint)
         weight = find(name, offline=offline, cache=cache)
     found = store.resolve(weight, offline=offline, hook=hook, cache=cache)
-    listed = weight.name in names()
+    listed = weight.name in names() and not weight.unhashed
     mine = store.status(weight, cache=cache).state == "given"
     return Located(name, found, listed and (not mine or store.is_same(weight, found) is True), weight)
 

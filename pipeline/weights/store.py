@@ -32,6 +32,7 @@ _RECORD = "weight.json"
 GIT: Final = "git:"
 #: A conversion that failed with less than this free failed for want of it: torch hides the reason.
 _FULL_BYTES = 16 << 20
+_UNKNOWN: Final = "no hash of {} is known; held against later is only what came"
 _MORE_ROOM = "Free some space, or set EMOPIPE_CACHE to a folder on another disk"
 
 State = Literal["given", "cached", "installed", "missing", "changed"]
@@ -156,6 +157,8 @@ def _status(weight: Entry, cache: Path | None, *, thorough: bool) -> Status:
     ready = folder / weight.ready
     if state == "cached":
         detail = "hashes agree" if thorough else "in the cache"
+        if weight.unhashed:
+            detail += f"; {_UNKNOWN.format(' and '.join(weight.unhashed))} first"
         return Status(weight.name, state, ready, _bytes(ready), detail)
     if state == "changed":
         return Status(weight.name, state, ready, _bytes(ready), _changed(weight, folder).hint, "EMO-202")
@@ -372,6 +375,8 @@ def _make(weight: Entry, folder: Path, offline: bool, hook: Hook) -> None:
         keep = folder.parent / f".{weight.folder}.parts"
         _obtain(weight, upstream, work, keep, offline, hook)
         _check(weight, upstream)
+        for file in weight.unhashed:
+            hook(Event("warning", _task(weight), f"{_UNKNOWN.format(file)} now, of sha256 {sha256(upstream / file)}"))
         if weight.convert:
             hook(Event("info", _task(weight), "converting"))
             ready.mkdir()
@@ -419,7 +424,7 @@ def _absent(weight: Entry) -> EmopipeError:
 
 
 def _by_hand(weight: Entry) -> str:
-    files = weight.files if weight.ready == "." and not weight.convert else [weight.ready]
+    files = weight.files if weight.ready == "." and not weight.convert else [weight.ready.strip(".")]
     what = " and ".join(f"{weight.name}/{file}" for file in files)
     places = [sources.at_endpoint(source.base) for source in weight.sources if isinstance(source, Url)]
     origin = f"from {places[0]}" if places and not weight.convert else "from the cache of another machine"

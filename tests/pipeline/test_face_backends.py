@@ -190,6 +190,9 @@ def test_extract_train_and_run_call_py_feat_and_say_that_its_weights_are_for_tes
     rows = json.loads((out / "silent.json").read_text())["utterances"]
     assert rows and all(row["label"] in ("happiness", "neutral") for row in rows)
     assert all(row["weights"] == {"face": 1.0} for row in rows)
+    assert all(row["unverified_weights"] == ["pyfeat-face-multitask-v2"] for row in rows)
+    assert (out / "silent.html").read_text("utf-8").count('<span class="none">unverified weights</span>') == len(rows)
+    assert "unverified weights: pyfeat-face-multitask-v2" in " ".join(result.output.split())
     assert not no_network
 
 
@@ -288,3 +291,4 @@ def test_the_shipped_checkpoint_calls_py_feat(
     document = json.loads((tmp_path / "silent.json").read_text())
     assert any("face" in one["weights"] and "face" not in one["absent"] for one in document["utterances"])
     assert NOTE in json.dumps(document)
+    assert document["info"]["unverified_weights"] == ["pyfeat-l2cs", "pyfeat-pose-mlp-v2"]

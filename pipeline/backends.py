@@ -211,6 +211,11 @@ class Backends:
         with _all_told(ordered):
             _ = [self._weight(name) for name in ordered]
 
+    def bases(self, kinds: Sequence[str], digest: Callable[[Path], str]) -> dict[str, Basis]:
+        """Kind -> what that backend measures with; see :meth:`basis`."""
+        with _all_told([name for kind in kinds for name in weight_names(self.config, kind)]):
+            return {kind: self.basis(kind, digest) for kind in kinds}
+
     def basis(self, kind: str, digest: Callable[[Path], str]) -> Basis:
         """What a backend measures with; nothing is loaded.
 
@@ -222,8 +227,7 @@ class Backends:
             EmopipeError: EMO-201 to EMO-205 when a weight outside the catalogue cannot be had.
         """
         names = weight_names(self.config, kind)
-        with _all_told(names):
-            told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
+        told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
         foreign = chosen(self.config, kind) is not None
         return Basis(libraries(self.config, kind), told, self.config.as_dict(full=True)[kind] if foreign else {})
 

@@ -119,7 +119,7 @@ def _based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> 
         return store.content(path).hash
 
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        bases = {kind: backends.basis(kind, digest) for kind in job.kinds if kind != "model"}
+        bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
         if sealed is not None:
             used = {name for basis in bases.values() for name in basis.weights}
             known = sealed.extraction.get("unverified", {})
@@ -322,9 +322,9 @@ class _Batch:
         """Have the weights of the stages that will run, before hours of work end in the want of one."""
         job = self._job
         running = {name for source in sources for name in self._missing(source)}
-        kinds = {stage.backend for stage in job.stages if stage.name in running} & set(job.bases) - {"model"}
+        needed = {stage.backend for stage in job.stages if stage.name in running} - {"model"}
         with job.backends(job.config, device=job.device, offline=job.offline, hook=self._hook) as backends:
-            backends.prepare(*sorted(kinds))
+            backends.prepare(*(kind for kind in job.bases if kind in needed))
 
     def _do(self, tasks: Sequence[Task]) -> list[tuple[Source, Outcome]]:
         """Do single stages; returns the sources that failed."""

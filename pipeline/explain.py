@@ -9,7 +9,7 @@ from typing import Any
 
 from emopipe.pipeline.plan import Job, Result, contents, missing, results
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages import PROBE
+from emopipe.pipeline.stages import PROBE, STAGES
 from emopipe.pipeline.store import Store
 
 
@@ -69,8 +69,8 @@ def _reason(result: Result, running: Sequence[str], store: Store) -> str:
     own = [text for kind, text in differences if kind != "inputs"]
     if own:
         return "; ".join(own)
-    upstream = [name for name in running if any(text.startswith(f"{name} ") for _, text in differences)]
-    return f"follows {', '.join(upstream)}" if upstream else "; ".join(text for _, text in differences)
+    told = list(dict.fromkeys(text for _, text in differences))
+    return "; ".join([text for text in told if text.removeprefix("follows ") in running] or told)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -98,8 +98,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
 
 
 def _input(name: str, key: Any) -> str:
-    """In what an input differs: a stage's result is named by the stage."""
-    return f"{str(key).split(' ')[0]} runs" if isinstance(key, str) and " " in key else f"{name} changed"
+    """In what an input differs; the result of a stage is named by the stage."""
+    stage = key.split(" ")[0] if isinstance(key, str) else ""
+    return f"follows {stage}" if stage in {one.name for one in STAGES} else f"{name} changed"
 
 
 def _shown(value: Any) -> str:

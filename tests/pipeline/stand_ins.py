@@ -105,7 +105,7 @@ class _Loud:
         return [(index / 10, (index + 1) / 10) for index, is_loud in enumerate(loud) if is_loud]
 
 
-def write_checkpoint(folder: Path, window: float = 1.0, seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, seed: int = 0, **tables: Any) -> Path:
     """A tiny untrained checkpoint that looks at face and voice as the stand-ins measure them."""
     import torch
 
@@ -113,7 +113,7 @@ def write_checkpoint(folder: Path, window: float = 1.0, seed: int = 0) -> Path:
     from emopipe.models.predictor import Predictor, Spec
     from emopipe.models.registry import configure
 
-    config = ExtractionConfig.from_dict({"voice": {"window": window}})
+    config = ExtractionConfig.from_dict(tables)
     names = {m: tuple(columns) for m, columns in StandIns(config).feature_names(("face", "voice")).items()}
     options = asdict(configure("emoe", {"width": 16, "layers": 1, "heads": 2}))
     spec = Spec("emoe", options, "classification", "label", ("anger", "happiness"), names, config.as_dict())

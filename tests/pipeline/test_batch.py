@@ -133,7 +133,7 @@ def test_another_checkpoint_reruns_fusion_alone(model: Path, clips: Path, tmp_pa
 def test_another_voice_parameter_reruns_voice_and_fusion_alone(model: Path, clips: Path, tmp_path: Path) -> None:
     batch(clips, model, tmp_path)
     before = work(tmp_path)
-    other = write_checkpoint(tmp_path / "other", window=0.5)
+    other = write_checkpoint(tmp_path / "other", voice={"window": 0.5})
     told: list[Any] = []
     batch(clips, other, tmp_path, out="other-out", explained=lambda steps, stored: told.extend(steps))
     # The decoded sound is no result: it is quicker decoded again than kept.
@@ -142,6 +142,17 @@ def test_another_voice_parameter_reruns_voice_and_fusion_alone(model: Path, clip
     assert reasons["voice"] == "voice.window changed from 1.0 to 0.5"
     assert reasons["fusion"].startswith("checkpoint changed from ")
     assert {step.stage for step in told} == {"sound", "voice", "fusion"}
+
+
+def test_what_follows_from_a_change_says_so(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path)
+    told: list[Any] = []
+    other = write_checkpoint(tmp_path / "other", speech={"vad_threshold": 0.4, "pause": 0.3})
+    batch(clips, other, tmp_path, dry=True, explained=lambda steps, stored: told.extend(steps))
+    reasons = {step.stage: step.why for step in told}
+    assert reasons["speech"] == "speech.vad_threshold changed from 0.5 to 0.4"
+    assert reasons["voice"] == "follows speech" and reasons["subject"] == "follows utterances"
+    assert "face" not in reasons
 
 
 def test_a_damaged_result_is_computed_again(model: Path, clips: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class _Face:
 
     def __init__(self, pause: float = 0.0) -> None:
         self._pause = pause
+        self._hoard: np.ndarray | None = None
 
     def track(self, frames: Iterable[Any]) -> pa.Table:
         rows, count = [], 0
@@ -86,8 +87,8 @@ class _Face:
         light = float(rgb.mean())
         if abs(light - DEADLY) < 2:
             os.kill(os.getpid(), 9)
-        if abs(light - GREEDY) < 2:
-            self.hoard = np.ones(1 << 27)
+        if abs(light - GREEDY) < 2 and self._hoard is None:
+            self._hoard = np.ones(1 << 27)
             time.sleep(5)
         names = [*BLENDSHAPES, *MESH_COMPONENTS, "pitch", "yaw", "roll", "quality"]
         sides = dict(zip(BOX, (0.2, 0.2, 0.6, 0.8), strict=True))

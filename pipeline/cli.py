@@ -60,6 +60,10 @@ LimitMemory = Annotated[
 ]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder in which results are kept and found again.")]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Neither use results of earlier runs nor keep any.")]
+ParticipantsTable = Annotated[
+    Path | None,
+    typer.Option(help="CSV with a column person or file, and columns of groups to compare.", show_default=False),
+]
 Modalities = Annotated[str | None, typer.Option(help="Comma-separated subset of text,face,voice.")]
 Requires = Annotated[
     str | None, typer.Option("--require", help="Validate and test only on rows that have all of these modalities.")
@@ -138,6 +142,7 @@ def run(
         str, typer.Option(help="Name of a shipped checkpoint, or a checkpoint folder.")
     ] = DEFAULT_CHECKPOINT,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
+    participants: ParticipantsTable = None,
     config: ConfigFile = None,
     face: FaceOption = None,
     asr: AsrOption = None,
@@ -162,17 +167,28 @@ def run(
     if not paths and not retry_failed:
         raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
     with _session(json, debug) as console, _store(store, no_store) as kept:
+        from emopipe.pipeline.participants import read_participants
         from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
 
+        inputs = find_inputs(paths or [], out if retry_failed else None)
+        people = read_participants(participants, inputs.every) if participants else None
         overrides = _overrides(config, face, asr, text, fps)
         job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
-        inputs = find_inputs(paths or [], out if retry_failed else None)
         memory = None if limit_memory is None else _size(limit_memory)
         states = []
         with closing(engine_for(len(inputs.files), jobs=jobs, memory=memory, device=device, debug=debug)) as engine:
             told = (lambda steps, stored: console.plan(steps, stored, engine.jobs)) if explain or dry_run else None
-            results = run_files(inputs, job, out, engine, phases=phases, explained=told, dry=dry_run, hook=console.hook)
-            for result in results:
+            for result in run_files(
+                inputs,
+                job,
+                out,
+                engine,
+                participants=people,
+                phases=phases,
+                explained=told,
+                dry=dry_run,
+                hook=console.hook,
+            ):
                 console.clip(result)
                 states.append(result.state)
         if not dry_run:
@@ -224,6 +240,23 @@ def extract(
         if failures:
             console.print(f"{len(failures)} failed; their reasons are in {out / 'failures.csv'}")
     raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)],
+    participants: ParticipantsTable = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the page about all files of a run once more, from its results alone."""
+    with _session(json, debug) as console:
+        from emopipe.pipeline.outputs import read_manifest
+        from emopipe.pipeline.participants import read_participants
+        from emopipe.pipeline.summary import write_summary
+
+        people = read_participants(participants, read_manifest(out)) if participants else None
+        console.print(f"The page is {write_summary(out, people)}")
 
 
 @app.command("store")

@@ -24,6 +24,7 @@ from emopipe.pipeline.media import IMAGE_SUFFIXES, find_media
 from emopipe.pipeline.plan import Job, Task
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source, Utterance
+from emopipe.pipeline.tables import read_table
 from emopipe.pipeline.worker import Outcome
 
 #: Columns of a labels table that say where signals are; the first two are synonyms.
@@ -64,27 +65,18 @@ def read_labels(path: Path, folder: Path | None = None) -> list[LabelledSource]:
         EmopipeError: EMO-101 without the file; EMO-501 when it is no such table, naming the line.
     """
     folder = path.parent if folder is None else folder
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise EmopipeError("EMO-101", "there is no such labels table", path=path) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EmopipeError("EMO-501", f"the labels table cannot be read as CSV: {error}", path=path) from None
-    if not rows:
-        raise EmopipeError("EMO-501", "the labels table has no rows", path=path)
-    if not {*PATH_COLUMNS, "text"} & set(rows[0]):
+    rows = read_table(path, "labels table", "EMO-501")
+    columns = next(iter(rows.values()))
+    if not {*PATH_COLUMNS, "text"} & set(columns):
         hint = "Name the signals in a column called file, video, audio, image or text"
-        raise EmopipeError(
-            "EMO-501", f"the labels table has only the columns {', '.join(rows[0])}", path=path, hint=hint
-        )
-    sources = [_labelled_source(row, line, path, folder) for line, row in enumerate(rows, start=2)]
+        what = f"the labels table has only the columns {', '.join(columns)}"
+        raise EmopipeError("EMO-501", what, path=path, hint=hint)
+    sources = [_labelled_source(row, line, path, folder) for line, row in rows.items()]
     _refuse_repeated([row.source.id for row in sources], path)
     return sources
 
 
-def _labelled_source(row: dict[str, Any], line: int, table: Path, folder: Path) -> LabelledSource:
-    cells = {name: (value or "").strip() for name, value in row.items() if name is not None}
+def _labelled_source(cells: dict[str, str], line: int, table: Path, folder: Path) -> LabelledSource:
     paths = {name: folder / cells[name] for name in PATH_COLUMNS if cells.get(name)}
     media = paths.get("file") or paths.get("video")
     image = paths.get("image")

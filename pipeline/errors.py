@@ -27,6 +27,7 @@ CODES: Final[dict[str, str]] = {
     "EMO-502": "a dataset is missing, incomplete or damaged",
     "EMO-503": "a configuration value is unusable",
     "EMO-504": "training cannot start on this dataset",
+    "EMO-505": "a participants table is unusable",
     "EMO-601": "output cannot be written",
     "EMO-602": "results cannot be stored",
     "EMO-901": "an unexpected failure inside a stage",

@@ -217,19 +217,27 @@ class Sink:
         return quote(os.fsencode(Path(relative).as_posix()))
 
     def _put(self, name: str, text: str) -> Path:
-        """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes."""
-        path, partial = self.folder / name, self.folder / f"{_PARTIAL}{os.getpid()}"
-        try:
-            partial.write_text(text, "utf-8", errors="backslashreplace", newline="")
-            partial.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise _unwritable(path, error) from None
-        return path
+        return put(self.folder / name, text)
 
 
 _PARTIAL: Final = ".partial-"
+
+
+def put(path: Path, text: str) -> Path:
+    """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
+    partial = path.parent / f"{_PARTIAL}{os.getpid()}"
+    try:
+        partial.write_text(text, "utf-8", errors="backslashreplace", newline="")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+    return path
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -326,8 +334,7 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def render_page(facts: dict[str, Any], media_link: str) -> str:
     """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
+    from emopipe.pipeline.pages import colours, render
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape())
     labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
-    return environment.get_template("report.html").render(facts=facts, media_link=media_link, labels=labels)
+    return render("report.html", facts=facts, media_link=media_link, labels=labels, colours=colours(labels))

@@ -21,11 +21,13 @@ from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.explain import Step, explain
 from emopipe.pipeline.media import find_media
 from emopipe.pipeline.outputs import ClipResult, Sink, read_manifest
+from emopipe.pipeline.participants import Participants
 from emopipe.pipeline.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.stages import PROBE, check_plan
 from emopipe.pipeline.store import Store, temporary_store
+from emopipe.pipeline.summary import SUMMARY, write_summary
 from emopipe.pipeline.translate import coded_errors
 from emopipe.pipeline.worker import Outcome, Worker
 
@@ -172,6 +174,11 @@ class Inputs:
     refused: dict[Path, EmopipeError]
     kept: dict[Path, dict[str, Any]]
 
+    @property
+    def every(self) -> list[Path]:
+        """All of them, in the order of the manifest."""
+        return sorted({*self.files, *self.refused, *self.kept}, key=os.fsencode)
+
 
 def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
     """The files that paths, folders and patterns stand for.
@@ -201,6 +208,7 @@ def run_files(
     out: Path,
     engine: Engine,
     *,
+    participants: Participants | None = None,
     phases: bool = False,
     explained: Callable[[list[Step], int], None] | None = None,
     dry: bool = False,
@@ -216,6 +224,7 @@ def run_files(
         job: what is wanted.
         out: folder for the outputs.
         engine: what does the work.
+        participants: which groups people belong to, for the page about the batch.
         phases: do one stage of all files before the next stage, so that one model at a time is loaded.
         explained: told before the work which steps will be done, and how many files need none.
         dry: explain and go no further.
@@ -224,7 +233,7 @@ def run_files(
     Raises:
         EmopipeError: EMO-601 when the outputs cannot be written, and what befalls every file (see :class:`Engine`).
     """
-    every = sorted({*inputs.files, *inputs.refused, *inputs.kept}, key=os.fsencode)
+    every = inputs.every
     with Store(job.store) as store:
         sink = None if dry else Sink(out, every, config_hash(job.config), version("emopipe"))
         batch = _Batch(job, engine, store, hook)
@@ -244,9 +253,16 @@ def run_files(
                 yield result
         except BaseException:
             with suppress(EmopipeError):
-                sink.finish()
+                _finish(sink, every, participants)
             raise
-        sink.finish()
+        _finish(sink, every, participants)
+
+
+def _finish(sink: Sink, inputs: Sequence[Path], participants: Participants | None) -> None:
+    """Write what there is about the run as a whole; the page about it when there is more than one input."""
+    sink.finish()
+    if len(inputs) > 1 or participants or (sink.folder / SUMMARY).exists():
+        write_summary(sink.folder, participants)
 
 
 class _Batch:

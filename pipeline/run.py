@@ -81,7 +81,7 @@ def prediction_job(
         offline=offline,
         backends=backends,
     )
-    return _based(job, store, hook, sealed)
+    return based(job, store, hook, sealed)
 
 
 def extraction_job(
@@ -108,10 +108,10 @@ def extraction_job(
         device=device,
         offline=offline,
     )
-    return _based(job, store, hook)
+    return based(job, store, hook)
 
 
-def _based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
+def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
     """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
     check_plan(job.stages)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -58,6 +58,16 @@ Jobs = Annotated[
 LimitMemory = Annotated[
     str | None, typer.Option(help="What all workers together may take, such as 8G; who takes more is stopped.")
 ]
+EngineName = Annotated[
+    Literal["processes", "ray"], typer.Option("--engine", help="processes: on this machine; ray: on a Ray cluster.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        help="HOST:PORT of the cluster's head; auto: the cluster that this machine is part of. All machines must see "
+        "inputs, checkpoint and --store under the same path, and hold the same emopipe[ray]."
+    ),
+]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder in which results are kept and found again.")]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Neither use results of earlier runs nor keep any.")]
 ParticipantsTable = Annotated[
@@ -100,11 +110,19 @@ def _session(json_lines: bool, debug: bool) -> Iterator[Console]:
 
 
 @contextmanager
-def _store(folder: Path | None, temporary: bool) -> Iterator[Store]:
-    """The store that the options name."""
+def _store(folder: Path | None, temporary: bool, shared: bool = False) -> Iterator[Store]:
+    """The store that the options name.
+
+    Raises:
+        EmopipeError: EMO-503 when it shall be both temporary and shared with other machines.
+    """
+    from emopipe.pipeline.errors import EmopipeError
     from emopipe.pipeline.store import Store, store_dir, temporary_store
 
-    with temporary_store() if temporary else Store(folder or store_dir()) as store:
+    if temporary and shared:
+        hint = "Name a folder that all machines see with --store"
+        raise EmopipeError("EMO-503", "machines of a cluster meet in the store: --no-store cannot be", hint=hint)
+    with temporary_store() if temporary else Store(folder or store_dir(), shared=shared) as store:
         yield store
 
 
@@ -150,6 +168,8 @@ def run(
     fps: FpsOption = None,
     jobs: Jobs = None,
     limit_memory: LimitMemory = None,
+    engine: EngineName = "processes",
+    ray_address: RayAddress = "auto",
     phases: Annotated[bool, typer.Option("--phases", help="One stage of all files after the other.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Only what failed in, or was missing from, the last run into --out.")
@@ -166,7 +186,7 @@ def run(
     """Predict the emotion of every utterance in videos or sound files."""
     if not paths and not retry_failed:
         raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
-    with _session(json, debug) as console, _store(store, no_store) as kept:
+    with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
         from emopipe.pipeline.participants import read_participants
         from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
 
@@ -176,13 +196,15 @@ def run(
         job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
         memory = None if limit_memory is None else _size(limit_memory)
         states = []
-        with closing(engine_for(len(inputs.files), jobs=jobs, memory=memory, device=device, debug=debug)) as engine:
-            told = (lambda steps, stored: console.plan(steps, stored, engine.jobs)) if explain or dry_run else None
+        ray = ray_address if engine == "ray" else None
+        files = len(inputs.files)
+        with closing(engine_for(files, jobs=jobs, memory=memory, device=device, debug=debug, ray=ray)) as chosen:
+            told = (lambda steps, stored: console.plan(steps, stored, chosen.jobs)) if explain or dry_run else None
             for result in run_files(
                 inputs,
                 job,
                 out,
-                engine,
+                chosen,
                 participants=people,
                 phases=phases,
                 explained=told,

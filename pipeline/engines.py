@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
@@ -28,7 +28,7 @@ _LOOK: Final = 0.5
 #: Between two messages of a worker about the progress of one stage, in seconds.
 _PACE: Final = 0.2
 #: Settings by which numerical libraries are told how many threads to use.
-_THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Engine(Protocol):
@@ -202,7 +202,7 @@ class _Process:
     def __init__(self, job: Job) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        with _environment({name: str(job.threads) for name in _THREADS}):
+        with _environment({name: str(job.threads) for name in THREADS}):
             self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
             self._process.start()
         theirs.close()
@@ -269,7 +269,7 @@ def _serve(pipe: connection.Connection, job: Job) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # the parent is gone
         try:
-            with Worker(job, _paced(pipe)) as worker:
+            with Worker(job, paced(pipe.send)) as worker:
                 pipe.send("started")
                 while (task := pipe.recv()) is not None:
                     pipe.send(worker.perform(task))
@@ -286,15 +286,15 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _paced(pipe: connection.Connection) -> Hook:
-    """A hook that sends events to the parent, progress not too often."""
+def paced(send: Callable[[Event], None]) -> Hook:
+    """A hook that sends events on, progress not too often."""
     told: dict[str, float] = {}
 
     def hook(event: Event) -> None:
         now = time.monotonic()
         if event.kind != "progress" or now - told.get(event.name, 0.0) > _PACE:
             told[event.name] = now
-            pipe.send(event)
+            send(event)
 
     return hook
 

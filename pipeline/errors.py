@@ -21,6 +21,7 @@ CODES: Final[dict[str, str]] = {
     "EMO-205": "no weight of that name is in the catalogue",
     "EMO-301": "a library is missing or has the wrong version",
     "EMO-302": "the requested device is not available",
+    "EMO-303": "a Ray cluster cannot be reached, or cannot be worked with",
     "EMO-401": "a checkpoint is missing, incomplete or damaged",
     "EMO-402": "features offered differ from those the checkpoint was trained on",
     "EMO-501": "a labels table is unusable",
@@ -35,7 +36,7 @@ CODES: Final[dict[str, str]] = {
     "EMO-903": "a file needs more memory than it may have",
 }
 
-ENVIRONMENT_CODES: Final = frozenset({"EMO-201", "EMO-202", "EMO-203", "EMO-204", "EMO-205", "EMO-301", "EMO-302"})
+ENVIRONMENT_CODES: Final = frozenset(code for code in CODES if code.startswith(("EMO-2", "EMO-3")))
 #: What befalls one input befalls them all.
 STOPPING_CODES: Final = ENVIRONMENT_CODES | {"EMO-401", "EMO-402", "EMO-503"}
 

@@ -83,7 +83,7 @@ def prediction_job(
         offline=offline,
         backends=backends,
     )
-    return _based(job, store, hook, sealed)
+    return based(job, store, hook, sealed)
 
 
 def extraction_job(
@@ -110,10 +110,10 @@ def extraction_job(
         device=device,
         offline=offline,
     )
-    return _based(job, store, hook)
+    return based(job, store, hook)
 
 
-def _based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
+def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
     """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
     check_plan(job.stages)
 
@@ -136,9 +136,15 @@ def config_hash(config: ExtractionConfig) -> str:
 
 
 def engine_for(
-    files: int, *, jobs: int | None = None, memory: int | None = None, device: str = "auto", debug: bool = False
+    files: int,
+    *,
+    jobs: int | None = None,
+    memory: int | None = None,
+    device: str = "auto",
+    debug: bool = False,
+    ray: str | None = None,
 ) -> Engine:
-    """Processes for a batch; this process for a single file, and to debug.
+    """Processes for a batch; this process for a single file, and to debug; a Ray cluster where one is named.
 
     Args:
         files: how many there are.
@@ -146,7 +152,18 @@ def engine_for(
         memory: bytes that all workers together may take; None for no limit.
         device: that the models are wanted on.
         debug: let failures through.
+        ray: address of a Ray cluster.
+
+    Raises:
+        EmopipeError: EMO-301 without Ray, EMO-303 without the cluster, EMO-503 for a limit of memory on one.
     """
+    if ray is not None and not debug:
+        from emopipe.pipeline.ray_engine import Ray
+
+        if memory is not None:
+            hint = "Leave out --limit-memory: Ray itself watches the memory of each machine"
+            raise EmopipeError("EMO-503", "memory cannot be limited on a Ray cluster", hint=hint)
+        return Ray(ray, jobs=jobs)
     if debug or (files <= 1 and memory is None):
         return Here(debug=debug)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

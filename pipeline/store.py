@@ -29,6 +29,8 @@ from emopipe.pipeline.disk import sync
 from emopipe.pipeline.errors import EmopipeError
 
 _INDEX: Final = "index.sqlite"
+#: Its presence tells that several machines use the store: SQLite's write-ahead log works on one machine only.
+_SHARED: Final = "shared"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, content TEXT);
 CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, stage TEXT, content TEXT, facts TEXT, made REAL);
@@ -87,19 +89,23 @@ class Store:
 
     Args:
         folder: created when missing.
+        shared: let other machines use it, too, from now on; each must see it under the same path.
 
     Raises:
         EmopipeError: EMO-602 when the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self.folder = folder
         self._results, self._temporary, self._locks = (folder / name for name in ("results", "temporary", "locks"))
         try:
             for part in (self._results, self._temporary, self._locks):
                 part.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._temporary).close()
-            self._index = _open_index(folder / _INDEX)
+            known = self.shared_as
+            self._index = _open_index(folder / _INDEX, "DELETE" if shared or known else "WAL")
+            if shared and not known:
+                (folder / _SHARED).write_text(uuid.uuid4().hex)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(folder, error) from None
         if self._empty_index():
@@ -110,6 +116,14 @@ class Store:
 
     def __exit__(self, *exc: object) -> None:
         self._index.close()
+
+    @property
+    def shared_as(self) -> str | None:
+        """What tells the store from any other, when several machines may use it."""
+        try:
+            return (self.folder / _SHARED).read_text()
+        except FileNotFoundError:
+            return None
 
     # Results
 
@@ -364,22 +378,22 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _open_index(path: Path) -> sqlite3.Connection:
+def _open_index(path: Path, journal: str) -> sqlite3.Connection:
     """The index; one that is damaged is put aside."""
     try:
-        return _connect(path)
+        return _connect(path, journal)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.replace(path.with_suffix(".damaged"))
-        return _connect(path)
+        return _connect(path, journal)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, journal: str) -> sqlite3.Connection:
     index = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-    index.execute("PRAGMA journal_mode = WAL")
+    index.execute(f"PRAGMA journal_mode = {journal}")
     index.execute("PRAGMA synchronous = NORMAL")
     index.executescript(_SCHEMA)
     return index

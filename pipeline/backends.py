@@ -10,24 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
-from emopipe.pipeline import plugins, weights
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
+from emopipe.pipeline import people, plugins, weights
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig, given_clip
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
+    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
+    from emopipe.pipeline.baseline import Baselines
 
 
 #: Face backend -> the distribution that measures.
 FACE_LIBRARIES: Final = {"mediapipe": "mediapipe", "pyfeat": "py-feat"}
-#: Kind of backend -> options of this package's own that name weights.
+#: Table of the configuration -> options of this package's own backends that name weights.
 WEIGHTS: Final = {
     "face": ("weights",),
     "voice": ("encoder",),
     "speech": ("vad", "asr"),
     "text": ("encoder", "multilingual"),
+    "people": ("encoder",),
 }
 
 
@@ -65,6 +71,7 @@ class Backends:
         for kind in plugins.BUILT_IN:
             plugins.chosen(kind, getattr(config, kind).backend)
         _check_face(config.face)
+        people.check(config.people)
         self.config = config
         self._wanted_device = device
         self._offline = offline
@@ -88,9 +95,13 @@ class Backends:
         return pick_device(self._wanted_device)
 
     def prepare(self, *kinds: str) -> None:
-        """Find the weights of these backends before anything is loaded, so that a missing one is told at once."""
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once.
+
+        Args:
+            kinds: modalities, "speech", or "people".
+        """
         for kind in kinds:
-            if not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
+            if kind == "people" or not plugins.chosen(kind, getattr(self.config, kind).backend).foreign:
                 names = self._named(kind)
                 with _all_told(names):
                     _ = [self._weight(name) for name in names]
@@ -98,6 +109,8 @@ class Backends:
     def _named(self, kind: str) -> list[str]:
         """The weights that this package's own backend of that kind loads."""
         table = getattr(self.config, kind)
+        if kind == "people" and not people.compares_voices(table):
+            return []
         if kind == "face" and table.backend == "pyfeat":
             from emopipe.extractors.face.pyfeat import weight_names
 
@@ -133,6 +146,36 @@ class Backends:
         """What turns words into vectors."""
         backend: TextBackend = self._create("text", languages=list(self.languages))
         return backend
+
+    @cached_property
+    def speakers(self) -> SpeakerEncoder:
+        """What tells voices apart."""
+        from emopipe.extractors.speech.speakers import SpeakerEncoder
+
+        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+
+    @cached_property
+    def diarizer(self) -> Diarizer:
+        """What cuts speech into turns."""
+        from emopipe.extractors.speech.diarize import VoiceClusters
+
+        if self.config.people.diarizer == "pyannote":
+            return people.load_pyannote(self.config.people.pyannote, self.device, offline=self._offline)
+        return VoiceClusters(self.speakers)
+
+    @cached_property
+    def enrolled(self) -> dict[str, np.ndarray]:
+        """Name -> voice of the enrolled people."""
+        return people.enrol(self.config.people, self)
+
+    @cached_property
+    def reference(self) -> Baselines:
+        """Modality -> baseline that the configured clip shows."""
+        from emopipe.pipeline.baseline import reference_of
+
+        clip = given_clip(self.config.people.baseline)
+        assert clip is not None
+        return reference_of(clip, self)
 
     @property
     def languages(self) -> tuple[str, ...]:

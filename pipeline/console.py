@@ -113,7 +113,11 @@ class Console:
                 self._out.print(
                     f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True
                 )
-            self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
+            rows, header = result.rows(), ("time", "words", "emotion", "probability", "weights", "absent")
+            if any(row["role"] for row in rows):
+                self.table("", ("who", *header), ((_who(row), *_cells(row)) for row in rows))
+            else:
+                self.table("", header, map(_cells, rows))
 
 
 def _progress_line(event: Event) -> str:
@@ -124,6 +128,10 @@ def _progress_line(event: Event) -> str:
 def clock(seconds: float) -> str:
     """Minutes and seconds, "1:02.5"."""
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{row['speaker']}, {row['role']}" if row["role"] else ""
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.baseline import normalise_dataset
 from emopipe.pipeline.config import MODALITIES, ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import IMAGE_SUFFIXES, find_media
@@ -200,7 +201,7 @@ def _write(
 ) -> list[Failure]:
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    backends.prepare(*tasks.modalities)
+    backends.prepare(*tasks.modalities, *([] if tasks.labelled else ["people"]))
     names = backends.feature_names(tasks.modalities)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in tasks.modalities}
@@ -213,12 +214,13 @@ def _write(
                 continue
             for warning in result.warnings:
                 hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
-            manifest += [
-                _manifest_row(row, u, i, len(result.utterances), writers) for i, u in enumerate(result.utterances)
-            ]
+            enrolled, count = backends.config.people.enrol, len(result.utterances)
+            manifest += [_manifest_row(row, u, i, count, writers, enrolled) for i, u in enumerate(result.utterances)]
     if not manifest:
         reasons = failures[0].reason if failures else "there were no utterances"
         raise EmopipeError("EMO-502", f"no source gave an utterance; the first reason: {reasons}")
+    if tasks.labelled and backends.config.people.baseline != "none":
+        normalise_dataset(folder, manifest, backends)
     pq.write_table(_manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
     (folder / "config.toml").write_text(tomli_w.dumps(backends.sealed_config()), "utf-8")
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
@@ -227,7 +229,12 @@ def _write(
 
 
 def _manifest_row(
-    row: LabelledSource, utterance: Utterance, index: int, count: int, writers: dict[str, FeatureWriter]
+    row: LabelledSource,
+    utterance: Utterance,
+    index: int,
+    count: int,
+    writers: dict[str, FeatureWriter],
+    enrolled: Collection[str],
 ) -> dict[str, Any]:
     """The manifest's row of an utterance; its features are handed to the writers."""
     name = row.source.id if count == 1 else f"{row.source.id}#{index + 1}"
@@ -236,7 +243,9 @@ def _manifest_row(
         "media": str(row.source.path) if row.source.path else None,
         "start": utterance.start,
         "end": utterance.end,
-        "speaker": utterance.speaker,
+        "speaker": _speaker(row.source, utterance, enrolled),
+        "role": utterance.role,
+        "overlap": utterance.overlap,
         "split": row.split,
         "words": utterance.text or None,
         **row.labels,
@@ -251,11 +260,18 @@ def _manifest_row(
     return record
 
 
+def _speaker(source: Source, utterance: Utterance, enrolled: Collection[str]) -> str | None:
+    """A name that holds across the dataset: S1 of one clip is not S1 of another."""
+    if source.speaker is not None or utterance.speaker is None:
+        return source.speaker
+    return utterance.speaker if utterance.speaker in enrolled else f"{source.id}/{utterance.speaker}"
+
+
 def _manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table; a label column in which every cell is a number becomes numeric."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     fixed = {"start": pa.float64(), "end": pa.float64(), **{f"{m}_quality": pa.float64() for m in MODALITIES}}
-    known = {"id", "media", "speaker", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
+    known = {"id", "media", "speaker", "role", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
     arrays = {}
     for name, values in columns.items():
         if name in fixed or name in known:
@@ -265,9 +281,9 @@ def _manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(arrays)
 
 
-def _label_array(values: list[str]) -> pa.Array:
+def _label_array(values: list[Any]) -> pa.Array:
     try:
-        return pa.array([float(value) if value else None for value in values], pa.float64())
+        return pa.array([None if value in (None, "") else float(value) for value in values], pa.float64())
     except ValueError:
         return pa.array([value or None for value in values], pa.string())
 

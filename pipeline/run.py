@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emopipe.pipeline import people
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import FACTS, ExtractionConfig
@@ -61,7 +62,8 @@ class Runner:
         self.predictor, self.checkpoint = load_predictor(model, device, offline=offline, hook=hook)
         sealed = self.predictor.spec.extraction
         _refuse_foreign(sealed, model)
-        config = ExtractionConfig.from_dict(_overlaid(sealed, overrides or {}), origin=f"the checkpoint {model}")
+        tables = _overlaid(portable(sealed), overrides or {})
+        config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
         with coded_errors():
             offered = {name: self.predictor.spec.schema[name] for name in self.predictor.spec.modalities}
             self.predictor.check_features(offered, config.as_dict())
@@ -81,10 +83,12 @@ class Runner:
             EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
         """
         modalities = self.predictor.spec.modalities
-        self.backends.prepare(*modalities, "speech")
+        self.backends.prepare(*modalities, "speech", "people")
         self.backends.check_weights(self.predictor.spec.extraction.get("unverified", {}))
         names = self.backends.feature_names(modalities)
         _ = self.backends.asr, self.backends.vad
+        if people.diarizes(self.backends.config.people):
+            _ = self.backends.diarizer
         with coded_errors():
             self.predictor.check_features(names, self.backends.config.as_dict())
 
@@ -165,6 +169,14 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
             what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
             hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
             raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
+
+
+def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    people = sealed.get("people", {})
+    kept = {name: value for name, value in people.items() if name not in ("enrol", "subject", "count", "baseline")}
+    kept["baseline"] = "person" if people.get("baseline", "none") != "none" else "none"
+    return {**sealed, "people": kept}
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

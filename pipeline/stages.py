@@ -14,9 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.baseline import relative
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
+from emopipe.pipeline.people import find_turns, named, recognise, tracks_of, with_person
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.records import AbsenceReason, Extraction, Source, Utterance
 
@@ -81,22 +83,29 @@ def detect_speech(values: Values, backends: Backends, hook: Hook) -> dict[str, A
 def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Spans of time with their words.
 
-    A labelled source is one utterance; a clip with speech is cut at pauses and sentence ends; a clip without
-    speech is cut into fixed windows.
+    A labelled source is one utterance; a clip with speech is cut at changes of speaker, pauses and sentence ends; a
+    clip without speech is cut into fixed windows.
     """
+    from emopipe.extractors.speech.attribution import speaker_utterances, turn_utterances
+    from emopipe.extractors.speech.diarize import joined
     from emopipe.extractors.speech.transcript import transcribe
-    from emopipe.extractors.speech.utterances import Span, fixed_windows, split_utterances
+    from emopipe.extractors.speech.utterances import Span, fixed_windows
 
     source, config = values["source"], backends.config.speech
     whole = (source.start or 0.0, source.end if source.end is not None else _duration(values))
+    turns = joined(values["turns"])
     if source.text is not None:
-        return {"spans": [Span(*whole, source.text.strip())], "language": config.language or None}
-    speech = values["speech"]
+        spans = with_person([Span(*whole, source.text.strip())], turns)
+        return {"spans": spans, "language": config.language or None}
+    speech = [(turn.start, turn.end) for turn in turns]
     if values["labelled"]:
         speech = _inside(speech, *whole)
+    cut = {"pause": config.pause, "longest": config.longest}
+    several = len({turn.person for turn in turns}) > 1
+    wordless = turn_utterances(turns, **cut) if several else fixed_windows(whole[1], config.silent_window)
     if not speech or "text" not in values["wanted"]:
-        spans = [Span(*whole)] if values["labelled"] else fixed_windows(whole[1], config.silent_window)
-        return {"spans": spans, "language": None}
+        spans = [Span(*whole)] if values["labelled"] else wordless
+        return {"spans": with_person(spans, turns), "language": None}
     transcript = transcribe(
         values["sound"],
         speech,
@@ -106,9 +115,10 @@ def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str,
     )
     if values["labelled"]:
         text = "".join(word.text for word in transcript.words).strip()
-        return {"spans": [Span(*whole, text, tuple(transcript.words))], "language": transcript.language}
-    spans = split_utterances(transcript.words, pause=config.pause, longest=config.longest)
-    return {"spans": spans or fixed_windows(whole[1], config.silent_window), "language": transcript.language}
+        spans = [Span(*whole, text, tuple(transcript.words))]
+        return {"spans": with_person(spans, turns), "language": transcript.language}
+    spans = speaker_utterances(transcript.words, turns, **cut) or with_person(wordless, turns)
+    return {"spans": spans, "language": transcript.language}
 
 
 def measure_voice(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -165,22 +175,25 @@ def _unread(language: str | None, backends: Backends) -> list[str]:
 
 
 def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
-    """Windows of the subject's face in each span, and how well it was seen."""
+    """Windows of the speaker's own face in each span, and how well it was seen."""
     from emopipe.extractors.face.table import subject_track
 
-    table = values["face_table"]
+    table, spans = values["face_table"], values["spans"]
     if isinstance(table, Absent):
-        return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
+        return {"face": [table] * len(spans), "face_quality": [0.0] * len(spans)}
     frames = int(table.schema.metadata[b"frames"])
-    subject = table["track"].to_numpy() == subject_track(table)
-    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns()])
-    seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
+    matrix = np.column_stack([table[name].to_numpy() for name in backends.face_columns()]).astype(np.float64)
+    times, quality, tracks = (table[name].to_numpy() for name in ("time", "quality", "track"))
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
+    main = subject_track(table)
     faces, qualities = [], []
-    for span in values["spans"]:
-        face, quality = _face_in(span.start, span.end, *seen, sampled, backends)
+    for span in spans:
+        own = np.isin(tracks, tracks_of(span, values["people"], main))
+        face, how_well = _face_in(span.start, span.end, times[own], matrix[own], quality[own], sampled, backends)
+        if isinstance(face, Absent) and np.any((times >= span.start) & (times <= span.end) & ~own):
+            face = Absent("other_face" if own.any() else "speaker_not_seen")
         faces.append(face if frames else Absent("decode_error"))
-        qualities.append(quality)
+        qualities.append(how_well)
     return {"face": faces, "face_quality": qualities}
 
 
@@ -212,12 +225,14 @@ def _face_in(
 
 
 STAGES: Final = (
-    Stage("face", 1, ("source", "media", "wanted"), ("face_table",), measure_face),
+    Stage("face", 2, ("source", "media", "wanted"), ("face_table",), measure_face),
     Stage("speech", 1, ("sound_media", "wanted"), ("sound", "speech"), detect_speech),
-    Stage("utterances", 1, ("source", "sound", "speech", "labelled", "wanted"), ("spans", "language"), find_utterances),
+    Stage("speakers", 1, ("sound", "speech", "face_table", "labelled"), ("turns",), find_turns),
+    Stage("utterances", 2, ("source", "sound", "turns", "labelled", "wanted"), ("spans", "language"), find_utterances),
+    Stage("people", 1, ("source", "sound", "turns", "spans", "face_table"), ("people", "people_warnings"), recognise),
     Stage("voice", 1, ("sound", "speech", "spans", "wanted"), ("voice",), measure_voice),
     Stage("text", 1, ("source", "sound", "spans", "language", "wanted"), ("text", "text_warnings"), embed_text),
-    Stage("subject", 1, ("face_table", "spans", "duration"), ("face", "face_quality"), slice_face),
+    Stage("subject", 2, ("face_table", "spans", "people", "duration"), ("face", "face_quality"), slice_face),
 )
 GIVEN: Final = ("source", "media", "sound_media", "wanted", "labelled", "duration")
 
@@ -246,7 +261,10 @@ def extract(
     modalities: Collection[str] = MODALITIES,
     hook: Hook = silent,
 ) -> Extraction:
-    """Turn a source into utterances with features.
+    """Turn a source into utterances with features, relative to each person's baseline where that is configured.
+
+    A labelled source is one utterance, which alone tells nothing of what is normal: whoever has all the utterances of
+    a person takes them relative to a baseline.
 
     Args:
         source: what to read.
@@ -258,6 +276,21 @@ def extract(
     Raises:
         EmopipeError: EMO-101 to EMO-105 when a file of the source cannot be used at all, EMO-901 when a stage breaks.
     """
+    extraction = measure(source, backends, labelled=labelled, modalities=modalities, hook=hook)
+    if labelled or backends.config.people.baseline == "none":
+        return extraction
+    return relative(extraction, backends)
+
+
+def measure(
+    source: Source,
+    backends: Backends,
+    *,
+    labelled: bool = False,
+    modalities: Collection[str] = MODALITIES,
+    hook: Hook = silent,
+) -> Extraction:
+    """Turn a source into utterances with features as they are measured; arguments as for :func:`extract`."""
     with _opened(source.media) as media, _opened(source.audio) as audio:
         sound_media = audio or (media if media is not None and media.info.has_audio else None)
         values: dict[str, Any] = {
@@ -301,12 +334,15 @@ def _inside(segments: Sequence[tuple[float, float]], start: float, end: float) -
 
 
 def _assembled(values: Values, backends: Backends) -> Extraction:
-    source = values["source"]
+    from emopipe.extractors.speech.diarize import overlap_share
+
+    source, people = values["source"], values["people"]
     utterances = []
     for index, span in enumerate(values["spans"]):
         found = {modality: values[modality][index] for modality in MODALITIES}
         present = {modality: value for modality, value in found.items() if not isinstance(value, Absent)}
         absent = {modality: value.reason for modality, value in found.items() if isinstance(value, Absent)}
+        person = named(span, people)
         measured = {"face": values["face_quality"][index], "text": _word_confidence(span), "voice": 1.0}
         utterances.append(
             Utterance(
@@ -315,14 +351,17 @@ def _assembled(values: Values, backends: Backends) -> Extraction:
                 end=span.end,
                 text=span.text,
                 language=values["language"],
-                speaker=source.speaker,
+                speaker=person.name if person else source.speaker,
+                role=person.role if person else None,
+                overlap=overlap_share(values["turns"], span.start, span.end),
                 features=present,
                 absent=absent,
                 quality={modality: measured[modality] for modality in present},
             )
         )
     info = {**_info(values), "unverified_weights": backends.unverified()}
-    return Extraction(source, utterances, _duration(values), _warnings(values), info)
+    facts = (_duration(values), _warnings(values), info)
+    return Extraction(source, utterances, *facts, tuple(people), tuple(values["turns"]))
 
 
 def _word_confidence(span: Any) -> float:
@@ -336,7 +375,7 @@ def _warnings(values: Values) -> list[str]:
     table = values["face_table"]
     note = None if isinstance(table, Absent) else table.schema.metadata.get(b"note")
     notes = [f"face: {note.decode()}"] if note else []
-    return notes + sorted(errors) + list(values["text_warnings"])
+    return notes + sorted(errors) + list(values["text_warnings"]) + list(values["people_warnings"])
 
 
 def _info(values: Values) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""Which faces belong to which voices: whose mouth moves while who speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from emopipe.extractors.face.mouth import talking
+from emopipe.extractors.face.table import subject_track
+
+#: Start and end in seconds, and the number of who speaks.
+Talk = tuple[float, float, int]
+
+#: A face becomes a speaker's when the log odds that it talks while they speak sum up to more than this.
+LEAST_ODDS: Final = 2.0
+#: A lone speaker's face is the largest one, unless another talks with this much more log odds.
+MUCH_LIKELIER: Final = 6.0
+#: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
+CLEAR: Final = 0.7
+#: Frames and share of the speech seen that several people must have talked in to count.
+LEAST_FRAMES: Final = 8
+LEAST_SHARE: Final = 0.1
+
+
+def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[int, ...]]:
+    """The tracks of each speaker's face; speakers who are never seen to talk are left out.
+
+    With several speakers, each track goes to whoever speaks while its mouth moves, and to nobody when it never does;
+    two tracks that are seen at once are not one person's. A lone speaker has one face: the most persistent large one,
+    unless another is far likelier to talk.
+
+    Args:
+        table: a face table.
+        talk: stretches in which one person alone speaks, in order.
+    """
+    speakers = sorted({number for *_, number in talk})
+    if table.num_rows == 0 or not speakers:
+        return {}
+    odds = _odds_by_track(table, talk)
+    if len(speakers) == 1:
+        return {speakers[0]: (_lone_face(table, odds),)}
+    beside = _seen_together(table)
+    found: dict[int, list[int]] = {}
+    taken: set[int] = set()
+    for (speaker, track), total in sorted(odds.items(), key=lambda item: -item[1]):
+        if total < LEAST_ODDS or track in taken or beside[track] & set(found.get(speaker, ())):
+            continue
+        found.setdefault(speaker, []).append(track)
+        taken.add(track)
+    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+
+
+def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool:
+    """Whether the faces tell that more than one person speaks.
+
+    Two mouths talk, each while no other does; or during speech the mouth in view talks at times and is still at others.
+    """
+    if table.num_rows == 0:
+        return False
+    times, tracks = table["time"].to_numpy(), table["track"].to_numpy()
+    heard = _speaker_at(times, [(start, end, 0) for start, end in speech]) == 0
+    odds = talking(table)[heard]
+    if not len(odds):
+        return False
+    _, frame = np.unique(times[heard], return_inverse=True)
+    highest = np.full(frame.max() + 1, -np.inf)
+    np.maximum.at(highest, frame, odds)
+    needed = max(LEAST_FRAMES, LEAST_SHARE * len(highest))
+    clear = (odds > CLEAR) & (odds >= highest[frame])
+    talkers = [np.count_nonzero(clear & (tracks[heard] == track)) for track in np.unique(tracks[heard])]
+    silent = np.count_nonzero(highest < -CLEAR)
+    talked = sum(bool(count >= needed) for count in talkers)
+    return talked > 1 or (talked == 1 and bool(silent >= needed))
+
+
+def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int], float]:
+    """(speaker, track) -> sum of the log odds that the track's mouth talks while the speaker does."""
+    speaker, track, odds = _speaker_at(table["time"].to_numpy(), talk), table["track"].to_numpy(), talking(table)
+    pairs = {(int(s), int(t)) for s, t in zip(speaker, track, strict=True) if s >= 0}
+    return {(s, t): float(odds[(speaker == s) & (track == t)].sum()) for s, t in sorted(pairs)}
+
+
+def _lone_face(table: pa.Table, odds: dict[tuple[int, int], float]) -> int:
+    largest = subject_track(table)
+    assert largest is not None
+    by_track = {track: total for (_, track), total in odds.items()}
+    likeliest = max(by_track, key=lambda track: by_track[track], default=largest)
+    much = by_track.get(likeliest, 0.0) > max(0.0, by_track.get(largest, 0.0)) + MUCH_LIKELIER
+    return likeliest if much else largest
+
+
+def _speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
+    """The number of who speaks at each time, -1 for nobody."""
+    starts = np.array([start for start, _, _ in talk])
+    ends = np.array([end for _, end, _ in talk])
+    numbers = np.array([number for *_, number in talk], np.int64)
+    if not len(starts):
+        return np.full(len(times), -1)
+    at = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, None)
+    inside = (times >= starts[at]) & (times <= ends[at])
+    speakers: np.ndarray = np.where(inside, numbers[at], -1)
+    return speakers
+
+
+def _seen_together(table: pa.Table) -> dict[int, set[int]]:
+    """Track -> the tracks that some frame shows beside it."""
+    times, tracks = table["time"].to_numpy(), table["track"].to_numpy()
+    beside: dict[int, set[int]] = {int(track): set() for track in np.unique(tracks)}
+    for rows in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times)) + 1):
+        seen = {int(track) for track in tracks[rows]}
+        for track in seen:
+            beside[track] |= seen - {track}
+    return beside

@@ -1,4 +1,4 @@
-"""Which faces belong to which voices: whose mouth moves while who speaks."""
+"""Which faces belong to which voices: whose mouth moves, or who is in view alone, while who speaks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.face.mouth import talking
+from emopipe.extractors.face.mouth import AROUND, frame_step, movement, talking, talks_with
 from emopipe.extractors.face.table import subject_track
 
 #: Start and end in seconds, and the number of who speaks.
 Talk = tuple[float, float, int]
 
-#: A face becomes a speaker's when the log odds that it talks while they speak sum up to more than this.
+#: A face becomes a speaker's when the log odds that it talks with them are more than this.
 LEAST_ODDS: Final = 2.0
+#: Where mouths were not measured: log odds that a face in view alone is the speaker's, per second.
+ALONE: Final = 0.5
 #: A lone speaker's face is the largest one, unless another talks with this much more log odds.
 MUCH_LIKELIER: Final = 6.0
 #: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
@@ -62,7 +64,7 @@ def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool
         return False
     times, tracks = table["time"].to_numpy(), table["track"].to_numpy()
     heard = _speaker_at(times, [(start, end, 0) for start, end in speech]) == 0
-    odds = talking(table)[heard]
+    odds = talking(movement(table))[heard]
     if not len(odds):
         return False
     _, frame = np.unique(times[heard], return_inverse=True)
@@ -77,10 +79,23 @@ def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool
 
 
 def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int], float]:
-    """(speaker, track) -> sum of the log odds that the track's mouth talks while the speaker does."""
-    speaker, track, odds = _speaker_at(table["time"].to_numpy(), talk), table["track"].to_numpy(), talking(table)
-    pairs = {(int(s), int(t)) for s, t in zip(speaker, track, strict=True) if s >= 0}
-    return {(s, t): float(odds[(speaker == s) & (track == t)].sum()) for s, t in sorted(pairs)}
+    """(speaker, track) -> log odds that the track's face is the speaker's, against nobody's."""
+    times, tracks, moved = table["time"].to_numpy(), table["track"].to_numpy(), movement(table)
+    speaker, step = _speaker_at(times, talk), frame_step(table)
+    lonely = np.isin(
+        times, [time for time, count in zip(*np.unique(times, return_counts=True), strict=True) if count == 1]
+    )
+    odds: dict[tuple[int, int], float] = {}
+    for track in np.unique(tracks).tolist():
+        rows = np.flatnonzero((tracks == track) & ~np.isnan(moved))
+        shown = (tracks == track) & lonely
+        for number in sorted({number for *_, number in talk}):
+            if len(rows):
+                odds[number, track] = talks_with(moved[rows], speaker[rows] == number, min(1.0, step / (2 * AROUND)))
+            else:
+                own, others = (np.count_nonzero(shown & speaks) for speaks in (speaker == number, speaker >= 0))
+                odds[number, track] = ALONE * step * (2 * own - others)
+    return odds
 
 
 def _lone_face(table: pa.Table, odds: dict[tuple[int, int], float]) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from emopipe.extractors.face.appearance import CUT, SAME, distances, look
 from emopipe.extractors.face.mediapipe import ANCHORS, FaceLandmarker
-from emopipe.extractors.face.mouth import talking
+from emopipe.extractors.face.mouth import movement, talking
 from emopipe.extractors.face.table import face_table, renumbered
 from emopipe.extractors.face.tracks import TrackLinker
 from emopipe.extractors.face.voices import faces_of_speakers, several_talk
@@ -161,19 +161,33 @@ def test_looks_of_one_face_are_near_and_of_another_far(landmarker: FaceLandmarke
 # Mouths and voices
 
 
-def faces(mouths: dict[int, Sequence[tuple[float, float]]], seconds: float, seen: Any = None) -> pa.Table:
-    """A face table at 5 frames a second: track -> when its mouth talks; `seen` maps a track to when it is in view."""
+def faces(
+    mouths: dict[int, Sequence[tuple[float, float]]],
+    seconds: float,
+    seen: Any = None,
+    rate: int = 5,
+    widest: float | None = 0.7,
+) -> pa.Table:
+    """A face table.
+
+    Args:
+        mouths: track -> when its mouth talks.
+        seconds: length of the clip.
+        seen: track -> when it is in view; None: always.
+        rate: frames per second.
+        widest: gap between talking lips; None: gaps are not measured.
+    """
     rng = np.random.default_rng(0)
     rows: list[dict[str, float | int | None]] = []
-    for frame in range(int(seconds * 5)):
-        time = frame / 5
+    for frame in range(int(seconds * rate)):
+        time = frame / rate
         for track, spans in mouths.items():
             if seen is not None and not any(a <= time <= b for a, b in seen[track]):
                 continue
             moving = any(a <= time <= b for a, b in spans)
-            gap = float(rng.uniform(0.0, 0.7)) if moving else 0.02 + 0.005 * float(rng.uniform())
+            gap = widest and (float(rng.uniform(0.0, widest)) if moving else 0.02 + 0.005 * float(rng.uniform()))
             rows.append({"time": time, "track": track, "AU25": gap, "y0": 0.2, "y1": 0.6 + 0.01 * track})
-    return face_table(rows, backend="test", version="0", frames=int(seconds * 5))
+    return face_table(rows, backend="test", version="0", frames=int(seconds * rate))
 
 
 ASKS, ANSWERS = [(0.0, 3.0), (13.0, 16.0)], [(3.5, 12.5), (16.5, 25.0)]
@@ -182,19 +196,32 @@ DIALOGUE = sorted([(*span, 0) for span in ASKS] + [(*span, 1) for span in ANSWER
 
 def test_a_moving_mouth_is_told_from_a_still_one() -> None:
     table = faces({0: [(0.0, 5.0)]}, 10.0)
-    odds, times = talking(table), table["time"].to_numpy()
+    odds, times = talking(movement(table)), table["time"].to_numpy()
     assert odds[times < 4.5].min() > 0.5 and odds[times > 5.6].max() < -0.5
 
 
 def test_a_mouth_that_was_not_measured_tells_nothing() -> None:
     rows: list[dict[str, float | int | None]] = [{"time": t / 5, "track": 0} for t in range(10)]
-    assert not talking(face_table(rows, backend="test", version="0", frames=10)).any()
+    assert not talking(movement(face_table(rows, backend="test", version="0", frames=10))).any()
 
 
 def test_each_voice_gets_the_face_whose_mouth_moves_with_it() -> None:
     table = faces({0: ANSWERS, 1: ASKS}, 26.0)
     assert faces_of_speakers(table, DIALOGUE) == {0: (1,), 1: (0,)}
     assert several_talk(table, ASKS + ANSWERS)
+
+
+@pytest.mark.parametrize(("rate", "widest"), [(2, 0.7), (5, 0.1), (10, 0.7)])
+def test_few_frames_and_lips_that_hardly_open_are_enough(rate: int, widest: float) -> None:
+    table = faces({0: ANSWERS, 1: ASKS}, 26.0, rate=rate, widest=widest)
+    assert faces_of_speakers(table, DIALOGUE) == {0: (1,), 1: (0,)}
+
+
+def test_without_mouths_whoever_is_in_view_alone_is_taken_to_speak() -> None:
+    shown = {0: [*ASKS, (6.0, 7.5)], 1: ANSWERS}
+    table = faces({0: [], 1: []}, 26.0, seen=shown, widest=None)
+    assert faces_of_speakers(table, DIALOGUE) == {0: (0,), 1: (1,)}
+    assert faces_of_speakers(faces({0: [], 1: []}, 26.0, widest=None), DIALOGUE) == {}, "side by side nothing tells"
 
 
 def test_cuts_to_the_speaker_link_face_and_voice_by_cooccurrence() -> None:

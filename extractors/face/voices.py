@@ -16,8 +16,10 @@ Talk = tuple[float, float, int]
 
 #: A face becomes a speaker's when the log odds that it talks with them are more than this.
 LEAST_ODDS: Final = 2.0
-#: Where mouths were not measured: log odds that a face in view alone is the speaker's, per second.
+#: Log odds that a face in view alone is the speaker's, per second, and their greatest amount: cameras follow who
+#: speaks, but stay on some faces whoever speaks.
 ALONE: Final = 0.5
+MOST_ALONE: Final = 3.0
 #: A lone speaker's face is the largest one, unless another talks with this much more log odds.
 MUCH_LIKELIER: Final = 6.0
 #: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
@@ -81,20 +83,17 @@ def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool
 def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int], float]:
     """(speaker, track) -> log odds that the track's face is the speaker's, against nobody's."""
     times, tracks, moved = table["time"].to_numpy(), table["track"].to_numpy(), movement(table)
-    speaker, step = _speaker_at(times, talk), frame_step(table)
-    lonely = np.isin(
-        times, [time for time, count in zip(*np.unique(times, return_counts=True), strict=True) if count == 1]
-    )
+    speaker, step = _clear_speaker_at(times, talk), frame_step(table)
+    _, place, faces = np.unique(times, return_inverse=True, return_counts=True)
     odds: dict[tuple[int, int], float] = {}
     for track in np.unique(tracks).tolist():
-        rows = np.flatnonzero((tracks == track) & ~np.isnan(moved))
-        shown = (tracks == track) & lonely
+        heard = (tracks == track) & (speaker >= 0)
+        known, alone = speaker[heard & ~np.isnan(moved)], speaker[heard & (faces[place] == 1)]
+        moves = moved[heard & ~np.isnan(moved)]
         for number in sorted({number for *_, number in talk}):
-            if len(rows):
-                odds[number, track] = talks_with(moved[rows], speaker[rows] == number, min(1.0, step / (2 * AROUND)))
-            else:
-                own, others = (np.count_nonzero(shown & speaks) for speaks in (speaker == number, speaker >= 0))
-                odds[number, track] = ALONE * step * (2 * own - others)
+            shown = ALONE * step * (2 * np.count_nonzero(alone == number) - len(alone))
+            mouth = talks_with(moves, known == number, min(1.0, step / (2 * AROUND)))
+            odds[number, track] = mouth + float(np.clip(shown, -MOST_ALONE, MOST_ALONE))
     return odds
 
 
@@ -118,6 +117,13 @@ def _speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
     inside = (times >= starts[at]) & (times <= ends[at])
     speakers: np.ndarray = np.where(inside, numbers[at], -1)
     return speakers
+
+
+def _clear_speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
+    """The number of who speaks at each time when nobody else does shortly before or after, else -1."""
+    now, *around = (_speaker_at(times + shift, talk) for shift in (0.0, -AROUND, AROUND))
+    clear = [(one == now) | (one < 0) for one in around]
+    return np.where(clear[0] & clear[1], now, -1)
 
 
 def _seen_together(table: pa.Table) -> dict[int, set[int]]:

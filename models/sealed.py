@@ -72,7 +72,8 @@ def check_features(
         sealed: the extraction configuration that it seals.
         offered: modality -> feature names offered; modalities that are not offered count as absent and pass.
         extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
-            sealed ones except for library versions and device.
+            sealed ones except for library versions and device, and so is whether `people` takes features relative to
+            a person's baseline (whichever that is).
 
     Raises:
         FeatureMismatch: the message names both sides of every difference.
@@ -82,6 +83,7 @@ def check_features(
         if name in offered:
             faults += _name_faults(name, tuple(trained[name]), tuple(offered[name]))
             faults += _table_faults(name, sealed.get(name), (extraction or {}).get(name))
+            faults += _baseline_faults(name, sealed, extraction)
     if not set(trained) & set(offered):
         faults.append(f"trained on {', '.join(trained)}, offered {', '.join(offered) or 'nothing'}")
     if faults:
@@ -107,6 +109,20 @@ def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
     keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
     plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
     return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
+
+
+def _baseline_faults(modality: str, trained: Mapping[str, Any], offered: Mapping[str, Any] | None) -> list[str]:
+    if offered is None or _is_relative(modality, trained) == _is_relative(modality, offered):
+        return []
+    told = [
+        "relative to a baseline" if _is_relative(modality, one) else "without a baseline" for one in (trained, offered)
+    ]
+    return [f"{modality}: trained on features {told[0]}, offered {told[1]}"]
+
+
+def _is_relative(modality: str, extraction: Mapping[str, Any]) -> bool:
+    people = extraction.get("people", {})
+    return people.get("baseline", "none") != "none" and modality in people.get("baseline_of", ())
 
 
 def identity(weights: bytes, spec: str) -> str:

@@ -27,8 +27,10 @@ from emopipe.pipeline.records import AbsenceReason, Absent
 #: Class -> module of the records that a result may hold.
 RECORDS: Final = {
     "Absent": "emopipe.pipeline.records",
+    "Person": "emopipe.pipeline.records",
     "Prediction": "emopipe.models.prediction",
     "Span": "emopipe.extractors.speech.utterances",
+    "Turn": "emopipe.extractors.speech.diarize",
     "Word": "emopipe.extractors.speech.transcript",
 }
 #: Utterances whose sequences are written, read and held in memory together.

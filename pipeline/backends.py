@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
-from emopipe.pipeline import plugins, weights
+from emopipe.pipeline import people, plugins, weights
 from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.plugins import Plugin
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
-    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
-    from emopipe.extractors.speech.vad import VoiceActivity
+    import numpy as np
 
+    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
+    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.speech.speakers import SpeakerEncoder
+    from emopipe.extractors.speech.vad import VoiceActivity
 
 #: Kind of backend -> options of this package's own that name weights.
 WEIGHTS: Final = {
@@ -39,7 +42,11 @@ LIBRARIES: Final = {
     "whisper": ("openai-whisper", "torch"),
     "faster-whisper": ("faster-whisper", "ctranslate2"),
     "transformers": ("transformers", "torch"),
+    "ge2e": ("librosa", "scikit-learn", "torch"),
+    "pyannote": ("pyannote.audio", "torch"),
 }
+#: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
+PEOPLE: Final = ("speakers", "people")
 DEVICES: Final = ("auto", "cpu", "cuda")
 
 
@@ -64,7 +71,7 @@ def _check_device(wanted: str) -> None:
 
 def table(config: ExtractionConfig, kind: str) -> Any:
     """The table of a configuration that tells about a kind of backend: voice activity is part of speech."""
-    return config.speech if kind == "vad" else getattr(config, kind)
+    return getattr(config, {"vad": "speech", "speakers": "people"}.get(kind, kind))
 
 
 def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
@@ -73,7 +80,7 @@ def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
     Raises:
         EmopipeError: EMO-503 for an unknown backend.
     """
-    plugin = None if kind == "vad" else plugins.chosen(kind, table(config, kind).backend)
+    plugin = plugins.chosen(kind, table(config, kind).backend) if kind in plugins.BUILT_IN else None
     return plugin if plugin is not None and plugin.foreign else None
 
 
@@ -86,7 +93,8 @@ def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
     if (plugin := chosen(config, kind)) is not None:
         name, _, release = plugin.origin.rpartition(" ")
         return {name: release}
-    names = LIBRARIES["silero-vad" if kind == "vad" else table(config, kind).backend]
+    own = {"vad": "silero-vad", "speakers": config.people.diarizer, "people": "ge2e"}
+    names = LIBRARIES[own[kind] if kind in own else table(config, kind).backend]
     return {name: found for name in names if (found := installed(name))}
 
 
@@ -106,6 +114,8 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
         EmopipeError: EMO-503 for an unknown backend.
     """
     options = table(config, kind)
+    if kind in PEOPLE:
+        return people.weight_names(config.people, kind)
     if kind == "face" and options.backend == "pyfeat":
         from emopipe.extractors.face.pyfeat import weight_names as of_detector
 
@@ -176,6 +186,7 @@ class Backends:
         for kind in plugins.BUILT_IN:
             chosen(config, kind)
         _check_face(config.face)
+        people.check(config.people)
         self.config = config
         self._wanted_device = device
         self._how: dict[str, Any] = {"offline": offline, "hook": hook}
@@ -260,6 +271,27 @@ class Backends:
         """What turns words into vectors."""
         backend: TextBackend = self._create("text", languages=list(self.languages))
         return backend
+
+    @cached_property
+    def speakers(self) -> SpeakerEncoder:
+        """What tells voices apart."""
+        from emopipe.extractors.speech.speakers import SpeakerEncoder
+
+        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+
+    @cached_property
+    def diarizer(self) -> Diarizer:
+        """What cuts speech into turns."""
+        from emopipe.extractors.speech.diarize import VoiceClusters
+
+        if self.config.people.diarizer == "pyannote":
+            return people.load_pyannote(self.config.people.pyannote, self.device, offline=self._how["offline"])
+        return VoiceClusters(self.speakers)
+
+    @cached_property
+    def enrolled(self) -> dict[str, np.ndarray]:
+        """Name -> voice of the enrolled people."""
+        return people.enrol(self.config.people, self)
 
     @property
     def languages(self) -> tuple[str, ...]:

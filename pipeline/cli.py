@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from emopipe.models.train import TrainConfig
     from emopipe.pipeline.console import Console
@@ -52,6 +52,17 @@ TextOption = Annotated[
     typer.Option("--text", help="Text encoder: a name of `emopipe models list`, a path or a hub id."),
 ]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Sampled frames per second.")]
+SubjectOption = Annotated[
+    str | None, typer.Option("--subject", help="Who is interviewed: an enrolled name, longest, or 1, 2, ...")
+]
+EnrolOption = Annotated[
+    list[str] | None, typer.Option("--enrol", help="NAME=CLIP: a clip in which that person alone speaks; repeatable.")
+]
+PeopleOption = Annotated[int | None, typer.Option("--people", min=0, help="How many people speak; 0 estimates it.")]
+DiarizerOption = Annotated[str | None, typer.Option("--diarizer", help="ge2e, pyannote, or none: one person speaks.")]
+BaselineOption = Annotated[
+    str | None, typer.Option("--baseline", help="none, person (their own calm utterances), or a clip of them calm.")
+]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; one per core as far as memory allows.", show_default=False)
 ]
@@ -166,6 +177,11 @@ def run(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
+    subject: SubjectOption = None,
+    enrol: EnrolOption = None,
+    people: PeopleOption = None,
+    diarizer: DiarizerOption = None,
+    baseline: BaselineOption = None,
     jobs: Jobs = None,
     limit_memory: LimitMemory = None,
     engine: EngineName = "processes",
@@ -191,8 +207,9 @@ def run(
         from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
 
         inputs = find_inputs(paths or [], out if retry_failed else None)
-        people = read_participants(participants, inputs.every) if participants else None
-        overrides = _overrides(config, face, asr, text, fps)
+        groups = read_participants(participants, inputs.every) if participants else None
+        who = _people(subject, enrol, people, diarizer, baseline)
+        overrides = _overrides(config, face, asr, text, fps, who)
         job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
         memory = None if limit_memory is None else _size(limit_memory)
         states = []
@@ -205,7 +222,7 @@ def run(
                 job,
                 out,
                 chosen,
-                participants=people,
+                participants=groups,
                 phases=phases,
                 explained=told,
                 dry=dry_run,
@@ -229,6 +246,11 @@ def extract(
     asr: AsrOption = None,
     text: TextOption = None,
     fps: FpsOption = None,
+    subject: SubjectOption = None,
+    enrol: EnrolOption = None,
+    people: PeopleOption = None,
+    diarizer: DiarizerOption = None,
+    baseline: BaselineOption = None,
     jobs: Jobs = None,
     limit_memory: LimitMemory = None,
     store: StoreFolder = None,
@@ -246,8 +268,9 @@ def extract(
 
         table = labels or (path if path.suffix.lower() == ".csv" else None)
         rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
+        who = _people(subject, enrol, people, diarizer, baseline)
         job = extraction_job(
-            ExtractionConfig.from_dict(_overrides(config, face, asr, text, fps)),
+            ExtractionConfig.from_dict(_overrides(config, face, asr, text, fps, who)),
             kept,
             labelled=table is not None,
             modalities=_chosen(modalities) or MODALITIES,
@@ -610,6 +633,7 @@ def _overrides(
     asr: str | None = None,
     text: str | None = None,
     fps: float | None = None,
+    people: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Extraction tables from a file and from the flags, which win."""
     from emopipe.pipeline.config import extraction_tables, read_toml
@@ -623,11 +647,32 @@ def _overrides(
         ("face", "rate"): fps,
         **{("speech", name): value for name, value in speech_option(asr).items()},
         **{("text", name): value for name, value in text_option(text).items()},
+        **{("people", name): value for name, value in (people or {}).items()},
     }
     for (table, name), value in flags.items():
         if value is not None:
             tables.setdefault(table, {})[name] = value
     return tables
+
+
+def _people(
+    subject: str | None, enrol: list[str] | None, count: int | None, diarizer: str | None, baseline: str | None
+) -> dict[str, Any]:
+    """What the flags say of the table `people`, None where they say nothing.
+
+    Raises:
+        EmopipeError: EMO-503 when an enrolment is not NAME=CLIP.
+    """
+    from emopipe.pipeline.errors import EmopipeError
+
+    enrolled: dict[str, str] = {}
+    for text in enrol or ():
+        name, _, clip = text.partition("=")
+        if not name or not clip:
+            raise EmopipeError("EMO-503", f"--enrol {text!r} is not NAME=CLIP", hint="Write --enrol anna=anna.mp4")
+        enrolled[name] = clip
+    flags = {"subject": subject, "count": count, "diarizer": diarizer, "baseline": baseline}
+    return {**flags, "enrol": enrolled or None}
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.translate import coded_errors
 
 MODALITIES: Final = ("text", "face", "voice")
-#: Marks an option that came after the first checkpoints: at its default it is left out of tables, so that what was
+#: Marks an option or a table that came after the first checkpoints: at its default it is left out, so that what was
 #: sealed before and after it came compares equal.
 LATER: Final = {"later": True}
 #: Tables of a sealed configuration that tell what measured, not how.
@@ -142,6 +142,40 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class PeopleConfig:
+    """Who speaks, whose face that is, and what is normal for them.
+
+    Attributes:
+        diarizer: "ge2e" (packaged speaker encoder and clustering), "pyannote", or "none": all speech is one person's.
+        encoder: catalogue name or path of the speaker encoder.
+        pyannote: hub id or local folder of pyannote's pipeline.
+        count: how many people speak; 0 estimates it.
+        most: the estimate is at most this.
+        subject: the interviewee: an enrolled name, a number in the order of first words, or "longest" (who talks
+            most); "" decides by talk share and questions.
+        enrol: name -> a clip in which that person alone speaks.
+        baseline: "none"; "person" takes features relative to the person's own calm portions; or the path of a clip
+            in which the person is calm.
+        baseline_of: modalities whose features are taken relative to the baseline.
+    """
+
+    diarizer: str = "ge2e"
+    encoder: str = "speaker-encoder"
+    pyannote: str = "pyannote/speaker-diarization-community-1"
+    count: int = 0
+    most: int = 4
+    subject: str = ""
+    enrol: Mapping[str, str] = field(default_factory=dict)
+    baseline: str = "none"
+    baseline_of: tuple[str, ...] = ("face", "voice")
+
+
+def given_clip(baseline: str) -> Path | None:
+    """The clip that a setting of the baseline names."""
+    return None if baseline in ("none", "person") else Path(baseline)
+
+
+@dataclass(frozen=True)
 class ExtractionConfig:
     """Everything that decides what features mean."""
 
@@ -149,10 +183,12 @@ class ExtractionConfig:
     voice: VoiceConfig = field(default_factory=VoiceConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    people: PeopleConfig = field(default_factory=PeopleConfig, metadata=LATER)
 
     def as_dict(self, *, full: bool = False) -> dict[str, Any]:
         """Plain tables, ready for TOML or JSON; only on request with what :data:`LATER` leaves out."""
-        return {one.name: _plain(getattr(self, one.name), full) for one in dataclasses.fields(self)}
+        tables = {name: _kept(table, full) for name, table in _kept(self, full).items()}
+        return {name: {key: _plain(value) for key, value in table.items()} for name, table in tables.items()}
 
     @classmethod
     def from_dict(cls, tables: Mapping[str, Any], *, origin: str = "the configuration") -> ExtractionConfig:
@@ -176,15 +212,20 @@ def _face_defaults(table: Any) -> FaceConfig:
     return FACE_DEFAULTS.get(str(backend), FaceConfig())
 
 
-def _plain(table: Any, full: bool) -> dict[str, Any]:
-    values, defaults = dataclasses.asdict(table), dataclasses.asdict(type(table)())
-    left_out = {one.name for one in dataclasses.fields(table) if one.metadata == LATER}
-    kept = {name: value for name, value in values.items() if full or name not in left_out or value != defaults[name]}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+def _kept(record: Any, full: bool) -> dict[str, Any]:
+    """The fields of a record; unless in full, without what came later and is at its default."""
+    values, default = {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}, type(record)()
+    left_out = {one.name for one in dataclasses.fields(record) if one.metadata == LATER and not full}
+    return {k: v for k, v in values.items() if k not in left_out or v != getattr(default, k)}
+
+
+def _plain(value: Any) -> Any:
+    """A value as TOML and JSON know it."""
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
 def load_config(path: Path) -> ExtractionConfig:
-    """Read a TOML file with any of the tables [face], [voice], [speech] and [text].
+    """Read a TOML file with any of the tables [face], [voice], [speech], [text] and [people].
 
     Raises:
         EmopipeError: EMO-101 when there is no such file, EMO-503 when it cannot be used.

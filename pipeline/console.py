@@ -150,7 +150,15 @@ class Console:
         if names := result.extraction.info["unverified_weights"]:
             self._out.print(f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True)
         if not self.batch:
-            self.table("", ("time", "words", "emotion", "probability", "weights", "absent"), map(_cells, result.rows()))
+            self._utterances(result.rows())
+
+    def _utterances(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The utterances of a clip; with who speaks where there are several people."""
+        header = ("time", "words", "emotion", "probability", "weights", "absent")
+        if any(row["role"] for row in rows):
+            self.table("", ("who", *header), ((_who(row), *_cells(row)) for row in rows))
+        else:
+            self.table("", header, map(_cells, rows))
 
     def plan(self, steps: Sequence[Step], stored: int, jobs: int) -> None:
         """What will be done, why, and how long that will take."""
@@ -198,6 +206,10 @@ def _spinner(event: Event) -> Any:
 def clock(seconds: float) -> str:
     """Minutes and seconds, "1:02.5"."""
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{row['speaker']}, {row['role']}" if row["role"] else ""
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from emopipe.pipeline.backends import PEOPLE
+from emopipe.pipeline.baseline import Baselines, normalise_dataset
 from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.engines import Engine, Here
 from emopipe.pipeline.errors import EmopipeError
@@ -25,7 +27,7 @@ from emopipe.pipeline.plan import Job, Task
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source, Utterance
 from emopipe.pipeline.tables import read_table
-from emopipe.pipeline.worker import Outcome
+from emopipe.pipeline.worker import Outcome, Worker
 
 #: Columns of a labels table that say where signals are; the first two are synonyms.
 PATH_COLUMNS: Final = ("file", "video", "audio", "image")
@@ -175,7 +177,7 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        backends.prepare(*_kinds([row.source for row in rows], job.modalities))
+        backends.prepare(*_kinds([row.source for row in rows], job))
         names = backends.feature_names(job.modalities)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in job.modalities}
@@ -188,12 +190,14 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
                 continue
             for warning in result.warnings:
                 hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
-            manifest += [
-                _manifest_row(row, u, i, len(result.utterances), writers) for i, u in enumerate(result.utterances)
-            ]
+            enrolled, count = job.config.people.enrol, len(result.utterances)
+            manifest += [_manifest_row(row, u, i, count, writers, enrolled) for i, u in enumerate(result.utterances)]
     if not manifest:
         reasons = failures[0].reason if failures else "there were no utterances"
         raise EmopipeError("EMO-502", f"no source gave an utterance; the first reason: {reasons}")
+    if job.labelled and job.config.people.baseline != "none":
+        own = {name: names[name] for name in job.config.people.baseline_of if name in names}
+        normalise_dataset(folder, manifest, own, _reference(job, hook))
     pq.write_table(_manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
     (folder / "config.toml").write_text(tomli_w.dumps(job.sealed_config()), "utf-8")
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
@@ -219,16 +223,31 @@ def _extractions(
             yield outcome.error or cast(Extraction, outcome.extraction)
 
 
-def _kinds(sources: Sequence[Source], modalities: Collection[str]) -> list[str]:
-    """The backends that sources need for these modalities: words that are given need no recogniser."""
+def _reference(job: Job, hook: Hook) -> Baselines | None:
+    """The baseline that a clip shows; None without a clip."""
+    if job.baseline_clip is None:
+        return None
+    with Worker(job, hook) as worker:
+        return worker.reference
+
+
+def _kinds(sources: Sequence[Source], job: Job) -> list[str]:
+    """The backends that sources need: words that are given need no recogniser, silent ones nobody who listens."""
+    modalities = job.modalities
     sound = any(source.media or source.audio for source in sources)
     heard = "text" in modalities and any(source.text is None and (source.media or source.audio) for source in sources)
     listening = sound and ("voice" in modalities or heard)
-    return [*modalities, *(["vad"] if listening else []), *(["speech"] if heard else [])]
+    people = [kind for kind in PEOPLE if listening and kind in job.kinds]
+    return [*modalities, *(["vad"] if listening else []), *(["speech"] if heard else []), *people]
 
 
 def _manifest_row(
-    row: LabelledSource, utterance: Utterance, index: int, count: int, writers: dict[str, FeatureWriter]
+    row: LabelledSource,
+    utterance: Utterance,
+    index: int,
+    count: int,
+    writers: dict[str, FeatureWriter],
+    enrolled: Collection[str],
 ) -> dict[str, Any]:
     """The manifest's row of an utterance; its features are handed to the writers."""
     name = row.source.id if count == 1 else f"{row.source.id}#{index + 1}"
@@ -237,7 +256,9 @@ def _manifest_row(
         "media": str(row.source.path) if row.source.path else None,
         "start": utterance.start,
         "end": utterance.end,
-        "speaker": utterance.speaker,
+        "speaker": _speaker(row.source, utterance, enrolled),
+        "role": utterance.role,
+        "overlap": utterance.overlap,
         "split": row.split,
         "words": utterance.text or None,
         **row.labels,
@@ -252,11 +273,18 @@ def _manifest_row(
     return record
 
 
+def _speaker(source: Source, utterance: Utterance, enrolled: Collection[str]) -> str | None:
+    """A name that holds across the dataset: S1 of one clip is not S1 of another."""
+    if source.speaker is not None or utterance.speaker is None:
+        return source.speaker
+    return utterance.speaker if utterance.speaker in enrolled else f"{source.id}/{utterance.speaker}"
+
+
 def _manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table; a label column in which every cell is a number becomes numeric."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     fixed = {"start": pa.float64(), "end": pa.float64(), **{f"{m}_quality": pa.float64() for m in MODALITIES}}
-    known = {"id", "media", "speaker", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
+    known = {"id", "media", "speaker", "role", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
     arrays = {}
     for name, values in columns.items():
         if name in fixed or name in known:
@@ -266,9 +294,9 @@ def _manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(arrays)
 
 
-def _label_array(values: list[str]) -> pa.Array:
+def _label_array(values: list[Any]) -> pa.Array:
     try:
-        return pa.array([float(value) if value else None for value in values], pa.float64())
+        return pa.array([None if value in (None, "") else float(value) for value in values], pa.float64())
     except ValueError:
         return pa.array([value or None for value in values], pa.string())
 

@@ -16,11 +16,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
+from emopipe.extractors.speech.diarize import Turn, joined
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.records import Extraction, Utterance
 
@@ -76,6 +77,8 @@ def _row(utterance: Utterance, prediction: Prediction) -> dict[str, Any]:
         "start": round(utterance.start, 3),
         "end": round(utterance.end, 3),
         "speaker": utterance.speaker,
+        "role": utterance.role,
+        "overlap": round(utterance.overlap, 3),
         "text": utterance.text,
         "label": prediction.label,
         "value": prediction.value,
@@ -106,8 +109,14 @@ def document(result: ClipResult, config_hash: str, version: str) -> dict[str, An
         "checkpoint": result.checkpoint,
         "config_hash": config_hash,
         "notice": DISCLAIMER,
+        "people": [asdict(person) for person in extraction.people] if extraction else [],
+        "turns": [_turn(turn) for turn in joined(extraction.turns)] if extraction else [],
         "utterances": result.rows(),
     }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {"start": round(turn.start, 3), "end": round(turn.end, 3), "person": turn.person, "overlap": turn.overlapped}
 
 
 class Sink:

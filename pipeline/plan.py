@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class Job:
         labelled: take a source as one utterance instead of cutting it.
         model, checkpoint: name or folder of the checkpoint that predicts, and its id; None: extract alone.
         bases: kind of backend -> what it works with, for those of :attr:`kinds`.
+        clips: path -> sha256 of the clips from which people are learnt.
         device: "auto", "cpu" or "cuda".
         offline: never fetch a weight.
         threads: of a worker; 0 leaves the choice to the libraries.
@@ -46,6 +47,7 @@ class Job:
     model: str | None = None
     checkpoint: str | None = None
     bases: Mapping[str, Basis] = field(default_factory=dict)
+    clips: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
     offline: bool = False
     threads: int = 0
@@ -64,7 +66,20 @@ class Job:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of backends that are wanted."""
-        return tuple(dict.fromkeys(stage.backend for stage in self.stages if stage.backend and self.wants(stage)))
+        jobs = (self,) if self.baseline_clip is None else (self, self.of_reference)
+        return tuple(
+            dict.fromkeys(stage.backend for job in jobs for stage in job.stages if stage.backend and job.wants(stage))
+        )
+
+    @property
+    def baseline_clip(self) -> str | None:
+        """The sha256 of the clip that shows a baseline."""
+        return self.clips.get(self.config.people.baseline)
+
+    @property
+    def of_reference(self) -> Job:
+        """The job of measuring that clip."""
+        return replace(self, labelled=False, model=None, checkpoint=None)
 
     @property
     def unverified(self) -> dict[str, str]:
@@ -74,14 +89,19 @@ class Job:
 
     def wants(self, stage: Stage) -> bool:
         """Whether the stage has anything to do."""
-        return bool(set(stage.modalities) & set(self.modalities))
+        return bool(set(stage.modalities) & set(self.modalities)) and stage.needed(self.config, self.labelled)
 
     def entry(self, name: str) -> Any:
-        """A parameter by its dotted name ("face.rate"), or one of the job's own ("labelled")."""
+        """A parameter by its dotted name ("face.rate"), or one of the job's own ("labelled").
+
+        Clips from which people are learnt count by their bytes, wherever they lie.
+        """
         value: Any = self
         for part in (f"config.{name}" if "." in name else name).split("."):
             value = getattr(value, part)
-        return _plain(value)
+        if name == "people.enrol":
+            value = {person: self.clips.get(clip, clip) for person, clip in value.items()}
+        return _plain(self.clips.get(value, value) if name == "people.baseline" else value)
 
     def sealed_config(self) -> dict[str, Any]:
         """The configuration with what did the measuring: versions of libraries and plugins, unverified weights."""
@@ -160,17 +180,18 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
     content = next(iter(hashes.values()), "")
     found = {}
     for stage in job.stages:
+        wanted = job.wants(stage)
         facts = {
             "stage": stage.name,
             "version": stage.version,
             "content": content,
-            **(_decisions(stage, job) if job.wants(stage) else _NO_DECISIONS),
-            "inputs": {name: known.get(name) for name in stage.requires},
+            **(_decisions(stage, job) if wanted else _NO_DECISIONS),
+            "inputs": {name: known.get(name) for name in stage.requires if wanted},
         }
         decisive = {name: value for name, value in facts.items() if name not in _BESIDE}
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:40]
         known |= {name: f"{stage.name} {key}" for name in stage.provides}
-        idle = not facts["wanted"] or (stage.signals != () and not any(known[name] for name in stage.signals))
+        idle = not wanted or (stage.signals != () and not any(known[name] for name in stage.signals))
         found[stage.name] = Result(stage, key, facts, idle)
     return found
 

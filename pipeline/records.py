@@ -7,12 +7,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from emopipe.extractors.speech.diarize import Turn
     from emopipe.extractors.windows import Sequence
 
 #: Why an utterance lacks a modality.
 AbsenceReason = Literal[
-    "no_face", "no_speech", "no_video_stream", "no_audio_stream", "too_short", "decode_error", "not_requested"
+    "no_face",
+    "other_face",
+    "speaker_not_seen",
+    "no_speech",
+    "no_video_stream",
+    "no_audio_stream",
+    "too_short",
+    "decode_error",
+    "not_requested",
+    "no_baseline",
 ]
+Role = Literal["interviewer", "interviewee"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who speaks in a clip.
+
+    Attributes:
+        number: as in turns and spans, in the order of first words.
+        name: the enrolled name, else "S1", "S2", ...
+        role: None when nobody else speaks.
+        tracks: face tracks that are theirs; () when their face is never seen.
+        talk: seconds of speech.
+        reference: the given baseline clip is of them.
+    """
+
+    number: int
+    name: str
+    role: Role | None = None
+    tracks: tuple[int, ...] = ()
+    talk: float = 0.0
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +93,8 @@ class Utterance:
         text: the words, "" when there are none.
         language: ISO 639-1, None when unknown.
         speaker: who speaks, None when unknown.
+        role: the speaker's part in an interview; None when unknown, or when nobody else speaks.
+        overlap: share of its speech in which somebody else may be speaking too.
         features: modality -> sequence, for the modalities that are present.
         absent: modality -> reason, for those that are not.
         quality: modality -> 0..1, for those that are present.
@@ -72,6 +106,8 @@ class Utterance:
     text: str = ""
     language: str | None = None
     speaker: str | None = None
+    role: Role | None = None
+    overlap: float = 0.0
     features: dict[str, Sequence] = field(default_factory=dict)
     absent: dict[str, AbsenceReason] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
@@ -87,6 +123,8 @@ class Extraction:
         warnings: what went wrong without stopping the work, for a person to read.
         info: facts about the media (width, height, frame rate, language), and `unverified_weights`: names of weights
             that measured it and are none of the catalogue's.
+        people: who speaks, in the order of first words.
+        turns: who speaks when, in order.
     """
 
     source: Source
@@ -94,3 +132,5 @@ class Extraction:
     duration: float
     warnings: list[str]
     info: dict[str, Any]
+    people: tuple[Person, ...] = ()
+    turns: tuple[Turn, ...] = ()

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from emopipe.pipeline import people
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends, model_basis, pick_device
 from emopipe.pipeline.config import FACTS, MODALITIES, ExtractionConfig
@@ -68,7 +69,7 @@ def prediction_job(
     with coded_errors():
         sealed = read_sealed(model)
     _refuse_foreign(sealed.extraction, model)
-    tables = _overlaid(sealed.extraction, overrides or {})
+    tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
     with coded_errors():
         check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
@@ -121,6 +122,7 @@ def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> J
         return store.content(path).hash
 
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        job = replace(job, clips={clip: digest(Path(clip)) for clip in people.given_clips(job.config.people)})
         bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
         if sealed is not None:
             used = {name for basis in bases.values() for name in basis.weights}
@@ -451,6 +453,8 @@ class Runner:
         self.backends.prepare(*(kind for kind in self._worker.job.kinds if kind != "model"))
         self._worker.check_features(self._worker.job.modalities)
         _ = self.backends.asr, self.backends.vad, self._worker.predictor
+        if "speakers" in self._worker.job.kinds:
+            _ = self.backends.diarizer
 
     def run(self, path: Path) -> ClipResult:
         """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
@@ -465,6 +469,14 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
             what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
             hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
             raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
+
+
+def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    table = sealed.get("people", {})
+    kept = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
+    kept["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
+    return {**sealed, "people": kept}
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

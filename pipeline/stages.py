@@ -8,16 +8,28 @@ and no others, so that what it declares is what it reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from emopipe.pipeline.artefacts import GROUP, absence
+from emopipe.pipeline.artefacts import GROUP
 from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import MODALITIES
+from emopipe.pipeline.baseline import find_baselines, relative, relative_absence
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
+from emopipe.pipeline.people import (
+    diarize,
+    diarizes,
+    find_people,
+    find_turns,
+    named,
+    recognise,
+    recognises,
+    tracks_of,
+    with_person,
+)
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import AbsenceReason, Absent, Extraction, Source, Utterance
 from emopipe.pipeline.translate import coded_errors
@@ -39,6 +51,7 @@ class Stage:
         backend: the kind of backend that works for it; its weights and libraries decide the output, too.
         libraries: other distributions whose versions decide it.
         modalities: it does its work only when one of these is wanted.
+        needed: told the configuration, and whether sources are labelled: whether there is any work for it.
         signals: it does its work only when one of these files is there; (): without files, too.
         stored: False for what is quicker made again than kept.
         quick: it takes no time worth telling: it is done whenever it is asked for, and never stored.
@@ -53,6 +66,7 @@ class Stage:
     backend: str = ""
     libraries: tuple[str, ...] = ()
     modalities: tuple[str, ...] = MODALITIES
+    needed: Callable[[ExtractionConfig, bool], bool] = lambda config, labelled: True
     signals: tuple[str, ...] = ()
     stored: bool = True
     quick: bool = False
@@ -137,13 +151,15 @@ class _Heard:
 
 def recognise_words(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """The words that are spoken (within a labelled source), and their language; none when words are not wanted."""
+    from emopipe.extractors.speech.diarize import joined
     from emopipe.extractors.speech.transcript import transcribe
 
-    source, config, speech = values["source"], backends.config.speech, values["speech"] or []
+    source, config = values["source"], backends.config.speech
     if "text" not in values["wanted"]:
         return {"words": [], "language": None}
     if source.text is not None:
         return {"words": [], "language": config.language or None}
+    speech = [(turn.start, turn.end) for turn in joined(values["turns"])]
     if values["labelled"]:
         speech = _inside(speech, *_whole(source, values["duration"]))
     if not speech:
@@ -161,19 +177,26 @@ def recognise_words(values: Values, backends: Backends, hook: Hook) -> dict[str,
 def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Spans of time with their words.
 
-    A labelled source, or one whose words are given, is one utterance; a clip with words is cut at pauses and sentence
-    ends; a clip without is cut into fixed windows.
+    A labelled source, or one whose words are given, is one utterance; a clip with words is cut at changes of speaker,
+    pauses and sentence ends; a clip without is cut at changes of speaker and pauses, or into fixed windows.
     """
-    from emopipe.extractors.speech.utterances import Span, fixed_windows, split_utterances
+    from emopipe.extractors.speech.attribution import speaker_utterances, turn_utterances
+    from emopipe.extractors.speech.diarize import joined
+    from emopipe.extractors.speech.utterances import Span, fixed_windows
 
     source, config, words = values["source"], backends.config.speech, values["words"]
-    whole = _whole(source, values["duration"])
+    whole, turns = _whole(source, values["duration"]), joined(values["turns"])
     if source.text is not None:
-        return {"spans": [Span(*whole, source.text.strip())]}
+        return {"spans": with_person([Span(*whole, source.text.strip())], turns)}
     if values["labelled"]:
-        return {"spans": [Span(*whole, "".join(word.text for word in words).strip(), tuple(words))]}
-    spans = split_utterances(words, pause=config.pause, longest=config.longest)
-    return {"spans": spans or fixed_windows(whole[1], config.silent_window)}
+        text = "".join(word.text for word in words).strip()
+        return {"spans": with_person([Span(*whole, text, tuple(words))], turns)}
+    cut = {"pause": config.pause, "longest": config.longest}
+    if words:
+        return {"spans": speaker_utterances(words, turns, **cut)}
+    if len({turn.person for turn in turns}) > 1:
+        return {"spans": turn_utterances(turns, **cut)}
+    return {"spans": with_person(fixed_windows(whole[1], config.silent_window), turns)}
 
 
 def _whole(source: Source, duration: float) -> tuple[float, float]:
@@ -249,23 +272,26 @@ def _unread(language: str | None, backends: Backends) -> list[str]:
 
 
 def slice_face(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
-    """Windows of the subject's face in each span, and how well it was seen."""
+    """Windows of the speaker's own face in each span, and how well it was seen."""
     from emopipe.extractors.face.table import feature_columns, subject_track
 
-    table = values["face_table"]
+    table, spans = values["face_table"], values["spans"]
     if isinstance(table, Absent):
-        return {"face": [table] * len(values["spans"]), "face_quality": [0.0] * len(values["spans"])}
+        return {"face": [table] * len(spans), "face_quality": [0.0] * len(spans)}
     frames = int(table.schema.metadata[b"frames"])
-    subject = table["track"].to_numpy() == subject_track(table)
     columns = feature_columns(backends.config.face.features, values["face_measured"])
-    matrix = np.column_stack([table[name].to_numpy() for name in columns])
-    seen = (table["time"].to_numpy()[subject], matrix[subject].astype(np.float64), table["quality"].to_numpy()[subject])
+    matrix = np.column_stack([table[name].to_numpy() for name in columns]).astype(np.float64)
+    times, quality, tracks = (table[name].to_numpy() for name in ("time", "quality", "track"))
     sampled = frames / values["duration"] if values["duration"] > 0 else 0.0
+    main = subject_track(table)
     faces, qualities = [], []
-    for span in values["spans"]:
-        face, quality = _face_in(span.start, span.end, *seen, sampled, backends)
+    for span in spans:
+        own = np.isin(tracks, tracks_of(span, values["people"], main))
+        face, how_well = _face_in(span.start, span.end, times[own], matrix[own], quality[own], sampled, backends)
+        if isinstance(face, Absent) and np.any((times >= span.start) & (times <= span.end) & ~own):
+            face = Absent("other_face" if own.any() else "speaker_not_seen")
         faces.append(face if frames else Absent("decode_error"))
-        qualities.append(quality)
+        qualities.append(how_well)
     return {"face": faces, "face_quality": qualities}
 
 
@@ -304,7 +330,7 @@ def fuse(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     predictor = values["predictor"]()
     predictions: list[Any] = []
     spans = values["spans"]
-    lines = spoken([(values["speaker"], span.text) for span in spans])
+    lines = spoken([(_speaker(values, span), span.text) for span in spans])
     for first in range(0, len(spans), GROUP):
         samples = []
         for index in range(first, min(first + GROUP, len(spans))):
@@ -316,6 +342,13 @@ def fuse(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
         predictions += predictor.predict(samples)
         hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return {"predictions": predictions}
+
+
+def _speaker(values: Values, span: Any) -> str | None:
+    """Who speaks: as it is given, else as it was found."""
+    person = named(span, values["people"])
+    given: str | None = values["speaker"]
+    return person.name if given is None and person is not None else given
 
 
 def _refuse_other_widths(features: Mapping[str, Any], schema: Mapping[str, Sequence[str]]) -> None:
@@ -341,7 +374,7 @@ STAGES: Final = (
     PROBE,
     Stage(
         "face",
-        1,
+        2,
         ("media", "image", "wanted"),
         ("face_table", "face_measured", "face_warnings", "video_faults"),
         measure_face,
@@ -381,9 +414,22 @@ STAGES: Final = (
         signals=("sound_media",),
     ),
     Stage(
-        "words",
+        "speakers",
         1,
-        ("source", "sound", "speech", "duration", "labelled", "wanted"),
+        ("sound", "speech", "face_table", "labelled"),
+        ("diarized",),
+        diarize,
+        parameters=("people.diarizer", "people.encoder", "people.pyannote", "people.count", "people.most"),
+        backend="speakers",
+        modalities=("voice", "text"),
+        needed=lambda config, labelled: not labelled and diarizes(config.people),
+        signals=("sound_media",),
+    ),
+    Stage("turns", 1, ("speech", "diarized"), ("turns",), find_turns, quick=True),
+    Stage(
+        "words",
+        2,
+        ("source", "sound", "turns", "duration", "labelled", "wanted"),
         ("words", "language"),
         recognise_words,
         parameters=(
@@ -403,12 +449,34 @@ STAGES: Final = (
     ),
     Stage(
         "utterances",
-        1,
-        ("source", "words", "duration", "labelled"),
+        2,
+        ("source", "words", "turns", "duration", "labelled"),
         ("spans",),
         find_utterances,
         parameters=("labelled", "speech.pause", "speech.longest", "speech.silent_window"),
         quick=True,
+    ),
+    Stage(
+        "names",
+        1,
+        ("sound", "turns", "speaker"),
+        ("known", "shown", "unheard"),
+        recognise,
+        parameters=("people.encoder", "people.enrol", "baseline_clip", "speech.vad", "speech.vad_threshold"),
+        backend="people",
+        modalities=("voice", "text"),
+        needed=lambda config, labelled: recognises(config.people),
+        signals=("sound_media",),
+    ),
+    Stage(
+        "people",
+        1,
+        ("turns", "spans", "face_table", "known", "shown", "unheard"),
+        ("people", "people_warnings"),
+        find_people,
+        parameters=("people.subject",),
+        modalities=("voice", "text"),
+        signals=("sound_media",),
     ),
     Stage(
         "voice",
@@ -443,29 +511,39 @@ STAGES: Final = (
     ),
     Stage(
         "subject",
-        1,
-        ("face_table", "face_measured", "spans", "duration"),
+        2,
+        ("face_table", "face_measured", "spans", "people", "duration"),
         ("face", "face_quality"),
         slice_face,
         parameters=("face.features", "face.window", "face.deviations", "face.least_coverage"),
         modalities=("face",),
         signals=("media", "image"),
     ),
+    Stage(
+        "baseline",
+        1,
+        ("spans", "people", "text", "face", "voice", "labelled", "reference"),
+        ("baselines",),
+        find_baselines,
+        parameters=("people.baseline", "people.baseline_of"),
+        needed=lambda config, labelled: not labelled and config.people.baseline != "none",
+    ),
 )
 FUSION: Final = Stage(
     "fusion",
-    1,
-    ("speaker", "spans", "text", "face", "voice", "face_quality", "predictor"),
+    2,
+    ("speaker", "spans", "people", "text", "face", "voice", "face_quality", "baselines", "predictor"),
     ("predictions",),
     fuse,
     parameters=("checkpoint",),
     backend="model",
 )
-GIVEN: Final = ("source", "speaker", "media", "sound_media", "image", "wanted", "labelled", "predictor")
+GIVEN: Final = ("source", "speaker", "media", "sound_media", "image", "wanted", "labelled", "reference", "predictor")
 #: What an extraction is put together from.
 EXTRACTED: Final = (
-    "duration", "info", "language", "spans", "text", "face", "voice", "face_quality",
-    "face_warnings", "file_faults", "video_faults", "decoding_faults", "text_warnings",
+    "speaker", "duration", "info", "language", "spans", "turns", "people",
+    "text", "face", "voice", "face_quality", "baselines",
+    "face_warnings", "file_faults", "video_faults", "decoding_faults", "text_warnings", "people_warnings",
 )  # fmt: skip
 
 
@@ -494,9 +572,12 @@ def assembled(source: Source, values: Values, unverified: Sequence[str], *, feat
         unverified: names of the weights in use that are none of the catalogue's.
         features: whether the utterances carry their features, which may be large.
     """
+    from emopipe.extractors.speech.diarize import overlap_share
+
     utterances = []
     for index, span in enumerate(values["spans"]):
-        absent = {name: reason for name in MODALITIES if (reason := absence(values[name], index))}
+        absent = {name: reason for name in MODALITIES if (reason := relative_absence(values, name, index))}
+        person = named(span, values["people"])
         utterances.append(
             Utterance(
                 source=source.id,
@@ -504,21 +585,26 @@ def assembled(source: Source, values: Values, unverified: Sequence[str], *, feat
                 end=span.end,
                 text=span.text,
                 language=values["language"],
-                speaker=source.speaker,
+                speaker=_speaker(values, span),
+                role=person.role if person else None,
+                overlap=overlap_share(values["turns"], span.start, span.end),
                 features=_features(values, index) if features else {},
                 absent=absent,
                 quality=_quality(values, index, set(MODALITIES) - set(absent)),
             )
         )
     faults = {*values["file_faults"], *values["video_faults"], *values["decoding_faults"]}
-    warnings = [*values["face_warnings"], *(f"decoding: {fault}" for fault in sorted(faults)), *values["text_warnings"]]
+    decoding = (f"decoding: {fault}" for fault in sorted(faults))
+    warnings = [*values["face_warnings"], *decoding, *values["text_warnings"], *values["people_warnings"]]
     info = {"language": values["language"], **values["info"], "unverified_weights": list(unverified)}
-    return Extraction(source, utterances, values["duration"], warnings, info)
+    given = {} if source.speaker is None else {"name": source.speaker}
+    people = tuple(replace(person, **given) for person in values["people"])
+    return Extraction(source, utterances, values["duration"], warnings, info, people, tuple(values["turns"]))
 
 
 def _features(values: Values, index: int) -> dict[str, Any]:
-    """The sequences that an utterance has, by modality."""
-    found = {name: values[name][index] for name in MODALITIES}
+    """The sequences that an utterance has, by modality, relative to baselines where that is wanted."""
+    found = {name: relative(values, name, index) for name in MODALITIES}
     return {name: sequence for name, sequence in found.items() if not isinstance(sequence, Absent)}
 
 

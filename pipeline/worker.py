@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.pipeline import artefacts
 from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.baseline import Baselines, reference_of
+from emopipe.pipeline.config import given_clip
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import Media
 from emopipe.pipeline.plan import Job, Result, Task, contents, missing, results
@@ -90,6 +92,20 @@ class Worker:
         assert self.job.model is not None
         return load_predictor(self.job.model, self.job.device, offline=self.job.offline, hook=self._hook)[0]
 
+    @cached_property
+    def reference(self) -> Baselines:
+        """Modality -> baseline that the configured clip shows.
+
+        Raises:
+            EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one that shows nothing.
+        """
+        config = self.job.config.people
+        clip = given_clip(config.baseline)
+        assert clip is not None
+        with _Evaluation(Source(str(clip), media=clip), self, self.job.of_reference, silent, {}) as found:
+            values = found.values(("spans", "people", *config.baseline_of))
+            return reference_of(values, clip, config.baseline_of)
+
     def check_features(self, modalities: Collection[str]) -> None:
         """Refuse extractors whose features the checkpoint was not trained on; loads what it must ask.
 
@@ -126,7 +142,7 @@ class Worker:
         computed: dict[str, float] = {}
         try:
             with _Evaluation(
-                task.source, self, lambda event: self._hook(replace(event, source=name)), computed
+                task.source, self, self.job, lambda event: self._hook(replace(event, source=name)), computed
             ) as found:
                 outcome = self._answer(task, found)
         except EmopipeError as error:
@@ -170,9 +186,9 @@ class _Required(Mapping[str, Any]):
 class _Evaluation:
     """The values of one source, computed or read from the store as they are needed."""
 
-    def __init__(self, source: Source, worker: Worker, hook: Hook, computed: dict[str, float]) -> None:
+    def __init__(self, source: Source, worker: Worker, job: Job, hook: Hook, computed: dict[str, float]) -> None:
         self._source, self._worker, self._hook = source, worker, hook
-        self._job, self._store = worker.job, worker.store
+        self._job, self._store = job, worker.store
         self._open = ExitStack()
         self._files = contents(source, self._store)
         self.results = results(source, self._files, self._job)
@@ -184,6 +200,7 @@ class _Evaluation:
             "speaker": source.speaker,
             "wanted": frozenset(self._job.modalities),
             "labelled": self._job.labelled,
+            "reference": lambda: worker.reference,
             "predictor": lambda: worker.predictor,
         }
 

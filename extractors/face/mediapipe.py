@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.contracts import Locate
+from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.rows import FaceRows
 from emopipe.extractors.face.table import (
@@ -27,10 +28,8 @@ from emopipe.extractors.face.table import (
     POSE,
     TimedPicture,
     attempts,
-    face_table,
     quality,
 )
-from emopipe.extractors.face.tracks import TrackLinker
 
 BACKEND: Final = "mediapipe"
 
@@ -59,6 +58,8 @@ ACTION_UNIT_SOURCES: Final = {
 }
 #: Columns of the face table that this backend fills.
 MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE} - DEAD_BLENDSHAPES)
+#: Landmarks of the outer corners of the eyes, the tip of the nose and the chin; see :func:`look`.
+ANCHORS: Final = [33, 263, 1, 152]
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
 OPEN_LIPS: Final = 0.15
 
@@ -87,24 +88,23 @@ class FaceLandmarker:
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames with strictly increasing times, consumed one at a time."""
-        rows, linker, count, stamp = FaceRows(), TrackLinker(), 0, -1
+        rows, stamp = FaceRows(), -1
         with self._create("VIDEO") as landmarker:
             for frame in frames:
-                stamp = max(stamp + 1, round(frame.time * 1000))
-                with _muted() if count == 0 else nullcontext():
+                first, stamp = stamp < 0, max(stamp + 1, round(frame.time * 1000))
+                with _muted() if first else nullcontext():
                     result = landmarker.detect_for_video(_image(frame.rgb), stamp)
-                faces = _faces(result, frame.rgb.shape)
-                tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
-                rows.extend({"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True))
-                count += 1
-        return rows.table(backend=BACKEND, version=_version(), frames=count)
+                meshes = [_mesh(landmarks, frame.rgb.shape) for landmarks in result.face_landmarks]
+                looks = [look(frame.rgb, mesh[ANCHORS, :2]) for mesh in meshes]
+                rows.add(frame.time, _faces(result, frame.rgb.shape), looks)
+        return rows.table(backend=BACKEND, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         found = self._detect_still(rgb)
-        faces = _faces(*found) if found else []
-        rows: list[dict[str, float | int | None]] = [{"time": 0.0, "track": i, **face} for i, face in enumerate(faces)]
-        return face_table(rows, backend=BACKEND, version=_version(), frames=1)
+        rows = FaceRows()
+        rows.add(0.0, _faces(*found) if found else [])
+        return rows.table(backend=BACKEND, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
         """Landmarks (478, 3) in pixels of each face of one picture; z in the scale of x."""
@@ -167,7 +167,8 @@ def _version() -> str:
 def _image(rgb: np.ndarray) -> Any:
     import mediapipe
 
-    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+    # MediaPipe pays no heed to strides: rows that decoders pad (a width of 360, say) would shear the picture.
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
 
 
 def _mesh(landmarks: Any, shape: tuple[int, ...]) -> np.ndarray:

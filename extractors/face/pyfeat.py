@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from emopipe.extractors.contained import contained
 from emopipe.extractors.contracts import Locate
+from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.rows import FaceRows
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
@@ -28,10 +29,8 @@ from emopipe.extractors.face.table import (
     BOX,
     TimedPicture,
     attempts,
-    face_table,
     quality,
 )
-from emopipe.extractors.face.tracks import TrackLinker
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +79,9 @@ SOURCES: Final = {
 #: Detector -> columns of the face table that it fills. The mesh is not among them: py-feat gives its depth no scale.
 MEASURED: Final = {detector: frozenset(sources) for detector, sources in SOURCES.items()}
 
+#: py-feat's columns of dlib's landmarks: outer corners of the eyes, tip of the nose, chin; see :func:`look`.
+ANCHORS: Final = [f"{axis}_{point}" for point in (36, 45, 30, 8) for axis in "xy"]
+
 #: What the file of classifiers may be made of, besides what skops trusts by itself: names beginning with one of these.
 _CLASSIFIERS: Final = ("feat.au_detectors.StatLearning.SL_test.", "xgboost.")
 
@@ -127,45 +129,47 @@ class PyFeat:
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames of increasing times, of which one batch is held."""
-        rows, linker, count = FaceRows(), TrackLinker(), 0
+        rows = FaceRows()
         for batch in _batches(frames, self._batch):
             found = self._measure(np.stack([frame.rgb for frame in batch]))
             for frame, faces in zip(batch, found, strict=True):
-                tracks = linker.link(frame.time, [[face[side] for side in BOX] for face in faces])
-                rows.extend({"time": frame.time, "track": t, **face} for t, face in zip(tracks, faces, strict=True))
-            count += len(batch)
-        return rows.table(backend=BACKEND, version=self._version, frames=count, note=self._note)
+                looks = [look(frame.rgb, anchors) for _, anchors in faces]
+                rows.add(frame.time, [face for face, _ in faces], looks)
+        return rows.table(backend=BACKEND, version=self._version, note=self._note)
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         found = (self._measure(picture[None])[0] for picture in attempts(rgb))
         faces = next((faces for faces in found if faces), [])
-        rows: list[dict[str, float | int | None]] = [{"time": 0.0, "track": i, **face} for i, face in enumerate(faces)]
-        return face_table(rows, backend=BACKEND, version=self._version, frames=1, note=self._note)
+        rows = FaceRows()
+        rows.add(0.0, [face for face, _ in faces])
+        return rows.table(backend=BACKEND, version=self._version, note=self._note)
 
     def close(self) -> None:
         """Let go of the networks."""
         self._detector = None
 
-    def _measure(self, pictures: np.ndarray) -> list[list[dict[str, float]]]:
-        """The faces in each of the pictures, RGB uint8 (N, height, width, 3), largest first."""
+    def _measure(self, pictures: np.ndarray) -> list[list[tuple[dict[str, float], np.ndarray]]]:
+        """The faces in each of the pictures, RGB uint8 (N, height, width, 3), largest first: columns and anchors."""
         import torch
 
         stack = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         found = self._detector.detect_faces(stack, face_detection_threshold=LEAST_SCORE)
         shown = [index for index, faces in enumerate(found) if not faces["boxes"].isnan().any()]
-        rows: list[list[dict[str, float]]] = [[] for _ in found]
+        measured: list[list[tuple[dict[str, float], np.ndarray]]] = [[] for _ in found]
         if not shown:
-            return rows
+            return measured
         sources = SOURCES[self._name]
         factors = np.array([factor for _, factor in sources.values()])
         table = self._detector.forward([found[index] for index in shown], _unscaled(stack[shown]))
         values = iter(table[[name for name, _ in sources.values()]].to_numpy(np.float64) * factors)
+        anchors = iter(table[ANCHORS].to_numpy(np.float64).reshape(-1, 4, 2))
         size = np.array([pictures.shape[2], pictures.shape[1]])
         for index in shown:
             boxes = found[index]["boxes"].cpu().numpy()
-            rows[index] = [_row(box, dict(zip(sources, next(values).tolist(), strict=True)), size) for box in boxes]
-        return rows
+            rows = [_row(box, dict(zip(sources, next(values).tolist(), strict=True)), size) for box in boxes]
+            measured[index] = [(row, next(anchors)) for row in rows]
+        return measured
 
 
 def _row(box: np.ndarray, values: dict[str, float], size: np.ndarray) -> dict[str, float]:

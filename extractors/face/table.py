@@ -9,7 +9,7 @@ towards the subject's right shoulder.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -141,6 +141,12 @@ def face_table(
         pa.array([row.get(name) for row in rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def renumbered(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    """The table with track number i replaced by `numbers[i]`."""
+    tracks = np.asarray(numbers, np.int32)[table["track"].to_numpy()]
+    return table.set_column(table.schema.get_field_index("track"), table.schema.field("track"), pa.array(tracks))
 
 
 def subject_track(table: pa.Table) -> int | None:

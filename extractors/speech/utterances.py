@@ -14,12 +14,13 @@ SENTENCE_ENDS: Final = tuple(".?!。？！…")
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the clip: seconds, and the words spoken in it ("" without speech)."""
+    """A stretch of the clip: seconds, the words spoken in it ("" without speech), and the number of who speaks them."""
 
     start: float
     end: float
     text: str = ""
     words: tuple[Word, ...] = ()
+    person: int | None = None
 
 
 def split_utterances(words: Sequence[Word], *, pause: float, longest: float) -> list[Span]:

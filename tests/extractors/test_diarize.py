@@ -1,0 +1,270 @@
+"""Who speaks when: on made-up voices, whose vectors are known."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emopipe.extractors.speech.attribution import speaker_utterances, turn_utterances
+from emopipe.extractors.speech.diarize import (
+    Turn,
+    VoiceClusters,
+    cut_pieces,
+    joined,
+    one_speaker,
+    overlap_share,
+    smoothest,
+    voice_of,
+)
+from emopipe.extractors.speech.pyannote import Pyannote, exclusive_turns
+from emopipe.extractors.speech.speakers import SpeakerEncoder, unit
+from emopipe.extractors.speech.transcript import Word
+from emopipe.pipeline.media import Media
+from tests.conftest import SAMPLES
+
+SOUND = np.zeros(0, np.float32)
+#: Seconds of a conversation of two: start, end, who.
+TALK = [(0.5, 4.0, 0), (4.3, 12.0, 1), (12.4, 15.0, 0), (15.2, 27.0, 1), (27.3, 30.0, 0), (30.2, 40.0, 1)]
+
+
+class KnownVoices:
+    """An encoder that hears who speaks in the middle of a piece.
+
+    Args:
+        talk: start, end and number of the speaker.
+        alike: cosine of two different speakers.
+        noise: length of a random vector added to each piece's.
+    """
+
+    def __init__(self, talk: Sequence[tuple[float, float, int]], alike: float = 0.6, noise: float = 0.3) -> None:
+        self._talk, self._noise = talk, noise
+        rng = np.random.default_rng(0)
+        axes = np.linalg.qr(rng.normal(size=(64, 8)))[0].T
+        self._voices = np.sqrt(alike) * axes[0] + np.sqrt(1 - alike) * axes[1:]
+        self._rng = rng
+
+    def embed(self, samples: Any, pieces: Sequence[tuple[float, float]]) -> np.ndarray:
+        vectors = []
+        for start, end in pieces:
+            shares = np.array([max(0.0, min(end, b) - max(start, a)) for a, b, _ in self._talk])
+            voice = sum(share * self._voices[who] for share, (*_, who) in zip(shares, self._talk, strict=True))
+            noise = self._rng.normal(size=64)
+            vectors.append(unit(np.asarray(voice)[None])[0] + self._noise * noise / np.linalg.norm(noise))
+        return unit(np.array(vectors)).astype(np.float32)
+
+
+def speech_of(talk: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
+    return [(start, end) for start, end, _ in talk]
+
+
+def wrong_seconds(turns: Sequence[Turn], talk: Sequence[tuple[float, float, int]]) -> float:
+    """Seconds of speech given to another person; people are numbered in the order of first words."""
+    right = sum(
+        max(0.0, min(turn.end, end) - max(turn.start, start))
+        for turn in turns
+        for start, end, who in talk
+        if turn.person == who
+    )
+    return sum(end - start for start, end, _ in talk) - right
+
+
+def test_two_voices_are_told_apart_and_counted() -> None:
+    turns = VoiceClusters(KnownVoices(TALK)).turns(SOUND, speech_of(TALK))
+    assert {turn.person for turn in turns} == {0, 1}
+    assert wrong_seconds(turns, TALK) < 1.0
+
+
+def test_one_voice_in_different_moods_stays_one_person() -> None:
+    turns = VoiceClusters(KnownVoices(TALK, alike=0.93)).turns(SOUND, speech_of(TALK))
+    assert turns == one_speaker(speech_of(TALK))
+
+
+def test_three_voices_are_counted() -> None:
+    talk = [(start, end, index % 3) for index, (start, end, _) in enumerate(TALK)]
+    turns = VoiceClusters(KnownVoices(talk, alike=0.4)).turns(SOUND, speech_of(talk))
+    assert {turn.person for turn in turns} == {0, 1, 2} and wrong_seconds(turns, talk) < 1.5
+
+
+@pytest.mark.parametrize("people", [1, 2, 3])
+def test_a_given_number_of_people_is_kept(people: int) -> None:
+    turns = VoiceClusters(KnownVoices(TALK, alike=0.9, noise=0.6)).turns(SOUND, speech_of(TALK), people=people)
+    assert {turn.person for turn in turns} == set(range(people))
+
+
+def test_alike_voices_are_two_people_when_the_picture_says_so() -> None:
+    clusters = VoiceClusters(KnownVoices(TALK, alike=0.8, noise=0.2))
+    assert {turn.person for turn in clusters.turns(SOUND, speech_of(TALK), alike=0.75)} == {0}
+    assert {turn.person for turn in clusters.turns(SOUND, speech_of(TALK), alike=0.88)} == {0, 1}
+
+
+def test_a_change_of_speaker_without_a_pause_is_found_and_flagged() -> None:
+    talk = [(0.0, 8.0, 0), (8.0, 16.0, 1), (16.5, 22.0, 0)]
+    turns = VoiceClusters(KnownVoices(talk, noise=0.1)).turns(SOUND, [(0.0, 16.0), (16.5, 22.0)])
+    whole = joined(turns)
+    assert [turn.person for turn in whole] == [0, 1, 0]
+    change = whole[0].end
+    assert change == pytest.approx(8.0, abs=0.4)
+    flagged = [(turn.start, turn.end) for turn in turns if turn.overlapped]
+    assert flagged == [(pytest.approx(change - 0.5), change), (change, pytest.approx(change + 0.5))]
+    assert overlap_share(turns, change - 1, change + 1) == pytest.approx(0.5)
+    assert overlap_share(turns, 17, 20) == 0.0
+
+
+def test_a_moment_of_doubt_does_not_change_the_speaker() -> None:
+    scores = np.tile([[1.0, 0.0]], (60, 1))
+    scores[30] = [0.0, 1.0]
+    assert smoothest(scores, np.arange(60) * 0.1).tolist() == [0] * 60
+    scores[30:] = [0.0, 1.0]
+    assert smoothest(scores, np.arange(60) * 0.1).tolist() == [0] * 30 + [1] * 30
+
+
+spans = st.lists(st.tuples(st.floats(0.12, 4), st.floats(0.05, 9)), max_size=12).map(
+    lambda steps: [
+        (sum(a + b for a, b in steps[:i]) + gap, sum(a + b for a, b in steps[:i]) + gap + length)
+        for i, (gap, length) in enumerate(steps)
+    ]
+)
+
+
+@settings(max_examples=20)
+@given(spans, st.integers(0, 3))
+def test_turns_cover_the_speech_and_nothing_else(speech: list[tuple[float, float]], people: int) -> None:
+    talk = [(start, end, index % 2) for index, (start, end) in enumerate(speech)]
+    turns = VoiceClusters(KnownVoices(talk)).turns(SOUND, speech, people=people)
+    assert all(turn.end > turn.start for turn in turns)
+    assert all(a.end <= b.start + 1e-9 for a, b in pairwise(turns))
+    edges = [(start, end) for start, end in speech]
+    merged = [(one.start, one.end) for one in joined([Turn(t.start, t.end, 0) for t in turns])]
+    assert merged == edges
+
+
+@given(spans)
+def test_pieces_lie_within_the_speech(speech: list[tuple[float, float]]) -> None:
+    for start, end in cut_pieces(speech):
+        assert 0.2 <= end - start <= 1.6 + 1e-6
+        assert any(a - 1e-6 <= start and end <= b + 1e-6 for a, b in speech)
+
+
+def said(text: str, start: float, each: float = 0.4) -> list[Word]:
+    words = text.split()
+    return [Word(f" {w}", start + i * each, start + (i + 1) * each, 0.9) for i, w in enumerate(words)]
+
+
+def test_utterances_end_where_the_speaker_changes() -> None:
+    turns = [Turn(0.0, 2.0, 0), Turn(2.0, 4.0, 1), Turn(4.5, 6.0, 0)]
+    words = said("so what did you do", 0.0) + said("I went home again yes", 2.0) + said("I see", 4.5)
+    found = speaker_utterances(words, turns, pause=0.6, longest=15)
+    assert [(span.text, span.person) for span in found] == [
+        ("so what did you do", 0),
+        ("I went home again yes", 1),
+        ("I see", 0),
+    ]
+
+
+def test_speech_without_words_is_cut_by_turns() -> None:
+    turns = [Turn(0.0, 4.0, 0), Turn(4.2, 8.0, 0), Turn(8.1, 10.0, 1), Turn(12.0, 14.0, 1)]
+    found = turn_utterances(turns, pause=0.6, longest=5.0)
+    assert [(s.start, s.end, s.person) for s in found] == [(0, 4, 0), (4, 8, 0), (8.1, 10, 1), (12, 14, 1)]
+
+
+# The encoder itself
+
+
+@pytest.fixture(scope="module")
+def encoder(weight: Callable[[str], Path]) -> SpeakerEncoder:
+    return SpeakerEncoder(weight("speaker-encoder"))
+
+
+def test_a_voice_is_like_itself_at_any_level_and_unlike_another(encoder: SpeakerEncoder) -> None:
+    with Media(SAMPLES / "interview.mp4") as media:
+        woman = media.audio
+    with Media(SAMPLES / "conversation.mp4") as media:
+        both = media.audio
+    assert woman is not None and both is not None
+    first = voice_of(woman, [(1.0, 4.7)], encoder)
+    quiet = voice_of(0.05 * woman, [(1.0, 4.7)], encoder)
+    again = voice_of(woman, [(6.3, 9.5)], encoder)
+    other = voice_of(both, [(0.9, 3.9)], encoder)
+    assert first is not None and quiet is not None and again is not None and other is not None
+    assert np.linalg.norm(first) == pytest.approx(1, abs=1e-5)
+    assert first @ quiet > 0.999
+    assert first @ again > 0.8 > 0.75 > first @ other
+
+
+def test_pieces_of_any_length_are_heard_together_or_alone_alike(encoder: SpeakerEncoder) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
+    pieces = [(0.0, 1.6), (0.5, 2.1), (1.0, 1.4), (2.0, 3.6)]
+    together = encoder.embed(sound, pieces)
+    alone = np.concatenate([encoder.embed(sound, [piece]) for piece in pieces])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+# pyannote, whose weights are not to be had
+
+
+def test_overlapping_turns_become_exclusive_and_flagged() -> None:
+    heard = [(0.0, 5.0, "A"), (4.0, 9.0, "B"), (6.0, 6.5, "A"), (10.0, 12.0, "A")]
+    turns = exclusive_turns(heard, [(0.0, 9.5), (10.0, 12.0)])
+    assert turns == [
+        Turn(0.0, 4.0, 0),
+        Turn(4.0, 5.0, 0, True),
+        Turn(5.0, 6.0, 1),
+        Turn(6.0, 6.5, 1, True),
+        Turn(6.5, 9.5, 1),
+        Turn(10.0, 12.0, 0),
+    ]
+    assert exclusive_turns([], [(1.0, 2.0)]) == [Turn(1.0, 2.0, 0)]
+
+
+class FakePipeline:
+    """What pyannote.audio offers of itself: it hears A until 2 s and B after."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(cls, where: str) -> FakePipeline | None:
+        if where == "gated":
+            return None
+        if where == "nowhere":
+            raise OSError("no such repository")
+        return cls()
+
+    def to(self, device: Any) -> None:
+        self.device = device
+
+    def __call__(self, file: dict[str, Any], **counts: int) -> Any:
+        self.asked = {"shape": tuple(file["waveform"].shape), "rate": file["sample_rate"], **counts}
+        parts = [(SimpleNamespace(start=0.0, end=2.0), None, "A"), (SimpleNamespace(start=2.0, end=4.0), None, "B")]
+        annotation = SimpleNamespace(itertracks=lambda yield_label: iter(parts))
+        return SimpleNamespace(speaker_diarization=annotation)
+
+
+@pytest.fixture
+def pyannote(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio: Any = ModuleType("pyannote.audio")
+    audio.Pipeline = FakePipeline
+    monkeypatch.setitem(sys.modules, "pyannote", ModuleType("pyannote"))
+    monkeypatch.setitem(sys.modules, "pyannote.audio", audio)
+
+
+def test_pyannote_is_handed_the_sound_and_the_number_of_people(pyannote: None) -> None:
+    backend = Pyannote("some/pipeline")
+    turns = backend.turns(np.zeros(64_000, np.float32), [(0.0, 4.0)], people=2)
+    assert turns == [Turn(0.0, 2.0, 0), Turn(2.0, 4.0, 1)]
+    assert backend._pipeline.asked == {"shape": (1, 64_000), "rate": 16_000, "num_speakers": 2}
+
+
+@pytest.mark.parametrize(("where", "offline"), [("gated", False), ("nowhere", False), ("some/pipeline", True)])
+def test_a_pyannote_that_cannot_be_had_is_told(pyannote: None, where: str, offline: bool) -> None:
+    with pytest.raises(FileNotFoundError, match=where):
+        Pyannote(where, offline=offline)

@@ -62,16 +62,15 @@ LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 RECIPE: Final = TrainConfig(
     model="egmf",
     modalities=("text",),
-    epochs=3,
+    epochs=2,
     batch_size=24,
     lr=8e-4,
     schedule="cosine",
     select="last",
     balance="balanced",
-    balance_strength=0.3,
+    balance_strength=0.4,
     allow_speaker_overlap=True,
     modality_dropout=0.0,
-    cpu_amp=True,
 )
 #: What a triple takes from its face and its voice.
 PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
@@ -144,7 +143,7 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "context": CONTEXT[variant],
         "task_prompt": question,
         "lora_targets": LAYERS,
-        "lora_dropout": 0.05,
+        "lora_dropout": 0.0,
         "label_smoothing": 0.1,
     }
     return replace(TRIPLES_RECIPE if variant == "triples" else RECIPE, options=options)

@@ -238,6 +238,8 @@ class Backends:
             EmopipeError: EMO-201 to EMO-205 when a weight outside the catalogue cannot be had.
         """
         names = weight_names(self.config, kind)
+        if any(map(weights.needs_file, names)):
+            _ = [self._weight(name) for name in names]
         told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
         foreign = chosen(self.config, kind) is not None
         return Basis(libraries(self.config, kind), told, self.config.as_dict(full=True)[kind] if foreign else {})

@@ -6,6 +6,7 @@ machine for itself in folders that all of them see.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
@@ -467,7 +468,7 @@ def _connect(address: str) -> tuple[Any, bool]:
         return ray, False
     try:
         found = _listening(address)
-        ray.init(address=found, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise EmopipeError("EMO-303", f"there is no Ray cluster at {address}: {first}", hint=_START) from error

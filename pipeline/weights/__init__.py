@@ -4,7 +4,7 @@ Heavy libraries are imported only inside the conversions.
 """
 
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, known, names, read
-from emopipe.pipeline.weights.located import Identity, Located, find, identify, locate
+from emopipe.pipeline.weights.located import Identity, Located, find, identify, locate, needs_file
 from emopipe.pipeline.weights.store import (
     State,
     Status,
@@ -37,6 +37,7 @@ __all__ = [
     "known",
     "locate",
     "names",
+    "needs_file",
     "offline_by_environment",
     "read",
     "resolve",

@@ -96,11 +96,17 @@ def identify(
         EmopipeError: as :func:`locate`.
     """
     weight = None if _is_path(name) else known(name)
-    if weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given":
+    if weight is None or needs_file(name, cache=cache):
         found = locate(name, offline=offline, hook=hook, cache=cache)
         return Identity(found.sha256(digest), found.verified)
     facts = [dict(weight.files), weight.convert, weight.languages]
     return Identity(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), True)
+
+
+def needs_file(name: str, *, cache: Path | None = None) -> bool:
+    """Whether only its files tell what a weight is: the catalogue does not know their hashes, or somebody gave them."""
+    weight = None if _is_path(name) else known(name)
+    return weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given"
 
 
 def _is_path(name: str) -> bool:

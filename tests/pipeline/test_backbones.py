@@ -109,7 +109,14 @@ def test_a_run_hands_on_the_words_and_the_lines_before(
     seen: list[Sample] = []
     monkeypatch.setattr(predictor, "predict", lambda samples: seen.extend(samples) or predict(samples))
     values = {name: [sequence] * 3 for name, sequence in steps.items()}
-    values |= {"speaker": None, "spans": spans, "face_quality": [1.0] * 3, "predictor": lambda: predictor}
+    values |= {
+        "speaker": None,
+        "people": [],
+        "baselines": {},
+        "spans": spans,
+        "face_quality": [1.0] * 3,
+        "predictor": lambda: predictor,
+    }
     predictions = FUSION.run(values, Backends(ExtractionConfig()), silent)["predictions"]
     assert [(one.words, one.earlier) for one in seen] == [("good", ()), ("", ("good",)), ("so bad", ("good",))]
     assert len(predictions) == 3

@@ -151,7 +151,8 @@ def test_what_follows_from_a_change_says_so(model: Path, clips: Path, tmp_path: 
     batch(clips, other, tmp_path, dry=True, explained=lambda steps, stored: told.extend(steps))
     reasons = {step.stage: step.why for step in told}
     assert reasons["speech"] == "speech.vad_threshold changed from 0.5 to 0.4"
-    assert reasons["voice"] == "follows speech" and reasons["subject"] == "follows utterances"
+    assert reasons["voice"] == "follows speech" and reasons["people"] == "follows utterances; follows turns"
+    assert reasons["subject"] == "follows people"
     assert "face" not in reasons
 
 
@@ -171,7 +172,7 @@ def test_it_is_explained_what_will_run_and_why(model: Path, clips: Path, tmp_pat
     assert batch(clips, model, tmp_path, explained=explained, dry=True) == []
     assert not (tmp_path / "out").exists() and work(tmp_path) == Counter(probe=3)
     steps, stored = told[0]
-    assert stored == 0 and {step.why for step in steps} == {"new file"} and len(steps) == 3 * 6
+    assert stored == 0 and {step.why for step in steps} == {"new file"} and len(steps) == 3 * 8
     assert all(step.seconds is None for step in steps)
     batch(sorted(clips.iterdir())[:2], model, tmp_path)
     batch(clips, model, tmp_path, explained=explained, dry=True)

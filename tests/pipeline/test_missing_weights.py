@@ -17,8 +17,8 @@ CLIP = str(SAMPLES / "happy.mp4")
 COMMANDS = {
     "run CLIP --model emopipe-default": ("face-landmarker", "face-landmarker/face_landmarker.task", ""),
     "run CLIP --model emopipe-pyfeat": (
-        "pyfeat-l2cs",
-        "pyfeat-l2cs/l2cs_gaze360_resnet50.safetensors",
+        "pyfeat-retinaface-r34",
+        "pyfeat-retinaface-r34/model.safetensors",
         "--model emopipe-default",
     ),
     "run CLIP --model emopipe-egmf": ("smollm2-135m", "smollm2-135m", ""),
@@ -28,12 +28,8 @@ COMMANDS = {
         "faster-whisper-small/model.bin",
         "--asr whisper:base",
     ),
-    "extract CLIP --face pyfeat": (
-        "pyfeat-face-multitask-v2",
-        "pyfeat-face-multitask-v2/face_multitask_v28.safetensors",
-        "mediapipe",
-    ),
-    "extract CLIP --face pyfeat:v1": ("pyfeat-l2cs", "pyfeat-l2cs/l2cs_gaze360_resnet50.safetensors", "mediapipe"),
+    "extract CLIP --face pyfeat": ("pyfeat-retinaface-r34", "pyfeat-retinaface-r34/model.safetensors", "mediapipe"),
+    "extract CLIP --face pyfeat:v1": ("pyfeat-retinaface-r34", "pyfeat-retinaface-r34/model.safetensors", "mediapipe"),
     "extract CLIP --asr whisper:turbo": (
         "whisper-large-v3-turbo",
         "whisper-large-v3-turbo/large-v3-turbo.pt",
@@ -136,6 +132,6 @@ def test_without_network_the_hub_is_asked_once_and_nothing_is_imported(told: dic
 
 def test_all_that_lack_are_named(told: dict[str, Any]) -> None:
     words = " ".join(told["run CLIP --model emopipe-pyfeat --offline"]["output"].split())
-    for part in ("retinaface-r34", "mobilefacenet", "xgb-au", "resmasknet", "l2cs", "pose-mlp-v2"):
+    for part in ("mobilefacenet", "xgb-au", "resmasknet", "l2cs", "pose-mlp-v2"):
         assert f"pyfeat-{part}" in words
     assert "minilm-l6" in words and "whisper-base" in words

@@ -27,7 +27,7 @@ from emopipe.pipeline.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.stages import PROBE, check_plan
-from emopipe.pipeline.store import Store, temporary_store
+from emopipe.pipeline.store import Content, Store, temporary_store
 from emopipe.pipeline.summary import SUMMARY, write_summary
 from emopipe.pipeline.translate import coded_errors
 from emopipe.pipeline.worker import Outcome, Worker
@@ -297,10 +297,12 @@ class _Batch:
     def probe(self, sources: Sequence[Source]) -> None:
         """Hash every file and measure its duration; done before all else, in parallel, and only once per file."""
         self._durations = dict.fromkeys(sources, 0.0)
-        self._do([Task(source, (PROBE.name,)) for source in sources if self._duration(source) is None])
+        known, content = self._store.known, self._store.content
+        self._do([Task(source, (PROBE.name,)) for source in sources if self._duration(source, known) is None])
         for source in sources:
             if source not in self._failed:
-                self._durations[source] = self._duration(source) or 0.0
+                with suppress(EmopipeError):  # it changes or is gone: the stage that reads it tells
+                    self._durations[source] = self._duration(source, content) or 0.0
                 self._tell_cost(source)
 
     def _tell_cost(self, source: Source) -> None:
@@ -317,12 +319,14 @@ class _Batch:
             self._rates[stage] = self._store.rate(stage)
         return self._rates[stage]
 
-    def _duration(self, source: Source) -> float | None:
-        """The duration of a source that was probed before."""
-        known = None if source.media is None else self._store.known(source.media)
-        if known is None:
+    def _duration(self, source: Source, look: Callable[[Path], Content | None]) -> float | None:
+        """The duration of a source that was probed before. A file that was written just now has no lasting entry in
+        the store's index: `look` may hash it.
+        """
+        content = None if source.media is None else look(source.media)
+        if content is None:
             return None
-        probed = self._store.get(results(source, {"media": known}, self._job)[PROBE.name].key)
+        probed = self._store.get(results(source, {"media": content}, self._job)[PROBE.name].key)
         return None if probed is None else float(probed["duration"])
 
     def explain(self) -> tuple[list[Step], int]:

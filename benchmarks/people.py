@@ -24,6 +24,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -37,8 +38,11 @@ from scipy.signal import resample_poly
 
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.engines import Here
+from emopipe.pipeline.plan import Task, contents, results
 from emopipe.pipeline.records import Extraction, Source
-from emopipe.pipeline.stages import extract
+from emopipe.pipeline.run import extraction_job
+from emopipe.pipeline.store import Store, temporary_store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "samples"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation
@@ -233,20 +237,6 @@ def made(plan: Plan, work: Path, corpora: Corpora) -> tuple[Path, Truth]:
     return clip, Truth([Said(**one) for one in told["said"]], shots)
 
 
-class Watched:
-    """A face backend that remembers the last table."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def track(self, frames: Iterable[Any]) -> Any:
-        self.table = self._backend.track(frames)
-        return self.table
-
-
 def masks(spans: Iterable[tuple[float, float, Any]], steps: int) -> dict[Any, np.ndarray]:
     """Person -> in which steps of 10 ms they speak."""
     found: dict[Any, np.ndarray] = {}
@@ -304,16 +294,20 @@ def linked(extraction: Extraction, truth: dict[Any, np.ndarray], owners: dict[in
     return np.array([(alone & heard).sum(), (alone & heard & right).sum()])
 
 
-def measure(clip: Path, truth: Truth, backends: Backends, words: bool) -> dict[str, Any]:
+def measure(clip: Path, truth: Truth, engine: Here, store: Store, words: bool) -> dict[str, Any]:
     """One interview through the pipeline, and what it got right."""
-    watched: Any = backends.face
-    wanted = ("text" if words else "voice", "face")
-    extraction = extract(Source(id=clip.stem, media=clip), backends, modalities=wanted)
+    wanted, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
+    job = extraction_job(ExtractionConfig(), store, modalities=wanted, device="cpu")
+    ((_, outcome),) = engine.run(job, [Task(source)])
+    stored = store.get(results(source, contents(source, store), job)["face"].key)
+    if outcome.extraction is None or stored is None:
+        raise SystemExit(f"{clip}: {outcome.error}")
+    extraction = outcome.extraction
     steps = round(extraction.duration / STEP) + 200
     real = masks(((s.start, s.end, s.person) for s in truth.said), steps)
     seconds, who = error_rate(real, masks(((t.start, t.end, t.person) for t in extraction.turns), steps))
     roles = {person.role: who.get(person.number) for person in extraction.people}
-    owners = faces_shown(watched.table, truth.shots)
+    owners = faces_shown(stored["face_table"], truth.shots)
     shown = {person for shot in truth.shots for person in shot.people}
     link = linked(extraction, real, owners, shown)
     return {
@@ -335,11 +329,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    with Backends(ExtractionConfig(), device="cpu") as backends:
-        backends.__dict__["face"] = Watched(backends.face)
+    with (
+        Backends(ExtractionConfig(), device="cpu") as backends,
+        temporary_store() as store,
+        closing(Here(debug=True)) as engine,
+    ):
         corpora = Corpora(arguments.data, backends, arguments.tune)
         for plan in [one for one in plans(arguments.tune) if arguments.only in one.name]:
-            row = measure(*made(plan, arguments.work, corpora), backends, words=plan.kind == "synthetic")
+            row = measure(*made(plan, arguments.work, corpora), engine, store, words=plan.kind == "synthetic")
             rows.append(row)
             print(told(f"{plan.name} {' and '.join(map(str, plan.voices))}", [row]), flush=True)
     print(told(f"all {len(rows)}", rows))

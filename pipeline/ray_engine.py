@@ -49,8 +49,6 @@ _PATIENCE: Final = 30.0
 _CONNECT: Final = 5.0
 #: Settings of this process that hold for its workers, too.
 _SETTINGS: Final = "EMOPIPE_"
-#: What Ray says of workers whose machine has gone.
-_NODE: Final = "its node has died"
 _START: Final = (
     "Start one by `ray start --head` on one machine and `ray start --address=HOST:6379` on the others, and run emopipe "
     "on one of them"
@@ -310,8 +308,7 @@ class _Member:
         if death.memory:
             what = f"the memory of {self._machine} ran out in stage {self.stage}"
             return EmopipeError("EMO-903", what, hint=hint)
-        how = "left the cluster" if _NODE in death.told else "lost the worker process"
-        what = f"{self._machine} {how} in stage {self.stage}"
+        what = f"the worker on {self._machine} died, or the machine left the cluster, in stage {self.stage}"
         if not self.started:
             what = f"a worker died before its first task: {' '.join(death.told.split())}"
         return EmopipeError("EMO-902", what, hint=hint)

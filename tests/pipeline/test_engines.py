@@ -40,7 +40,7 @@ def test_a_worker_that_dies_or_takes_too_much_costs_its_own_file_only(model: Pat
     assert order[5:7] == ["deadly", "greedy"]  # after every file was probed: the longest first
     batch([tmp_path / "in" / f"{number}.mp4" for number in range(3)], model, tmp_path, out="whole", store="fresh")
     (greedy,) = batch(
-        tmp_path / "in" / "greedy.mp4", model, tmp_path, Processes(1, memory=1_200_000_000), store="third"
+        tmp_path / "in" / "greedy.mp4", model, tmp_path, Processes(1, memory=1_080_000_000), store="third"
     )
     assert greedy.reasons[0].startswith("EMO-903") and "--limit-memory" in greedy.reasons[0]
     whole = outputs(tmp_path / "whole")

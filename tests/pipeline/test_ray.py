@@ -121,17 +121,18 @@ class Once:
             self.done = bool(self._act())
 
 
-def workers() -> list[Any]:
-    """Processes that Ray has at work for this module."""
+def workers() -> list[int]:
+    """Ids of the processes in which Ray works for this module."""
     import psutil
 
-    return [one for one in psutil.process_iter(["cmdline"]) if "ray::Servant.perform" in " ".join(one.cmdline())]
+    processes = psutil.process_iter(["pid", "cmdline"])
+    return [one.pid for one in processes if "ray::Servant.perform" in " ".join(one.info["cmdline"] or ())]
 
 
 def kill_one() -> bool:
     found = workers()
     if found:
-        os.kill(found[0].pid, signal.SIGKILL)
+        os.kill(found[0], signal.SIGKILL)
     return bool(found)
 
 
@@ -156,35 +157,13 @@ def test_killing_a_worker_loses_nothing_and_counts_nothing_twice(
 ) -> None:
     hook = Once(kill_one)
     results = on_ray(cluster, clips, model, tmp_path, hook, slow=True)
-    assert hook.done and "lost the worker process in stage face" in hook.warnings[0].message
+    assert hook.done and "the worker on" in hook.warnings[0].message
     assert sorted(Counter(result.path.name for result in results).values()) == [1] * FILES
     assert outputs(tmp_path / "out") == expected
     with Store(tmp_path / "store") as store:
         begun = [(key, stage) for key, stage, _ in store.work() if stage != "sound"]
         ended = [key for key, stage, seconds in store.work() if seconds is not None and stage != "sound"]
     assert len(begun) - len(set(begun)) <= 1 and max(Counter(ended).values()) == 1
-
-
-@pytest.mark.slow
-def test_removing_a_machine_loses_nothing(
-    cluster: Any, clips: Path, model: Path, expected: dict[str, bytes], tmp_path: Path
-) -> None:
-    def remove() -> bool:
-        if len(workers()) < 2:
-            return False
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        return True
-
-    hook = Once(remove)
-    try:
-        results = on_ray(cluster, clips, model, tmp_path, hook, slow=True)
-    finally:
-        cluster.add_node(**NODE)
-    assert hook.done and hook.warnings
-    assert len(results) == FILES and outputs(tmp_path / "out") == expected
-    with Store(tmp_path / "store") as store:
-        ended = [key for key, stage, seconds in store.work() if seconds is not None and stage != "sound"]
-    assert max(Counter(ended).values()) == 1
 
 
 @pytest.mark.slow
@@ -219,3 +198,22 @@ def test_what_cannot_be_shared_is_told(cluster: Any, clips: Path, model: Path, t
         job = prediction_job(str(model), store, offline=True, backends=StandIns)
         with pytest.raises(EmopipeError, match=r"EMO-303.*not shared"):
             list(run_files(find_inputs([clips]), job, tmp_path / "out", engine))
+
+
+@pytest.mark.slow
+def test_removing_a_machine_loses_nothing(  # the last one: the machine does not come back
+    cluster: Any, clips: Path, model: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    def remove() -> bool:
+        if len(workers()) < 2:
+            return False
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        return True
+
+    hook = Once(remove)
+    results = on_ray(cluster, clips, model, tmp_path, hook, slow=True)
+    assert hook.done and "left the cluster, in stage" in hook.warnings[0].message
+    assert len(results) == FILES and outputs(tmp_path / "out") == expected
+    with Store(tmp_path / "store") as store:
+        ended = [key for key, stage, seconds in store.work() if seconds is not None and stage != "sound"]
+    assert max(Counter(ended).values()) == 1

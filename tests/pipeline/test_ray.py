@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,15 @@ class Once:
 
 
 def workers() -> list[int]:
-    """Ids of the processes in which Ray works for this module."""
+    """Ids of the processes that are at work in this module's cluster."""
     import psutil
 
-    processes = psutil.process_iter(["pid", "cmdline"])
-    return [one.pid for one in processes if "ray::Servant.perform" in " ".join(one.info["cmdline"] or ())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "ray::Servant.perform" in " ".join(one.cmdline()):
+                found.append(one.pid)
+    return found
 
 
 def kill_one() -> bool:

@@ -220,7 +220,7 @@ def _are_different(labels: np.ndarray, vectors: np.ndarray, shares: _Shares, ali
     """Whether the steps' labels are people: each speaks long enough, and no two have voices that are alike."""
     _, lengths = np.unique(labels, return_counts=True)
     count = labels.max() + 1
-    if len(lengths) < count or lengths.min() * STEP < LEAST_SPEECH:
+    if count < 2 or len(lengths) < count or lengths.min() * STEP < LEAST_SPEECH:
         return False
     means = _means(vectors, labels[shares.step_of_piece], count)
     return means is not None and float((means @ means.T)[np.triu_indices(count, 1)].max()) < alike

@@ -267,3 +267,15 @@ def test_pyannote_is_handed_the_sound_and_the_number_of_people(pyannote: None) -
 def test_a_pyannote_that_cannot_be_had_is_told(pyannote: None, where: str, offline: bool) -> None:
     with pytest.raises(FileNotFoundError, match=where):
         Pyannote(where, offline=offline)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_voices_that_hardly_differ_are_one_person(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+
+    class OneVoice:
+        def embed(self, samples: np.ndarray, pieces: Sequence[tuple[float, float]]) -> np.ndarray:
+            return unit(np.eye(256)[0] + 0.001 * chance.standard_normal((len(pieces), 256))).astype(np.float32)
+
+    turns = VoiceClusters(OneVoice()).turns(SOUND, [(0.0, 3.0), (3.5, 9.0)])  # type: ignore[arg-type]
+    assert {turn.person for turn in turns} == {0}

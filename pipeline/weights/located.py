@@ -95,8 +95,8 @@ def identify(
     Raises:
         EmopipeError: as :func:`locate`.
     """
-    weight = None if _is_path(name) else known(name)
-    if weight is None or needs_file(name, cache=cache):
+    weight = _vouched(name, cache)
+    if weight is None:
         found = locate(name, offline=offline, hook=hook, cache=cache)
         return Identity(found.sha256(digest), found.verified)
     facts = [dict(weight.files), weight.convert, weight.languages]
@@ -105,8 +105,15 @@ def identify(
 
 def needs_file(name: str, *, cache: Path | None = None) -> bool:
     """Whether only its files tell what a weight is: the catalogue does not know their hashes, or somebody gave them."""
+    return _vouched(name, cache) is None
+
+
+def _vouched(name: str, cache: Path | None) -> Entry | None:
+    """The entry of a weight, where the catalogue knows its bytes and nobody gave others."""
     weight = None if _is_path(name) else known(name)
-    return weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given"
+    if weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given":
+        return None
+    return weight
 
 
 def _is_path(name: str) -> bool:

@@ -11,9 +11,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emopipe.pipeline.engines import Engine, Here
@@ -57,11 +59,13 @@ def batch(
     store: str = "store",
     retry: bool = False,
     backends: Callable[..., Any] = StandIns,
+    people: dict[str, Any] | None = None,
     **options: Any,
 ) -> list[ClipResult]:
     """Run with stand-ins."""
     with Store(root / store) as kept, closing(engine or Here()) as chosen:
-        job = prediction_job(str(model), kept, device="cpu", offline=True, backends=backends)
+        overrides = {"people": people or {}}
+        job = prediction_job(str(model), kept, device="cpu", offline=True, overrides=overrides, backends=backends)
         inputs = find_inputs([paths] if isinstance(paths, Path) else paths, root / out if retry else None)
         return list(run_files(inputs, job, root / out, chosen, **options))
 
@@ -99,6 +103,77 @@ def test_a_second_run_computes_nothing_and_leaves_the_same_bytes(model: Path, cl
     assert work(tmp_path) == before
     assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
     assert len(table(tmp_path / "out" / TIMED)) > len(table(tmp_path / "again" / TIMED)) == 0
+
+
+def conversation(path: Path) -> Path:
+    """A low tone and a high one by turns, the high one for longer, without a face that could tell them apart."""
+    sound = [tone(2.0, 200.0), tone(1.0, level=0.0), tone(3.0, 900.0), tone(1.0, level=0.0)]
+    return write_media(path, blank(14.0, size=(48, 64)), np.concatenate(sound * 2))
+
+
+def test_people_are_told_apart_and_asking_for_another_subject_measures_nothing_again(
+    model: Path, tmp_path: Path
+) -> None:
+    path = conversation(tmp_path / "two.mp4")
+    (first,) = batch(path, model, tmp_path)
+    assert [(row["speaker"], row["role"]) for row in first.rows()] == [
+        ("S1", "interviewer"),
+        ("S2", "interviewee"),
+    ] * 2
+    before = work(tmp_path)
+    (second,) = batch(path, model, tmp_path, people={"subject": "1"})
+    assert work(tmp_path) - before == Counter(["people", "subject", "fusion"])
+    assert [row["role"] for row in second.rows()] == ["interviewee", "interviewer"] * 2
+    copy = shutil.copy(path, tmp_path / "copy.mp4")
+    batch(Path(copy), model, tmp_path, people={"subject": "1"})
+    assert work(tmp_path) - before == Counter(["people", "subject", "fusion"])
+
+
+def test_enrolled_people_are_named_by_the_bytes_of_their_clip(model: Path, tmp_path: Path) -> None:
+    path = conversation(tmp_path / "two.mp4")
+    clips = [write_media(tmp_path / f"{hertz}.wav", sound=tone(3.0, hertz)) for hertz in (200.0, 900.0)]
+    batch(path, model, tmp_path)
+    before = work(tmp_path)
+    (found,) = batch(path, model, tmp_path, people={"enrol": {"anna": str(clips[0])}})
+    assert [row["speaker"] for row in found.rows()] == ["anna", "S2"] * 2
+    again = Counter(["sound", "names", "people", "subject", "fusion"])
+    assert work(tmp_path) - before == again
+    moved = shutil.move(clips[0], tmp_path / "elsewhere.wav")
+    batch(path, model, tmp_path, people={"enrol": {"anna": str(moved)}})
+    assert work(tmp_path) - before == again
+    (found,) = batch(path, model, tmp_path, people={"enrol": {"anna": str(clips[1])}})
+    assert [row["speaker"] for row in found.rows()] == ["S1", "anna"] * 2
+
+
+def test_a_baseline_clip_is_measured_once_and_taken_off(model: Path, tmp_path: Path) -> None:
+    based = write_checkpoint(tmp_path / "based", people={"baseline": "person"})
+    path, calm = clip(tmp_path / "one.mp4", 2.0), clip(tmp_path / "calm.mp4", 2.0)
+    (alone,) = batch(path, based, tmp_path)
+    assert {row["absent"]["voice"] for row in alone.rows()} == {"no_baseline"}
+    before = work(tmp_path)
+    (found,) = batch(path, based, tmp_path, people={"baseline": str(calm)})
+    assert not any({"face", "voice"} & row["absent"].keys() for row in found.rows())
+    assert not (work(tmp_path) - before).keys() & {"face", "voice"}, "the clip has the same bytes"
+    with pytest.raises(EmopipeError, match="baseline"):
+        batch(path, model, tmp_path, people={"baseline": str(calm)})
+
+
+class Alone(StandIns):
+    """Stand-ins that must not be asked for voices."""
+
+    @cached_property
+    def speakers(self) -> Any:
+        raise AssertionError("the speaker encoder was loaded")
+
+
+@pytest.mark.parametrize("people", [{}, {"diarizer": "none"}, {"count": 1}])
+def test_where_nobody_is_told_apart_the_encoder_is_not_loaded(
+    model: Path, tmp_path: Path, people: dict[str, Any]
+) -> None:
+    silent = tmp_path / "silent.mp4"
+    (write_media(silent, blank(1.0, size=(48, 64)), tone(1.0, level=0.0)) if not people else clip(silent))
+    (found,) = batch(silent, model, tmp_path, engine=Here(debug=True), backends=Alone, people=people)
+    assert found.state != "failed"
 
 
 def test_moving_and_renaming_a_video_loses_nothing(model: Path, clips: Path, tmp_path: Path) -> None:

@@ -159,18 +159,19 @@ class Sink:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
         path = result.path
         self._timings[path] = result.computed
-        self._entries[path] = self._told(result)
         written: list[Path] = []
         if result.extraction is not None:
             stem, rows = self._stems[path], [_flat(row) for row in result.rows()]
             facts = document(result, self._config_hash, self._version)
-            self._columns[path] = list(dict.fromkeys(name for row in rows for name in row))
+            columns = list(dict.fromkeys(name for row in rows for name in row))
             pages = {
                 f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
-                f"{stem}.csv": _csv(rows, self._columns[path]),
+                f"{stem}.csv": _csv(rows, columns),
                 f"{stem}.html": render_page(facts, self._link(path)),
             }
             written = [self._put(name, text) for name, text in pages.items()]
+            self._columns[path] = columns
+        self._entries[path] = self._told(result)
         if time.monotonic() - self._noted > KEPT_UP:
             self._noted = time.monotonic()
             self._put(MANIFEST, self._manifest())

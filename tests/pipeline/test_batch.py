@@ -395,3 +395,16 @@ def test_a_store_that_cannot_be_written_is_told_before_work_begins(model: Path, 
     (tmp_path / "file").touch()
     with pytest.raises(EmopipeError, match="EMO-602"):
         batch(clips, model, tmp_path / "file")
+
+
+def test_a_clip_whose_page_cannot_be_made_is_unfinished_and_the_failure_is_told(
+    model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> str:
+        raise ValueError("no page")
+
+    monkeypatch.setattr("emopipe.pipeline.outputs.render_page", broken)
+    with pytest.raises(ValueError, match="no page"):
+        batch(clips, model, tmp_path)
+    assert {entry["state"] for entry in entries(tmp_path / "out").values()} == {"pending"}
+    assert table(tmp_path / "out" / "utterances.csv") == []

@@ -44,12 +44,12 @@ def repeated(minute: Path, times: int, path: Path) -> Path:
         for _ in range(times):
             end = shift
             with av.open(str(minute)) as source:
+                # All of them before the first packet: that writes the header.
+                streams = streams or {one.index: out.add_stream_from_template(one) for one in source.streams}
                 for packet in source.demux():
                     if packet.dts is None:
                         continue
                     index, base = packet.stream.index, packet.time_base
-                    if index not in streams:
-                        streams[index] = out.add_stream_from_template(packet.stream)
                     offset = int(shift / base)
                     end = max(end, (packet.dts + offset + (packet.duration or 0)) * base)
                     packet.dts += offset

@@ -62,15 +62,18 @@ LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 RECIPE: Final = TrainConfig(
     model="egmf",
     modalities=("text",),
-    epochs=2,
+    epochs=3,
     batch_size=24,
     lr=8e-4,
     schedule="cosine",
-    select="last",
+    average=0.99,
+    select="best",
+    metric="weighted_f1",
     balance="balanced",
-    balance_strength=0.4,
+    balance_strength=0.5,
     allow_speaker_overlap=True,
     modality_dropout=0.0,
+    cpu_amp=True,
 )
 #: What a triple takes from its face and its voice.
 PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
@@ -143,7 +146,8 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "context": CONTEXT[variant],
         "task_prompt": question,
         "lora_targets": LAYERS,
-        "lora_dropout": 0.0,
+        "echo": True,
+        "lora_dropout": 0.1,
         "label_smoothing": 0.1,
     }
     return replace(TRIPLES_RECIPE if variant == "triples" else RECIPE, options=options)

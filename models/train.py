@@ -9,7 +9,8 @@ import os
 import platform
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from emopipe.models import metrics
 from emopipe.models.calibration import calibrate
@@ -59,6 +61,8 @@ class TrainConfig:
         schedule: `cosine` after a linear warm-up, `plateau` (half after `plateau` epochs without progress) or `none`.
         warmup: share of all steps.
         clip: largest gradient norm; 0 for no clipping.
+        average: decay per step of a moving average of the weights, which then is what is validated and kept (Polyak
+            and Juditsky 1992); 0 for none.
         select: keep the `best` epoch by the validation metric, or the `last`, so that validation rows choose nothing; a
             dataset without a validation split is then trained on whole.
         patience: stop after so many epochs without progress.
@@ -93,6 +97,7 @@ class TrainConfig:
     warmup: float = 0.05
     plateau: int = 5
     clip: float = 1.0
+    average: float = 0.0
     select: Literal["best", "last"] = "best"
     patience: int = 10
     metric: str = "auto"
@@ -112,8 +117,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"[train] {name} = {getattr(self, name)} is below 1")
-        if self.lr <= 0 or not 0 <= self.modality_dropout < 1 or self.folds < 2:
-            raise ConfigError("[train] needs lr > 0, 0 <= modality_dropout < 1 and folds >= 2")
+        if self.lr <= 0 or self.folds < 2:
+            raise ConfigError("[train] needs lr > 0 and folds >= 2")
+        for name in ("modality_dropout", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"[train] {name} = {getattr(self, name)} is not from 0 to below 1")
 
 
 def configuration(tables: Mapping[str, Any]) -> TrainConfig:
@@ -360,6 +368,8 @@ class _Run:
         self.model.to(self.device)
         self.groups = self.model.groups(plan.data)
         self.optimiser = _optimiser(self.model, config)
+        self.averages = self._trained() if config.average else {}
+        self.steps = 0
         self.best_weights = self._snapshot()
         self.best: dict[str, Any] = {}
 
@@ -379,7 +389,9 @@ class _Run:
         while not self._finished():
             began = time.perf_counter()
             record = self._epoch(len(self.history) + 1)
-            self._judge(record)
+            with self._averaged():
+                record["valid"], record["score"] = self._validate()
+                self._judge(record)
             self._save()
             self.hook(
                 {"event": "epoch", "epochs": self.config.epochs, "seconds": time.perf_counter() - began, **record}
@@ -408,8 +420,7 @@ class _Run:
         losses = {name: float(value) / len(order) for name, value in sums.items()}
         if not math.isfinite(losses["total"]):
             raise TrainingError("the loss is no longer finite", hint="Lower lr, and check the features for huge values")
-        valid, score = self._validate()
-        return {"epoch": number, "lr": lr, "train": losses, "valid": valid, "score": score}
+        return {"epoch": number, "lr": lr, "train": losses}
 
     def _batches(self, order: Indices, rng: np.random.Generator) -> list[Indices]:
         """Cut shuffled rows into batches: of the model's groups, else of similar length, so that little is padding.
@@ -440,6 +451,36 @@ class _Run:
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
+        self._average()
+
+    def _trained(self) -> dict[str, Tensor]:
+        """A copy of the weights that are trained."""
+        return {name: one.detach().clone() for name, one in self.model.named_parameters() if one.requires_grad}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averages towards the weights, at first faster, so that they forget those of the start."""
+        self.steps += 1
+        if self.averages:
+            decay = min(self.config.average, (1 + self.steps) / (10 + self.steps))
+            now = dict(self.model.named_parameters())
+            get_ema_multi_avg_fn(decay)(list(self.averages.values()), [now[name] for name in self.averages], self.steps)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model has the averages as its weights, where there are any."""
+        live = self._trained() if self.averages else {}
+        self._put(self.averages)
+        try:
+            yield
+        finally:
+            self._put(live)
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        now = dict(self.model.named_parameters())
+        for name, value in weights.items():
+            now[name].copy_(value)
 
     def _amp(self) -> bool:
         if self.device.type == "cpu":
@@ -519,6 +560,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model/{name}": value for name, value in self._snapshot().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"average/{name}": value.cpu().clone() for name, value in self.averages.items()}
         tensors |= {f"memory/{name}": value.cpu().clone() for name, value in self.model.training_state().items()}
         for number, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam/{number}/{name}": value.cpu().clone() for name, value in moments.items()}
@@ -528,6 +570,7 @@ class _Run:
             "best": self.best,
             "scale": self.scale,
             "stale": self.stale,
+            "steps": self.steps,
         }
         write_atomic(self.folder / "state.safetensors", save_tensors(tensors, {"emopipe": json.dumps(facts)}))
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
@@ -550,11 +593,13 @@ class _Run:
                 path=path,
             )
         self.history, self.best = facts["history"], facts["best"]
-        self.scale, self.stale = facts["scale"], facts["stale"]
-        parts = {kind: _under(tensors, kind) for kind in ("model", "best", "adam", "memory")}
+        self.scale, self.stale, self.steps = facts["scale"], facts["stale"], facts["steps"]
+        parts = {kind: _under(tensors, kind) for kind in ("model", "best", "average", "adam", "memory")}
         self.model.load_state_dict(parts["model"])
         self.model.load_training_state(parts["memory"])
         self.best_weights = parts["best"]
+        for name, value in parts["average"].items():
+            self.averages[name].copy_(value)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["adam"].items():
             number, what = name.split("/")

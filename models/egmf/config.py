@@ -29,6 +29,8 @@ class EgmfConfig:
         task_prompt: what is asked, instead of the sentence that the language brings; `{classes}`, or `{low}` and
             `{high}`, stand for what may be answered.
         context: the most lines said before in the same conversation that the prompt shows.
+        echo: show the words a second time before the question, so that what stands for them has seen all of them
+            (Springer et al. 2024).
         text_tokens: of the words, and of each line of context, that are read.
         objective: classes are learned by cross-entropy over the allowed `labels`, or as `language`: over the whole
             vocabulary, as values always are and as published.
@@ -57,6 +59,7 @@ class EgmfConfig:
     language: Literal["en", "zh"] = "en"
     task_prompt: str = ""
     context: int = 0
+    echo: bool = False
     text_tokens: int = 96
     objective: Literal["labels", "language"] = "labels"
     label_smoothing: float = 0.0

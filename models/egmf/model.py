@@ -106,7 +106,7 @@ class Egmf(FusionModel):
             raise ConfigError(f"task_prompt cannot be filled in: {error!r}") from error
         tokenizer = self.language_model.tokenizer
         sizes = config.context, config.text_tokens, config.pseudo_tokens
-        return Prompter(tokenizer, wording, question, *sizes, "text" in self.shape.modalities)
+        return Prompter(tokenizer, wording, question, *sizes, "text" in self.shape.modalities, config.echo)
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """The lines of a conversation show each other, and are read together as one."""

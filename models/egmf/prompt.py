@@ -76,13 +76,22 @@ class Prompter:
         most: tokens of the words, and of each earlier line, that are kept.
         pseudo: K, pseudo tokens of an utterance that has a face or a voice.
         reads: words are among what the model reads; else none are missed.
+        echo: show the words twice; see :class:`~emopipe.models.egmf.config.EgmfConfig`.
     """
 
     def __init__(
-        self, tokenizer: Any, wording: Wording, question: str, context: int, most: int, pseudo: int, reads: bool = True
+        self,
+        tokenizer: Any,
+        wording: Wording,
+        question: str,
+        context: int,
+        most: int,
+        pseudo: int,
+        reads: bool = True,
+        echo: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
-        self._context, self._most, self._pseudo = context, most, pseudo
+        self._context, self._most, self._pseudo, self._echo = context, most, pseudo, echo
         # What the tokenizer puts before any text: BOS for Llama, [gMASK]<sop> for GLM, nothing for Qwen.
         self._start: list[int] = list(tokenizer("")["input_ids"])
         self._opening, self._closing = self.tokens(wording.opening), self.tokens(wording.closing)
@@ -113,6 +122,8 @@ class Prompter:
         ids += [0] * count + words + (self._closing if signals else []) + self._line_end
         if not words:
             ids += self._silent
+        elif self._echo:
+            ids += words + self._line_end
         return Prompt(ids + self._question, slot, count)
 
     def _lines(self, earlier: Sequence[str]) -> list[int]:

@@ -142,6 +142,18 @@ def test_the_gates_may_be_kept_open(small: EgmfConfig) -> None:
     assert plain.loss(plain(data), data)["total"].item() == pytest.approx(terms["task"].item())
 
 
+
+def test_an_echo_shows_the_words_twice_and_their_silence_once(small: EgmfConfig) -> None:
+    net = model(small)
+    tokens = net.language_model.tokenizer
+    said = prompter(net, echo=True)
+    for signals, shown in ((False, "before\nyes\nyes\n?"), (True, "before\n[yes]\nyes\n?")):
+        prompt = said.prompt(said.words("yes"), ["before"], signals)
+        ids = prompt.ids[: prompt.slot] + prompt.ids[prompt.slot + prompt.count :]
+        assert tokens.decode(ids).replace(" ", "") == shown
+    assert said.prompt([], ["before"], False) == prompter(net).prompt([], ["before"], False)
+
+
 # --------------------------------------------------------------------------------------------- prompts and injection
 
 

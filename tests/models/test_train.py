@@ -88,9 +88,29 @@ def stop_after(epochs: int) -> Callable[[dict[str, Any]], None]:
     return hook
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_resumed_run_ends_like_an_uninterrupted_one(partial: Dataset, tmp_path: Path, schedule: str) -> None:
-    config = replace(QUICK, epochs=6, schedule=schedule, plateau=1, patience=6, accumulate=3)
+def test_averaged_weights_lie_between_those_of_the_steps_and_are_what_is_kept(partial: Dataset) -> None:
+    plain = replace(QUICK, epochs=1, select="last", batch_size=len(partial))
+    before, after, averaged = (
+        train(partial, replace(plain, **changes)).predictor.module.state_dict()
+        for changes in ({"lr": 1e-30}, {}, {"average": 0.9})
+    )
+    # One step; the average forgets at first faster than its decay: it stands at 2/11 of the start.
+    for name, start in before.items():
+        assert torch.allclose(averaged[name], start.lerp(after[name], 9 / 11), atol=1e-6)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_averaging_changes_nothing_but_what_is_kept(partial: Dataset) -> None:
+    plain, averaged = (train(partial, replace(QUICK, epochs=3, average=decay)) for decay in (0.0, 0.9))
+    assert [one["train"] for one in plain.history] == [one["train"] for one in averaged.history]
+    assert [one["valid"] for one in plain.history] != [one["valid"] for one in averaged.history]
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"schedule": "plateau"}, {"average": 0.9}])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    partial: Dataset, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = replace(QUICK, epochs=6, plateau=1, patience=6, accumulate=3, **changes)
     whole = train(partial, config, state=tmp_path / "whole")
     for epochs in (2, 3):
         with pytest.raises(Killed):

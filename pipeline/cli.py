@@ -253,6 +253,8 @@ def extract(
     baseline: BaselineOption = None,
     jobs: Jobs = None,
     limit_memory: LimitMemory = None,
+    engine: EngineName = "processes",
+    ray_address: RayAddress = "auto",
     store: StoreFolder = None,
     no_store: NoStore = False,
     device: Device = "auto",
@@ -261,7 +263,7 @@ def extract(
     debug: Debug = False,
 ) -> None:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
-    with _session(json, debug) as console, _store(store, no_store) as kept:
+    with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
         from emopipe.pipeline.config import MODALITIES, ExtractionConfig
         from emopipe.pipeline.dataset import read_labels, unlabelled_sources, write_dataset
         from emopipe.pipeline.run import engine_for, extraction_job
@@ -279,8 +281,9 @@ def extract(
             hook=console.hook,
         )
         memory = None if limit_memory is None else _size(limit_memory)
-        with closing(engine_for(len(rows), jobs=jobs, memory=memory, device=device, debug=debug)) as engine:
-            failures = write_dataset(rows, out, job, engine, hook=console.hook)
+        ray = ray_address if engine == "ray" else None
+        with closing(engine_for(len(rows), jobs=jobs, memory=memory, device=device, debug=debug, ray=ray)) as chosen:
+            failures = write_dataset(rows, out, job, chosen, hook=console.hook)
         console.print(f"{len(rows) - len(failures)} of {len(rows)} sources are in {out}/")
         if failures:
             console.print(f"{len(failures)} failed; their reasons are in {out / 'failures.csv'}")

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.pipeline.cli import app
+from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.dataset import unlabelled_sources, write_dataset
 from emopipe.pipeline.engines import Processes
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.outputs import ClipResult
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.ray_engine import Ray
-from emopipe.pipeline.run import find_inputs, prediction_job, run_files
+from emopipe.pipeline.run import extraction_job, find_inputs, prediction_job, run_files
 from emopipe.pipeline.store import Store
 from tests.conftest import SAMPLES
 from tests.pipeline.stand_ins import DEADLY, SlowStandIns, StandIns, write_checkpoint
@@ -202,6 +205,19 @@ def test_what_cannot_be_shared_is_told(cluster: Any, clips: Path, model: Path, t
         job = prediction_job(str(model), store, offline=True, backends=StandIns)
         with pytest.raises(EmopipeError, match=r"EMO-303.*not shared"):
             list(run_files(find_inputs([clips]), job, tmp_path / "out", engine))
+
+
+@pytest.mark.slow
+def test_a_dataset_extracted_on_a_cluster_is_that_of_processes(cluster: Any, clips: Path, tmp_path: Path) -> None:
+    made = {}
+    for name, shared in (("processes", False), ("ray", True)):
+        with Store(tmp_path / f"store of {name}", shared=shared) as store:
+            job = replace(extraction_job(ExtractionConfig(), store, offline=True), backends=StandIns)
+            with closing(Ray(cluster.address) if shared else Processes(2)) as engine:
+                failures = write_dataset(unlabelled_sources([clips]), tmp_path / name, job, engine)
+        assert len(failures) == 1
+        made[name] = {one.name: one.read_bytes() for one in (tmp_path / name).iterdir()}
+    assert made["ray"] == made["processes"] and "face.parquet" in made["ray"]
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
 """Who speaks, whose face it is, and who interviews whom, on generated interviews of two people with known turns.
 
-    python benchmarks/people.py --data DATA --work WORK [--tune] [--only TEXT]
+    python benchmarks/people.py --data DATA --work WORK [--tune] [--people 2] [--only TEXT]
 
 Voices: actors of RAVDESS and guests of Urdu talk shows (DATA/ravdess_speech.zip, DATA/urdu.zip), and one synthetic
 voice in two pitches that asks and answers (`pip install 'emopipe[samples]'`). Faces: photographs (DATA/faces350.zip)
 whose mouths open with the voice. Each interview is filmed in one of three ways: both side by side; whoever speaks,
 with shots of the listener; the interviewee alone. The interviewer speaks neutrally, the interviewee in any emotion in
 half of the turns; one handover in eight overlaps. Words are recognised where there are questions among them. Clips are
-made once, in WORK. --tune makes others, of other voices and faces: settings were chosen on those, never on the ones
-that are reported.
+made once, in WORK, and what was computed of them is kept there.
+
+--people tells how many speak, as the option of `emopipe run` does; else that is estimated. --tune makes others, of
+other voices and faces: settings were chosen on those, never on the ones that are reported.
 
 Diarization error rate as of NIST: missed speech, false alarms and speech given to the wrong person, as a share of the
 speech of all speakers (overlapped speech counts for each), without 0.25 s on both sides of every boundary, under the
@@ -37,18 +39,20 @@ from scipy.optimize import linear_sum_assignment
 from scipy.signal import resample_poly
 
 from emopipe.pipeline.backends import Backends
-from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
 from emopipe.pipeline.engines import Here
 from emopipe.pipeline.plan import Task, contents, results
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.run import extraction_job
-from emopipe.pipeline.store import Store, temporary_store
+from emopipe.pipeline.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "samples"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation
 from puppet import Puppet
 
 COLLAR, STEP = 0.25, 0.01
+#: Which interviews are drawn. Those of draws 0 and 1 were looked at while settings were changed.
+DRAW = 2
 TARGETS = "targets: error rate <= 15 %, roles right in 9 of 10, link right for >= 90 % of speech time"
 FPS = 10
 LAYOUTS = ("pair", "cuts", "pair", "cuts", "one")
@@ -123,7 +127,7 @@ class Truth:
 
 def plans(tune: bool) -> list[Plan]:
     """Twelve interviews to report, or six to tune on; no two people meet twice."""
-    chance, side = np.random.default_rng(100 + tune), int(tune)
+    chance, side = np.random.default_rng([DRAW, tune]), int(tune)
     found: list[Plan] = []
     for kind, count, names in (("acted", 5, ACTED[side]), ("guests", 3, GUESTS[side]), ("synthetic", 4, PITCHES[side])):
         pairs: list[tuple[Any, Any]] = list(names) if kind == "synthetic" else []
@@ -134,7 +138,7 @@ def plans(tune: bool) -> list[Plan]:
         for pair in pairs[: 2 if tune else count]:
             number = len(found)
             layout = LAYOUTS[number % len(LAYOUTS)]
-            found.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * side + number))
+            found.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * (2 * DRAW + side) + number))
     return found
 
 
@@ -163,7 +167,7 @@ class Corpora:
         found: list[Puppet] = []
         with zipfile.ZipFile(self._folder / "faces350.zip") as archive:
             names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
-            np.random.default_rng(0).shuffle(names)
+            np.random.default_rng(DRAW).shuffle(names)
             for name in reversed(names) if self._tune else names:
                 rgb = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].copy()
                 puppet = self._puppet(rgb)
@@ -294,10 +298,12 @@ def linked(extraction: Extraction, truth: dict[Any, np.ndarray], owners: dict[in
     return np.array([(alone & heard).sum(), (alone & heard & right).sum()])
 
 
-def measure(clip: Path, truth: Truth, engine: Here, store: Store, words: bool) -> dict[str, Any]:
+def measure(
+    clip: Path, truth: Truth, engine: Here, store: Store, config: ExtractionConfig, words: bool
+) -> dict[str, Any]:
     """One interview through the pipeline, and what it got right."""
     wanted, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
-    job = extraction_job(ExtractionConfig(), store, modalities=wanted, device="cpu")
+    job = extraction_job(config, store, modalities=wanted, device="cpu")
     ((_, outcome),) = engine.run(job, [Task(source)])
     stored = store.get(results(source, contents(source, store), job)["face"].key)
     if outcome.extraction is None or stored is None:
@@ -325,18 +331,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tune", action="store_true", help="the interviews for tuning instead of the reported ones")
+    parser.add_argument("--people", type=int, default=0, help="how many speak; 0 estimates it")
     parser.add_argument("--only", default="", help="interviews whose name holds this")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
+    config = ExtractionConfig(people=PeopleConfig(count=arguments.people))
     with (
         Backends(ExtractionConfig(), device="cpu") as backends,
-        temporary_store() as store,
+        Store(arguments.work / "store") as store,
         closing(Here(debug=True)) as engine,
     ):
         corpora = Corpora(arguments.data, backends, arguments.tune)
         for plan in [one for one in plans(arguments.tune) if arguments.only in one.name]:
-            row = measure(*made(plan, arguments.work, corpora), engine, store, words=plan.kind == "synthetic")
+            row = measure(*made(plan, arguments.work, corpora), engine, store, config, words=plan.kind == "synthetic")
             rows.append(row)
             print(told(f"{plan.name} {' and '.join(map(str, plan.voices))}", [row]), flush=True)
     print(told(f"all {len(rows)}", rows))

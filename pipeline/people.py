@@ -79,20 +79,21 @@ def given_clips(config: PeopleConfig) -> list[str]:
 
 def diarize(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
     """Who speaks when, as far as more than one person is looked for. A labelled source is one person's."""
-    from emopipe.extractors.face.voices import several_talk
+    from emopipe.extractors.face.voices import Talkers, talkers
     from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN
 
     config = backends.config.people
     if values["labelled"] or not diarizes(config) or not values["speech"]:
         return {"diarized": []}
     seen, speech = face_table_of(values), values["speech"]
-    several = seen is not None and several_talk(seen, speech)
+    shown = Talkers() if seen is None else talkers(seen, speech)
     turns = backends.diarizer.turns(
         values["sound"],
         speech,
         people=config.count,
+        least=shown.least,
         most=config.most,
-        alike=ALIKE_IF_SEVERAL_SEEN if several else ALIKE,
+        alike=ALIKE_IF_SEVERAL_SEEN if shown.several else ALIKE,
     )
     return {"diarized": turns}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -57,27 +58,42 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
 
 
-def several_talk(table: pa.Table, speech: Sequence[tuple[float, float]]) -> bool:
-    """Whether the faces tell that more than one person speaks.
+@dataclass(frozen=True)
+class Talkers:
+    """What faces tell of how many people speak.
 
-    Two mouths talk, each while no other does; or during speech the mouth in view talks at times and is still at others.
+    Attributes:
+        several: more than one seems to: two mouths talk, each while no other does; or during speech the mouth in view
+            talks at times and is still at others.
+        least: so many certainly do: 2 when two mouths talk in turn that are seen side by side, so that they cannot be
+            one face lost and found; else 1.
     """
+
+    several: bool = False
+    least: int = 1
+
+
+def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
+    """How many people the faces of a face table tell to speak in `speech`, stretches in seconds."""
     if table.num_rows == 0:
-        return False
+        return Talkers()
     times, tracks = table["time"].to_numpy(), table["track"].to_numpy()
     heard = _speaker_at(times, [(start, end, 0) for start, end in speech]) == 0
     odds = talking(movement(table))[heard]
     if not len(odds):
-        return False
+        return Talkers()
     _, frame = np.unique(times[heard], return_inverse=True)
     highest = np.full(frame.max() + 1, -np.inf)
     np.maximum.at(highest, frame, odds)
     needed = max(LEAST_FRAMES, LEAST_SHARE * len(highest))
-    clear = (odds > CLEAR) & (odds >= highest[frame])
-    talkers = [np.count_nonzero(clear & (tracks[heard] == track)) for track in np.unique(tracks[heard])]
+    clear = tracks[heard][(odds > CLEAR) & (odds >= highest[frame])]
+    found = {int(track) for track in np.unique(clear) if np.count_nonzero(clear == track) >= needed}
     silent = np.count_nonzero(highest < -CLEAR)
-    talked = sum(bool(count >= needed) for count in talkers)
-    return talked > 1 or (talked == 1 and bool(silent >= needed))
+    beside = _seen_together(table)
+    return Talkers(
+        several=len(found) > 1 or (len(found) == 1 and bool(silent >= needed)),
+        least=2 if any(beside[track] & found for track in found) else 1,
+    )
 
 
 def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int], float]:

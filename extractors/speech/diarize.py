@@ -77,7 +77,14 @@ class Diarizer(Protocol):
     """What cuts speech into turns."""
 
     def turns(
-        self, samples: Voices, speech: Sequence[Span], *, people: int = 0, most: int = 4, alike: float = ALIKE
+        self,
+        samples: Voices,
+        speech: Sequence[Span],
+        *,
+        people: int = 0,
+        least: int = 1,
+        most: int = 4,
+        alike: float = ALIKE,
     ) -> list[Turn]:
         """Turns in order.
 
@@ -85,7 +92,7 @@ class Diarizer(Protocol):
             samples: float32 mono at 16 kHz (samples,), the whole clip.
             speech: spans of speech, ascending and apart.
             people: how many speak; 0 estimates it.
-            most: the estimate is at most this.
+            least, most: the estimate is between these.
             alike: cosine above which two voices are taken for one, when the number is estimated; diarizers that
                 estimate it in another way pay no heed to it.
         """
@@ -102,7 +109,14 @@ class VoiceClusters:
         self._encoder = encoder
 
     def turns(
-        self, samples: Voices, speech: Sequence[Span], *, people: int = 0, most: int = 4, alike: float = ALIKE
+        self,
+        samples: Voices,
+        speech: Sequence[Span],
+        *,
+        people: int = 0,
+        least: int = 1,
+        most: int = 4,
+        alike: float = ALIKE,
     ) -> list[Turn]:
         """Turns that together cover exactly `speech`; arguments as for :class:`Diarizer`."""
         pieces = cut_pieces(speech)
@@ -113,7 +127,8 @@ class VoiceClusters:
         shares = _Shares(pieces, times)
         for count in [min(people, len(pieces))] if people else range(min(most, len(pieces)), 1, -1):
             labels = _settle(vectors, shares, times, count)
-            if people or _are_different(labels, vectors, shares, alike if count == 2 else min(alike, ALIKE_OF_MORE)):
+            known = people or count <= least
+            if known or _are_different(labels, vectors, shares, alike if count == 2 else min(alike, ALIKE_OF_MORE)):
                 return turns_of(labels, times, speech)
         return one_speaker(speech)
 

@@ -43,13 +43,20 @@ class Pyannote:
         self._pipeline: Any = pipeline
 
     def turns(
-        self, samples: Voices, speech: Sequence[Span], *, people: int = 0, most: int = 4, alike: float = ALIKE
+        self,
+        samples: Voices,
+        speech: Sequence[Span],
+        *,
+        people: int = 0,
+        least: int = 1,
+        most: int = 4,
+        alike: float = ALIKE,
     ) -> list[Turn]:
         """Turns within `speech`; arguments as for :class:`emopipe.extractors.speech.diarize.Diarizer`."""
         import torch
 
         sound = torch.from_numpy(np.ascontiguousarray(samples[0 : len(samples)], np.float32))[None]
-        counts = {"num_speakers": people} if people else {"max_speakers": most}
+        counts = {"num_speakers": people} if people else {"min_speakers": least, "max_speakers": most}
         found = self._pipeline({"waveform": sound, "sample_rate": SAMPLE_RATE}, **counts)
         annotation = getattr(found, "speaker_diarization", found)  # pyannote 4 wraps what 3 returned
         heard = [(turn.start, turn.end, str(name)) for turn, _, name in annotation.itertracks(yield_label=True)]

@@ -106,6 +106,13 @@ def test_alike_voices_are_two_people_when_the_picture_says_so() -> None:
     assert {turn.person for turn in clusters.turns(SOUND, speech_of(TALK), alike=0.88)} == {0, 1}
 
 
+def test_voices_that_sound_the_same_are_two_people_when_two_are_seen_to_talk() -> None:
+    clusters = VoiceClusters(KnownVoices(TALK, alike=0.95, noise=0.1))
+    assert {turn.person for turn in clusters.turns(SOUND, speech_of(TALK), alike=0.88)} == {0}
+    turns = clusters.turns(SOUND, speech_of(TALK), least=2, alike=0.88)
+    assert {turn.person for turn in turns} == {0, 1} and wrong_seconds(turns, TALK) < 1.0
+
+
 def test_a_change_of_speaker_without_a_pause_is_found_and_flagged() -> None:
     talk = [(0.0, 8.0, 0), (8.0, 16.0, 1), (16.5, 22.0, 0)]
     turns = VoiceClusters(KnownVoices(talk, noise=0.1)).turns(SOUND, [(0.0, 16.0), (16.5, 22.0)])
@@ -260,7 +267,10 @@ def test_pyannote_is_handed_the_sound_and_the_number_of_people(pyannote: None) -
     backend = Pyannote("some/pipeline")
     turns = backend.turns(np.zeros(64_000, np.float32), [(0.0, 4.0)], people=2)
     assert turns == [Turn(0.0, 2.0, 0), Turn(2.0, 4.0, 1)]
-    assert backend._pipeline.asked == {"shape": (1, 64_000), "rate": 16_000, "num_speakers": 2}
+    asked = {"shape": (1, 64_000), "rate": 16_000}
+    assert backend._pipeline.asked == {**asked, "num_speakers": 2}
+    backend.turns(np.zeros(64_000, np.float32), [(0.0, 4.0)], least=2, most=3)
+    assert backend._pipeline.asked == {**asked, "min_speakers": 2, "max_speakers": 3}
 
 
 @pytest.mark.parametrize(("where", "offline"), [("gated", False), ("nowhere", False), ("some/pipeline", True)])

@@ -16,7 +16,7 @@ from emopipe.extractors.face.mediapipe import ANCHORS, FaceLandmarker
 from emopipe.extractors.face.mouth import movement, talking
 from emopipe.extractors.face.table import face_table, renumbered
 from emopipe.extractors.face.tracks import TrackLinker
-from emopipe.extractors.face.voices import faces_of_speakers, several_talk
+from emopipe.extractors.face.voices import Talkers, faces_of_speakers, talkers
 from emopipe.pipeline.media import Media
 from tests.conftest import ROOT, SAMPLES, write_media
 
@@ -208,7 +208,7 @@ def test_a_mouth_that_was_not_measured_tells_nothing() -> None:
 def test_each_voice_gets_the_face_whose_mouth_moves_with_it() -> None:
     table = faces({0: ANSWERS, 1: ASKS}, 26.0)
     assert faces_of_speakers(table, DIALOGUE) == {0: (1,), 1: (0,)}
-    assert several_talk(table, ASKS + ANSWERS)
+    assert talkers(table, sorted(ASKS + ANSWERS)) == Talkers(several=True, least=2)
 
 
 @pytest.mark.parametrize(("rate", "widest"), [(2, 0.7), (5, 0.1), (10, 0.7)])
@@ -227,12 +227,14 @@ def test_without_mouths_whoever_is_in_view_alone_is_taken_to_speak() -> None:
 def test_cuts_to_the_speaker_link_face_and_voice_by_cooccurrence() -> None:
     table = faces({0: ASKS, 1: ANSWERS}, 26.0, seen={0: ASKS, 1: ANSWERS})
     assert faces_of_speakers(table, DIALOGUE) == {0: (0,), 1: (1,)}
+    # Never side by side, so this may as well be one face that was lost and found.
+    assert talkers(table, sorted(ASKS + ANSWERS)) == Talkers(several=True, least=1)
 
 
 def test_a_voice_off_camera_has_no_face() -> None:
     table = faces({0: ANSWERS}, 26.0)
     assert faces_of_speakers(table, DIALOGUE) == {1: (0,)}
-    assert several_talk(table, sorted(ASKS + ANSWERS))
+    assert talkers(table, sorted(ASKS + ANSWERS)) == Talkers(several=True, least=1)
 
 
 def test_faces_that_never_talk_belong_to_nobody() -> None:
@@ -250,10 +252,10 @@ def test_a_lone_speaker_has_the_largest_face_unless_another_clearly_talks() -> N
     assert faces_of_speakers(faces({0: []}, 20.0), alone) == {0: (0,)}
     assert faces_of_speakers(faces({0: [], 1: []}, 20.0), alone) == {0: (1,)}
     assert faces_of_speakers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), alone) == {0: (0,)}
-    assert not several_talk(faces({0: [(0.0, 20.0)], 1: []}, 20.0), [(0.0, 20.0)])
+    assert talkers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), [(0.0, 20.0)]) == Talkers()
 
 
 def test_without_faces_or_speech_nothing_is_linked() -> None:
     nobody = face_table([], backend="test", version="0", frames=5)
-    assert faces_of_speakers(nobody, DIALOGUE) == {} and not several_talk(nobody, ASKS)
-    assert faces_of_speakers(faces({0: ASKS}, 20.0), []) == {} and not several_talk(faces({0: ASKS}, 20.0), [])
+    assert faces_of_speakers(nobody, DIALOGUE) == {} and talkers(nobody, ASKS) == Talkers()
+    assert faces_of_speakers(faces({0: ASKS}, 20.0), []) == {} and talkers(faces({0: ASKS}, 20.0), []) == Talkers()

@@ -142,7 +142,6 @@ def test_the_gates_may_be_kept_open(small: EgmfConfig) -> None:
     assert plain.loss(plain(data), data)["total"].item() == pytest.approx(terms["task"].item())
 
 
-
 def test_an_echo_shows_the_words_twice_and_their_silence_once(small: EgmfConfig) -> None:
     net = model(small)
     tokens = net.language_model.tokenizer

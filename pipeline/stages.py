@@ -415,7 +415,7 @@ STAGES: Final = (
     ),
     Stage(
         "speakers",
-        1,
+        2,
         ("sound", "speech", "face_table", "labelled"),
         ("diarized",),
         diarize,
@@ -470,7 +470,7 @@ STAGES: Final = (
     ),
     Stage(
         "people",
-        1,
+        3,
         ("turns", "spans", "face_table", "known", "shown", "unheard"),
         ("people", "people_warnings"),
         find_people,

@@ -15,12 +15,13 @@ from emopipe.extractors.face.table import subject_track
 #: Start and end in seconds, and the number of who speaks.
 Talk = tuple[float, float, int]
 
-#: A face becomes a speaker's when the log odds that it talks with them are more than this.
+#: A face becomes a speaker's when the log odds that it talks with them are more than this; as the only one left over,
+#: when they are more than its negative.
 LEAST_ODDS: Final = 2.0
 #: Log odds that a face in view alone is the speaker's, per second, and their greatest amount: cameras follow who
 #: speaks, but stay on some faces whoever speaks.
 ALONE: Final = 0.5
-MOST_ALONE: Final = 3.0
+MOST_ALONE: Final = 6.0
 #: A lone speaker's face is the largest one, unless another talks with this much more log odds.
 MUCH_LIKELIER: Final = 6.0
 #: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
@@ -34,8 +35,9 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     """The tracks of each speaker's face; speakers who are never seen to talk are left out.
 
     With several speakers, each track goes to whoever speaks while its mouth moves, and to nobody when it never does;
-    two tracks that are seen at once are not one person's. A lone speaker has one face: the most persistent large one,
-    unless another is far likelier to talk.
+    two tracks that are seen at once are not one person's. When one speaker and one face are left over, they belong
+    together unless its mouth clearly tells otherwise: some mouths hardly move. A lone speaker has one face: the most
+    persistent large one, unless another is far likelier to talk.
 
     Args:
         table: a face table.
@@ -55,6 +57,10 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
             continue
         found.setdefault(speaker, []).append(track)
         taken.add(track)
+    lonely = [speaker for speaker in speakers if speaker not in found]
+    spare = [track for track in beside if track not in taken]
+    if len(lonely) == len(spare) == 1 and odds[lonely[0], spare[0]] > -LEAST_ODDS:
+        found[lonely[0]] = spare
     return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
 
 

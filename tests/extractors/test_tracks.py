@@ -237,6 +237,15 @@ def test_a_voice_off_camera_has_no_face() -> None:
     assert talkers(table, sorted(ASKS + ANSWERS)) == Talkers(several=True, least=1)
 
 
+@pytest.mark.parametrize(("moves", "linked"), [(0.05, True), (0.0, False)])
+def test_a_mouth_that_hardly_moves_is_that_of_the_speaker_left_over(moves: float, linked: bool) -> None:
+    """Unless it is as still as that of somebody who listens all the time."""
+    talkative, other = faces({0: ASKS}, 26.0).to_pylist(), faces({0: ANSWERS}, 26.0, widest=moves).to_pylist()
+    rows = sorted([*talkative, *({**row, "track": 1} for row in other)], key=lambda row: row["time"])
+    table = face_table(rows, backend="test", version="0", frames=len(talkative))
+    assert faces_of_speakers(table, DIALOGUE) == ({0: (0,), 1: (1,)} if linked else {0: (0,)})
+
+
 def test_faces_that_never_talk_belong_to_nobody() -> None:
     assert faces_of_speakers(faces({0: [], 1: []}, 26.0), DIALOGUE) == {}
 

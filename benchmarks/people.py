@@ -51,8 +51,8 @@ from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_part
 from puppet import Puppet
 
 COLLAR, STEP = 0.25, 0.01
-#: Which interviews are drawn. Those of draws 0 and 1 were looked at while settings were changed.
-DRAW = 2
+#: Which interviews are drawn. Those of draws 0 to 2 were looked at while settings were changed.
+DRAW = 3
 TARGETS = "targets: error rate <= 15 %, roles right in 9 of 10, link right for >= 90 % of speech time"
 FPS = 10
 LAYOUTS = ("pair", "cuts", "pair", "cuts", "one")

@@ -78,9 +78,12 @@ def given_clips(config: PeopleConfig) -> list[str]:
 
 
 def diarize(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
-    """Who speaks when, as far as more than one person is looked for. A labelled source is one person's."""
-    from emopipe.extractors.face.voices import Talkers, talkers
-    from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN
+    """Who speaks when, as far as more than one person is looked for. A labelled source is one person's.
+
+    Where the number of people is not given, two voices that one mouth speaks with are one person's.
+    """
+    from emopipe.extractors.face.voices import Talkers, one_mouth, talkers
+    from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN, merged
 
     config = backends.config.people
     if values["labelled"] or not diarizes(config) or not values["speech"]:
@@ -95,7 +98,16 @@ def diarize(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
         most=config.most,
         alike=ALIKE_IF_SEVERAL_SEEN if shown.several else ALIKE,
     )
+    if seen is not None and config.diarizer == "ge2e" and not config.count:
+        same = one_mouth(seen, _alone(turns))
+        if shown.least <= len(set(same.values())) < len(same):
+            turns = merged(turns, same)
     return {"diarized": turns}
+
+
+def _alone(turns: Sequence[Turn]) -> list[tuple[float, float, int]]:
+    """Start, end and number of stretches in which one person alone speaks."""
+    return [(turn.start, turn.end, turn.person) for turn in turns if not turn.overlapped]
 
 
 def find_turns(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -129,8 +141,7 @@ def find_people(values: Values, backends: Backends, hook: Hook) -> dict[str, Any
     talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
     subject = find_subject(names, talk, values["spans"], backends.config.people.subject, notes)
     table = face_table_of(values)
-    alone = [(turn.start, turn.end, turn.person) for turn in turns if not turn.overlapped]
-    faces = faces_of_speakers(table, alone) if table is not None else {}
+    faces = faces_of_speakers(table, _alone(turns)) if table is not None else {}
     people = [
         Person(n, names[n], _role(n, subject, numbers), faces.get(n, ()), round(talk[n], 3), n == values["shown"])
         for n in numbers

@@ -415,7 +415,7 @@ STAGES: Final = (
     ),
     Stage(
         "speakers",
-        2,
+        3,
         ("sound", "speech", "face_table", "labelled"),
         ("diarized",),
         diarize,

@@ -6,8 +6,8 @@ in the order in which they first speak.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -265,6 +265,27 @@ def _with_overlap(edges: list[float], people: list[int]) -> list[Turn]:
         parts = [(start, first, True), (first, last, False), (last, end, True)]
         turns += [Turn(low, high, person, met) for low, high, met in parts if high > low]
     return turns
+
+
+def merged(turns: Sequence[Turn], same: Mapping[int, int]) -> list[Turn]:
+    """Turns of fewer people, numbered anew as they first speak; where one goes on speaking, nobody else does.
+
+    Args:
+        turns: as :class:`VoiceClusters` finds them.
+        same: person -> the person that they are.
+    """
+    order: dict[int, int] = {}
+    people = [order.setdefault(same[turn.person], len(order)) for turn in turns]
+    runs: list[list[Turn]] = []
+    for whole in joined([replace(turn, person=person) for turn, person in zip(turns, people, strict=True)]):
+        if runs and whole.start - runs[-1][-1].end < 1e-6:
+            runs[-1].append(whole)
+        else:
+            runs.append([whole])
+    edges = [[run[0].start, *(turn.end for turn in run)] for run in runs]
+    return [
+        turn for edge, run in zip(edges, runs, strict=True) for turn in _with_overlap(edge, [one.person for one in run])
+    ]
 
 
 def joined(turns: Sequence[Turn]) -> list[Turn]:

@@ -20,9 +20,12 @@ from emopipe.extractors.speech.diarize import (
     VoiceClusters,
     cut_pieces,
     joined,
+    merged,
     one_speaker,
     overlap_share,
     smoothest,
+    step_times,
+    turns_of,
     voice_of,
 )
 from emopipe.extractors.speech.pyannote import Pyannote, exclusive_turns
@@ -124,6 +127,17 @@ def test_a_change_of_speaker_without_a_pause_is_found_and_flagged() -> None:
     assert flagged == [(pytest.approx(change - 0.5), change), (change, pytest.approx(change + 0.5))]
     assert overlap_share(turns, change - 1, change + 1) == pytest.approx(0.5)
     assert overlap_share(turns, 17, 20) == 0.0
+
+
+def test_turns_of_one_person_under_two_names_are_merged() -> None:
+    labels = np.repeat([0, 1, 2, 0], 40)
+    speech = [(0.0, 12.0), (13.0, 17.0)]
+    turns = turns_of(labels, step_times(speech), speech)
+    assert {turn.person for turn in turns} == {0, 1, 2}
+    # 1 and 2 follow each other without a pause: no overlap is left between them.
+    assert merged(turns, {0: 0, 1: 1, 2: 1}) == turns_of(np.repeat([0, 1, 1, 0], 40), step_times(speech), speech)
+    assert merged(turns, {0: 0, 1: 0, 2: 0}) == one_speaker(speech)
+    assert merged(turns, {0: 0, 1: 1, 2: 2}) == turns
 
 
 def test_a_moment_of_doubt_does_not_change_the_speaker() -> None:

@@ -16,7 +16,7 @@ from emopipe.extractors.face.mediapipe import ANCHORS, FaceLandmarker
 from emopipe.extractors.face.mouth import movement, talking
 from emopipe.extractors.face.table import face_table, renumbered
 from emopipe.extractors.face.tracks import TrackLinker
-from emopipe.extractors.face.voices import Talkers, faces_of_speakers, talkers
+from emopipe.extractors.face.voices import Talkers, faces_of_speakers, one_mouth, talkers
 from emopipe.pipeline.media import Media
 from tests.conftest import ROOT, SAMPLES, write_media
 
@@ -244,6 +244,14 @@ def test_a_mouth_that_hardly_moves_is_that_of_the_speaker_left_over(moves: float
     rows = sorted([*talkative, *({**row, "track": 1} for row in other)], key=lambda row: row["time"])
     table = face_table(rows, backend="test", version="0", frames=len(talkative))
     assert faces_of_speakers(table, DIALOGUE) == ({0: (0,), 1: (1,)} if linked else {0: (0,)})
+
+
+def test_voices_that_one_mouth_speaks_with_are_one_persons() -> None:
+    split = [*DIALOGUE[:-1], (*DIALOGUE[-1][:2], 2)]
+    assert one_mouth(faces({0: ANSWERS, 1: ASKS}, 26.0), split) == {0: 0, 1: 1, 2: 1}
+    assert one_mouth(faces({0: ANSWERS}, 26.0), split) == {0: 0, 1: 1, 2: 1}, "the asker is off camera"
+    assert one_mouth(faces({0: [], 1: []}, 26.0), split) == {0: 0, 1: 1, 2: 2}
+    assert one_mouth(face_table([], backend="test", version="0", frames=5), split) == {0: 0, 1: 1, 2: 2}
 
 
 def test_faces_that_never_talk_belong_to_nobody() -> None:

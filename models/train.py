@@ -59,6 +59,8 @@ class TrainConfig:
         accumulate_mode: `mean` of their gradients, or `sum`.
         lr, weight_decay: of AdamW; norms and biases do not decay.
         schedule: `cosine` after a linear warm-up, `plateau` (half after `plateau` epochs without progress) or `none`.
+        schedule_epochs: the cosine is planned for so many epochs, so that the rate is not yet 0 at the end where there
+            are fewer, which suits averaged weights; 0 for as many as there are.
         warmup: share of all steps.
         clip: largest gradient norm; 0 for no clipping.
         average: decay per step of a moving average of the weights, which then is what is validated and kept (Polyak
@@ -94,6 +96,7 @@ class TrainConfig:
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: Literal["cosine", "plateau", "none"] = "cosine"
+    schedule_epochs: int = 0
     warmup: float = 0.05
     plateau: int = 5
     clip: float = 1.0
@@ -119,6 +122,8 @@ class TrainConfig:
                 raise ConfigError(f"[train] {name} = {getattr(self, name)} is below 1")
         if self.lr <= 0 or self.folds < 2:
             raise ConfigError("[train] needs lr > 0 and folds >= 2")
+        if 0 < self.schedule_epochs < self.epochs:
+            raise ConfigError(f"[train] schedule_epochs = {self.schedule_epochs} is below epochs = {self.epochs}")
         for name in ("modality_dropout", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"[train] {name} = {getattr(self, name)} is not from 0 to below 1")
@@ -415,7 +420,8 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(int(seeds.generate_state(1)[0]))
             for index, group in enumerate(groups):
-                lr = self._set_rate((number - 1) * len(groups) + index, self.config.epochs * len(groups))
+                planned = self.config.schedule_epochs or self.config.epochs
+                lr = self._set_rate((number - 1) * len(groups) + index, planned * len(groups))
                 self._step(group, rng, sums)
         losses = {name: float(value) / len(order) for name, value in sums.items()}
         if not math.isfinite(losses["total"]):

@@ -100,6 +100,14 @@ def test_averaged_weights_lie_between_those_of_the_steps_and_are_what_is_kept(pa
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_schedule_for_more_epochs_is_that_of_a_training_stopped_early(partial: Dataset) -> None:
+    whole = train(partial, replace(QUICK, epochs=4))
+    short = train(partial, replace(QUICK, epochs=2, schedule_epochs=4))
+    assert short.history == whole.history[:2] and short.history[-1]["lr"] > 0.3 * QUICK.lr
+    with pytest.raises(ConfigError, match="schedule_epochs = 4"):
+        replace(QUICK, epochs=5, schedule_epochs=4)
+
+
 def test_averaging_changes_nothing_but_what_is_kept(partial: Dataset) -> None:
     plain, averaged = (train(partial, replace(QUICK, epochs=3, average=decay)) for decay in (0.0, 0.9))
     assert [one["train"] for one in plain.history] == [one["train"] for one in averaged.history]

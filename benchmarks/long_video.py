@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -40,23 +41,21 @@ def repeated(minute: Path, times: int, path: Path) -> Path:
     """A video that shows another so many times, with rising time stamps."""
     with av.open(str(path), "w") as out:
         streams: dict[int, Any] = {}
-        shift = Fraction(0)
+        end = Fraction(0)
         for _ in range(times):
-            end = shift
             with av.open(str(minute)) as source:
                 # All of them before the first packet: that writes the header.
                 streams = streams or {one.index: out.add_stream_from_template(one) for one in source.streams}
-                for packet in source.demux():
-                    if packet.dts is None:
-                        continue
-                    index, base = packet.stream.index, packet.time_base
-                    offset = int(shift / base)
-                    end = max(end, (packet.dts + offset + (packet.duration or 0)) * base)
+                packets = [packet for packet in source.demux() if packet.dts is not None]
+                # Where frames are reordered, the first ones are decoded before time 0.
+                shift = end - min(packet.dts * packet.time_base for packet in packets)
+                for packet in packets:
+                    offset = math.ceil(shift / packet.time_base)
                     packet.dts += offset
                     packet.pts += offset
-                    packet.stream = streams[index]
+                    end = max(end, (packet.dts + (packet.duration or 0)) * packet.time_base)
+                    packet.stream = streams[packet.stream.index]
                     out.mux(packet)
-            shift = end
     return path
 
 

@@ -62,13 +62,13 @@ LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 RECIPE: Final = TrainConfig(
     model="egmf",
     modalities=("text",),
-    epochs=3,
+    epochs=2,
     batch_size=24,
     lr=8e-4,
     schedule="cosine",
+    schedule_epochs=3,
     average=0.99,
-    select="best",
-    metric="weighted_f1",
+    select="last",
     balance="balanced",
     balance_strength=0.5,
     allow_speaker_overlap=True,
@@ -78,7 +78,13 @@ RECIPE: Final = TrainConfig(
 #: What a triple takes from its face and its voice.
 PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
 TRIPLES_RECIPE: Final = replace(
-    RECIPE, modalities=("text", "face", "voice"), epochs=1, lr=4e-4, balance_strength=0.25, modality_dropout=0.25
+    RECIPE,
+    modalities=("text", "face", "voice"),
+    epochs=1,
+    schedule_epochs=0,
+    lr=4e-4,
+    balance_strength=0.25,
+    modality_dropout=0.25,
 )
 #: One dialogue of so many has faces and voices.
 TRIPLES_SHARE: Final = 6

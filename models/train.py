@@ -470,7 +470,8 @@ class _Run:
         if self.averages:
             decay = min(self.config.average, (1 + self.steps) / (10 + self.steps))
             now = dict(self.model.named_parameters())
-            get_ema_multi_avg_fn(decay)(list(self.averages.values()), [now[name] for name in self.averages], self.steps)
+            move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            move(list(self.averages.values()), [now[name] for name in self.averages], self.steps)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

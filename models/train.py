@@ -414,14 +414,14 @@ class _Run:
         order = rng.permutation(self.plan.train)
         batches = self._batches(order, rng)
         groups = [batches[at : at + self.config.accumulate] for at in range(0, len(batches), self.config.accumulate)]
+        planned = (self.config.schedule_epochs or self.config.epochs) * len(groups)
         sums: dict[str, Tensor] = {}
         lr = 0.0
         self.model.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(seeds.generate_state(1)[0]))
             for index, group in enumerate(groups):
-                planned = self.config.schedule_epochs or self.config.epochs
-                lr = self._set_rate((number - 1) * len(groups) + index, planned * len(groups))
+                lr = self._set_rate((number - 1) * len(groups) + index, planned)
                 self._step(group, rng, sums)
         losses = {name: float(value) / len(order) for name, value in sums.items()}
         if not math.isfinite(losses["total"]):

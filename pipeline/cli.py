@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from emopipe.models.train import TrainConfig
     from emopipe.pipeline.console import Console
+    from emopipe.pipeline.engines import Engine
     from emopipe.pipeline.store import Store
 
 DEFAULT_CHECKPOINT: Final = "emopipe-default"
@@ -137,6 +138,25 @@ def _store(folder: Path | None, temporary: bool, shared: bool = False) -> Iterat
         yield store
 
 
+@contextmanager
+def _engine(
+    files: int,
+    kind: EngineName,
+    address: str,
+    jobs: int | None,
+    limit_memory: str | None,
+    device: str,
+    debug: bool,
+) -> Iterator[Engine]:
+    """What does the work that the options ask for; see :func:`emopipe.pipeline.run.engine_for`."""
+    from emopipe.pipeline.run import engine_for
+
+    memory = None if limit_memory is None else _size(limit_memory)
+    ray = address if kind == "ray" else None
+    with closing(engine_for(files, jobs=jobs, memory=memory, device=device, debug=debug, ray=ray)) as engine:
+        yield engine
+
+
 def _size(text: str) -> int:
     """Bytes of a size such as 800M, 2.5G or 1T.
 
@@ -204,18 +224,16 @@ def run(
         raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
     with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
         from emopipe.pipeline.participants import read_participants
-        from emopipe.pipeline.run import engine_for, find_inputs, prediction_job, run_files
+        from emopipe.pipeline.run import find_inputs, prediction_job, run_files
 
         inputs = find_inputs(paths or [], out if retry_failed else None)
         groups = read_participants(participants, inputs.every) if participants else None
         who = _people(subject, enrol, people, diarizer, baseline)
         overrides = _overrides(config, face, asr, text, fps, who)
         job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
-        memory = None if limit_memory is None else _size(limit_memory)
         states = []
-        ray = ray_address if engine == "ray" else None
         files = len(inputs.files)
-        with closing(engine_for(files, jobs=jobs, memory=memory, device=device, debug=debug, ray=ray)) as chosen:
+        with _engine(files, engine, ray_address, jobs, limit_memory, device, debug) as chosen:
             told = (lambda steps, stored: console.plan(steps, stored, chosen.jobs)) if explain or dry_run else None
             for result in run_files(
                 inputs,
@@ -266,7 +284,7 @@ def extract(
     with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
         from emopipe.pipeline.config import MODALITIES, ExtractionConfig
         from emopipe.pipeline.dataset import read_labels, unlabelled_sources, write_dataset
-        from emopipe.pipeline.run import engine_for, extraction_job
+        from emopipe.pipeline.run import extraction_job
 
         table = labels or (path if path.suffix.lower() == ".csv" else None)
         rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
@@ -280,9 +298,7 @@ def extract(
             offline=offline,
             hook=console.hook,
         )
-        memory = None if limit_memory is None else _size(limit_memory)
-        ray = ray_address if engine == "ray" else None
-        with closing(engine_for(len(rows), jobs=jobs, memory=memory, device=device, debug=debug, ray=ray)) as chosen:
+        with _engine(len(rows), engine, ray_address, jobs, limit_memory, device, debug) as chosen:
             failures = write_dataset(rows, out, job, chosen, hook=console.hook)
         console.print(f"{len(rows) - len(failures)} of {len(rows)} sources are in {out}/")
         if failures:

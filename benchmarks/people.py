@@ -10,7 +10,7 @@ half of the turns; one handover in eight overlaps. Words are recognised where th
 made once, in WORK, and what was computed of them is kept there.
 
 --people tells how many speak, as the option of `emopipe run` does; else that is estimated. --tune makes others, of
-other voices and faces: settings were chosen on those, never on the ones that are reported.
+other voices and faces: settings were chosen on those and on earlier draws (DRAW), never on the ones that are reported.
 
 Diarization error rate as of NIST: missed speech, false alarms and speech given to the wrong person, as a share of the
 speech of all speakers (overlapped speech counts for each), without 0.25 s on both sides of every boundary, under the

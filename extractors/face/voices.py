@@ -24,8 +24,9 @@ ALONE: Final = 0.5
 MOST_ALONE: Final = 6.0
 #: A lone speaker's face is the largest one, unless another talks with this much more log odds.
 MUCH_LIKELIER: Final = 6.0
-#: A mouth is the one that a voice comes from when the log odds that it talks all the while are more than this. In
-#: generated interviews they are 3.9 to 10 for the right mouth and at most 1.3 for another.
+#: A mouth is the one that a voice comes from when the log odds that it talks all the while are more than this. In eight
+#: generated interviews they are at most 1.3 for another's mouth, and 3.9 to 10 for the right one but for two that
+#: hardly move (-6.4 and -3.0).
 OWN_MOUTH: Final = 3.0
 #: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
 CLEAR: Final = 0.7

@@ -153,12 +153,12 @@ def _write_moving_faces(work: Path) -> None:
     names = json.loads(pq.read_schema(work / "face" / "face.parquet").metadata[b"emopipe"])["names"]
     table = pq.read_table(work / "face" / "face.parquet", columns=["key", "features"])
     features = np.array(table["features"].combine_chunks().flatten()).reshape(table.num_rows, len(names))
-    rng = np.random.default_rng(0)
+    rng, spread = np.random.default_rng(0), JITTER * features.std(0)
     (work / "moving").mkdir()
     with FeatureWriter(work / "moving", "face", names) as writer:
         for key, picture in zip(table["key"].to_pylist(), features, strict=True):
             steps = int(rng.integers(2, 7))
-            noise = JITTER * features.std(0) * rng.standard_normal((steps, len(names)))
+            noise = spread * rng.standard_normal((steps, len(names)))
             writer.add(key, Sequence(np.zeros(1), np.zeros(1), picture[None]))
             writer.add(key + MOVING, Sequence(np.arange(steps), np.arange(steps) + 1, picture + noise))
 

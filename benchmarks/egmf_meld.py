@@ -4,17 +4,18 @@
 
 FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the datasets `meld` and `triples` are read;
 the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
-and `figures.json`. The steps are prepare, time, train, measure and ship, all by default; what an interrupted call
-finished is not done again, and a killed training goes on after its last epoch. `ship` makes the last stage that is
-trained the checkpoint `emopipe-egmf`, with its card.
+and `figures.json`. The steps are prepare, time, train, seeds, measure and ship, all by default; what an interrupted
+call finished is not done again, and a killed training goes on after its last epoch. `context` is the mean of two
+trainings; `seeds` trains it once from each of two other seeds. `ship` makes the last stage that is trained the
+checkpoint `emopipe-egmf`, with its card.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
 without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
 there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is left with LoRA off.
 
-`triples` goes on from `context`; a sixth of the dialogues now have faces and voices that other people showed and spoke
-with the same emotion. These triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not how well
-real recordings are.
+`triples` goes on from `context` with a sixth of the dialogues, which now have faces and voices that other people showed
+and spoke with the same emotion. These triples are ARTIFICIAL: figures on them say that the pseudo tokens are read, not
+how well real recordings are.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from default_checkpoint import clips
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.models import checkpoint
+from emopipe.models.calibration import calibrate
 from emopipe.models.data import Dataset, read
 from emopipe.models.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
@@ -80,14 +82,17 @@ PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
 TRIPLES_RECIPE: Final = replace(
     RECIPE,
     modalities=("text", "face", "voice"),
-    epochs=1,
     schedule_epochs=0,
     lr=4e-4,
     balance_strength=0.25,
     modality_dropout=0.25,
 )
-#: One dialogue of so many has faces and voices.
-TRIPLES_SHARE: Final = 6
+#: Trainings of `context` from the same initial weights, each in another order; the mean of their weights is kept.
+RUNS: Final = 2
+#: Seeds beside 0 that show how far the figures of a training spread.
+SEEDS: Final = (1, 2)
+#: One dialogue of so many has faces and voices, by split; the others take no part.
+TRIPLES_SHARE: Final = {"train": 6, "valid": 3}
 FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
 
 
@@ -113,8 +118,17 @@ def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
     pq.write_table(manifest.drop_columns(["face", "voice"]), folder / "manifest.parquet")
 
 
+def _chosen(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> set[str]:
+    """The dialogues that triples are made of."""
+    found: set[str] = set()
+    for split, share in TRIPLES_SHARE.items():
+        dialogues = sorted({row["dialogue"] for row in rows if row["split"] == split})
+        found |= set(rng.permutation(dialogues)[::share].tolist())
+    return found
+
+
 def prepare_triples(features: Path, work: Path) -> None:
-    """WORK/triples-dataset: the same lines, some with a random face and a random voice of their emotion and split."""
+    """WORK/triples-dataset: some of the dialogues, each line with a random face and voice of its emotion and split."""
     folder = work / "triples-dataset"
     if (folder / "manifest.parquet").exists():
         return
@@ -123,14 +137,14 @@ def prepare_triples(features: Path, work: Path) -> None:
     for row in pq.read_table(features / "triples" / "manifest.parquet").to_pylist():
         parts[row["split"], row["label"]].append({name: row[name] for name in PARTS})
     rows = pq.read_table(work / "dataset" / "manifest.parquet").to_pylist()
-    dialogues = sorted({row["dialogue"] for row in rows if row["split"] == "train"})
-    chosen = set(rng.permutation(dialogues)[::TRIPLES_SHARE].tolist())
+    chosen = _chosen(rows, rng)
+    rows = [row for row in rows if row["dialogue"] in chosen]
     for row in rows:
-        found, joined = parts[row["split"], row["label"]], row["split"] == "valid" or row["dialogue"] in chosen
+        found = parts[row["split"], row["label"]]
         for modality in ("face", "voice"):
-            part = found[rng.integers(len(found))] if joined else {}
-            row |= {name: part.get(name) for name in PARTS if name.startswith(modality)}
-            row[f"{modality}_absent"] = None if joined else "not_requested"
+            part = found[rng.integers(len(found))]
+            row |= {name: part[name] for name in PARTS if name.startswith(modality)}
+            row[f"{modality}_absent"] = None
     for modality in ("text", "face", "voice"):
         (folder / f"{modality}.parquet").symlink_to((features / "triples" / f"{modality}.parquet").resolve())
     (folder / "config.toml").write_bytes((features / "triples" / "config.toml").read_bytes())
@@ -155,6 +169,7 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "echo": True,
         "lora_dropout": 0.1,
         "label_smoothing": 0.1,
+        "cuda_graphs": True,
     }
     return replace(TRIPLES_RECIPE if variant == "triples" else RECIPE, options=options)
 
@@ -205,11 +220,39 @@ def untrained(data: Dataset, config: TrainConfig) -> Predictor:
 def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
     """WORK/<variant>: a checkpoint of each."""
     for variant in variants:
-        if not (work / variant / "config.json").exists():
-            start = _load(work / "context", backbone) if variant == "triples" else None
-            config, state = recipe(variant, backbone), work / f"{variant}.training"
-            trained = train(_dataset(work, variant), config, state=state, start=start, hook=_told)
-            checkpoint.save(work / variant, trained.predictor, f"# {variant} of egmf_meld.py\n")
+        data, config = _dataset(work, variant), recipe(variant, backbone)
+        if variant == "context":
+            start = untrained(data, config)
+            for seed in range(RUNS):
+                _train(work, f"context-run-{seed}", data, replace(config, seed=seed), start)
+            _average(work, data, backbone)
+        else:
+            _train(work, variant, data, config, _load(work / "context", backbone) if variant == "triples" else None)
+
+
+def train_seeds(work: Path, backbone: Path) -> None:
+    """WORK/context-seed-<seed>: one training of `context` from other initial weights."""
+    data, config = _dataset(work, "context"), recipe("context", backbone)
+    for seed in SEEDS:
+        _train(work, f"context-seed-{seed}", data, replace(config, seed=seed))
+
+
+def _train(work: Path, name: str, data: Dataset, config: TrainConfig, start: Predictor | None = None) -> None:
+    if not (work / name / "config.json").exists():
+        trained = train(data, config, state=work / f"{name}.training", start=start, hook=_told)
+        checkpoint.save(work / name, trained.predictor, f"# {name} of egmf_meld.py\n")
+
+
+def _average(work: Path, data: Dataset, backbone: Path) -> None:
+    """WORK/context: the mean of the weights of its trainings (Wortsman et al. 2022)."""
+    if (work / "context" / "config.json").exists():
+        return
+    runs = [_load(work / f"context-run-{seed}", backbone) for seed in range(RUNS)]
+    states = [run.module.state_dict() for run in runs]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    runs[0].module.load_state_dict(mean)
+    valid = data.subset(np.flatnonzero(data.split == "valid"))
+    checkpoint.save(work / "context", calibrate(runs[0], valid), "# context of egmf_meld.py\n")
 
 
 def _told(event: dict[str, Any]) -> None:
@@ -229,9 +272,10 @@ def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tu
     words = _dataset(work, "context")
     if "zero-shot" not in known:
         yield "zero-shot", _figures(untrained(words, recipe("context", backbone, question="")), words)
-    for variant in CONTEXT:
-        if (work / variant / "config.json").exists() and variant not in known:
-            yield variant, _figures(_load(work / variant, backbone), words)
+    runs = [f"context-run-{seed}" for seed in range(RUNS)] + [f"context-seed-{seed}" for seed in SEEDS]
+    for name in (*CONTEXT, *runs):
+        if (work / name / "config.json").exists() and name not in known:
+            yield name, _figures(_load(work / name, backbone), words)
     if (name := "context, lines withheld") not in known:
         yield name, _figures(_load(work / "context", backbone, context=0), words)
     if (work / "triples" / "config.json").exists():
@@ -306,6 +350,7 @@ def main() -> None:
         "prepare": lambda: None,
         "time": lambda: write("time", time_steps(_dataset(work, "context"), backbone)),
         "train": lambda: train_variants(work, options.variants, backbone),
+        "seeds": lambda: train_seeds(work, backbone),
         "measure": write_measured,
         "ship": lambda: ship(options.data, work),
     }

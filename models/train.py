@@ -202,7 +202,7 @@ def train(
     plan = _plan(data, config, chosen, hook)
     run = _Run(plan, config, None if state is None else Path(state), hook, start)
     best = run.go()
-    predictor = Predictor(replace(_spec(plan, config, best), options=asdict(run.model.sealed())), run.model)
+    predictor = Predictor(replace(_spec(plan, config, best), options=asdict(run.model.sealed())), run.model, run.device)
     if len(plan.valid):
         predictor = calibrate(predictor, data.subset(plan.valid), config.abstain_accuracy)
     return Trained(predictor, run.history, best, (plan.train, plan.valid))

@@ -20,6 +20,8 @@ class EgmfConfig:
         backbone_sha256: of its weights; empty accepts any, and a checkpoint keeps what it was trained with.
         dtype: of its weights; `auto` is bfloat16 where there is CUDA and float32 elsewhere.
         gradient_checkpointing: compute the backbone's activations twice rather than keep them.
+        cuda_graphs: train the backbone by CUDA graphs, which suits small ones, whose kernels take longer to start than
+            to run; nothing changes without CUDA, or with gradient_checkpointing.
         lora_rank, lora_alpha, lora_dropout: of the low-rank changes (Hu et al. 2022); rank 0 leaves the backbone as it
             is.
         lora_layers: change only so many of the last layers, so that gradients of the text need not go further down; 0
@@ -51,6 +53,7 @@ class EgmfConfig:
     backbone_sha256: str = ""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    cuda_graphs: bool = False
     lora_rank: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.05

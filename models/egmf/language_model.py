@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from emopipe.models.backbone import find_backbone, keep_changes_only
 from emopipe.models.egmf.config import EgmfConfig
+from emopipe.models.egmf.graphs import GraphedDecoder
 from emopipe.models.egmf.prompt import Tokens, Tree
 from emopipe.models.errors import BackboneError, ConfigError
 
@@ -59,6 +60,8 @@ class LanguageModel(nn.Module):
             _add_lora(self.causal, config)
         if config.gradient_checkpointing:
             self.causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self._graphs_wanted = config.cuda_graphs and config.lora_rank > 0 and not config.gradient_checkpointing
+        self._graphs: GraphedDecoder | None = None
         keep_changes_only(self)
 
     @property
@@ -85,7 +88,7 @@ class LanguageModel(nn.Module):
 
     def read(self, tree: Tree, pseudo: Tensor | None = None) -> Reading:
         """Read prompts with their answers; see :meth:`inject`."""
-        states = self._decode(tree, self.inject(tree, pseudo)).last_hidden_state[0]
+        states = self._states(tree, self.inject(tree, pseudo))[0]
         hidden = states[tree.ends]
         costs = functional.cross_entropy(self.logits(states[tree.before]), tree.targets, reduction="none")
         return Reading(hidden, costs.new_zeros(len(hidden)).index_add(0, tree.rows, costs))
@@ -123,6 +126,15 @@ class LanguageModel(nn.Module):
     def _text(self, ids: list[int]) -> str | None:
         end = self.tokenizer.eos_token_id
         return self.tokenizer.decode(ids[: ids.index(end)]) if end in ids else None
+
+    def _states(self, tree: Tree, embeddings: Tensor) -> Tensor:
+        """(1, N, D) of a tree; in training by CUDA graphs where that is asked for."""
+        if not (self._graphs_wanted and self.training and torch.is_grad_enabled() and embeddings.is_cuda):
+            states: Tensor = self._decode(tree, embeddings).last_hidden_state
+            return states
+        if self._graphs is None:
+            self._graphs = GraphedDecoder(self.causal.get_decoder())
+        return self._graphs(embeddings, self._mask(tree), tree.positions)
 
     def _decode(self, tokens: Tokens | Tree, embeddings: Tensor, use_cache: bool = False) -> Any:
         return self.causal.get_decoder()(

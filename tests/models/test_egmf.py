@@ -21,6 +21,7 @@ from emopipe.models.data import Batch, Dataset, read
 from emopipe.models.egmf.config import EgmfConfig
 from emopipe.models.egmf.encoder import Steps
 from emopipe.models.egmf.experts import Experts, PseudoTokens
+from emopipe.models.egmf.graphs import States, padded
 from emopipe.models.egmf.language_model import LanguageModel, projections
 from emopipe.models.egmf.model import Egmf
 from emopipe.models.egmf.prompt import WORDINGS, Prompt, Prompter, grow, pad_left
@@ -544,6 +545,37 @@ def test_half_precision_and_checkpointing_train_too(small: EgmfConfig, pattern: 
     total.backward()
     assert torch.isfinite(total) and total.dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in net.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("length", [1, 20, 128, 130])
+def test_padding_to_the_length_of_a_graph_changes_no_state(small: EgmfConfig, length: int) -> None:
+    decoder = States(stirred(model(small)).language_model.causal.get_decoder())
+    torch.manual_seed(0)
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.full((1, 1, length, length), lowest).triu(1)
+    given = torch.randn(1, length, 32), mask, torch.arange(length).unsqueeze(0)
+    wide = padded(*given)
+    assert wide[0].shape[1] % 128 == 0 and wide[0].shape[1] - length < 128
+    assert torch.allclose(decoder(*wide)[:, :length], decoder(*given), atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("words_alone", [True, False])
+@pytest.mark.parametrize("objective", ["labels", "language"])
+def test_cuda_graphs_change_no_gradient(small: EgmfConfig, words_alone: bool, objective: Any) -> None:
+    config = replace(small, dtype="float32", lora_dropout=0.0, dropout=0.0, objective=objective)
+    plain, graphed = (stirred(model(replace(config, cuda_graphs=graphs))).train().cuda() for graphs in (False, True))
+    present = torch.tensor([[True, not words_alone, not words_alone]])
+    batches = [batch(rows, present.expand(rows, 3), seed=rows).to(torch.device("cuda")) for rows in (6, 20, 6, 3)]
+    for batches_to_a_step in (batches[:1], batches[1:2], batches, batches):
+        for net in (plain, graphed):
+            net.zero_grad(set_to_none=True)
+            for one in batches_to_a_step:
+                net.loss(net(one), one)["total"].backward()
+        for (name, expected), found in zip(plain.named_parameters(), graphed.parameters(), strict=True):
+            if expected.grad is not None:
+                assert found.grad is not None and torch.allclose(found.grad, expected.grad, atol=1e-5, rtol=1e-3), name
+    assert graphed.language_model._graphs is not None and graphed.language_model._graphs._graphs
 
 
 def test_without_words_or_anything_to_train_training_is_refused(small: EgmfConfig, shared: Dataset) -> None:

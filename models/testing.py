@@ -160,7 +160,7 @@ def check_checkpoint(name: str, options: Mapping[str, Any] | None, dims: Mapping
     """It trains on a dataset with gaps, and predicts the same from its checkpoint."""
     torch.manual_seed(0)
     label = "label" if task == "classification" else "value"
-    settings = TrainConfig(name, dict(options or {}), label=label, epochs=1, batch_size=8)
+    settings = TrainConfig(name, dict(options or {}), label=label, epochs=1, batch_size=8, device="cpu")
     predictor = train(_dataset(dims), settings).predictor
     samples = [Sample(features, words=words) for features, words in zip(_features(dims, 6), WORDS, strict=True)]
     before = predictor.predict(samples)

@@ -82,7 +82,8 @@ class TrainConfig:
         seed: of initial weights, order, dropout and the automatic split.
         device: `auto` takes CUDA when there is one.
         amp: bfloat16 autocast on CUDA.
-        cpu_amp: the same on CPUs; faster in large networks where the CPU multiplies bfloat16 (AVX512-BF16, AMX).
+        cpu_amp: the same on CPUs that multiply bfloat16 (AVX512-BF16, AMX), where it suits large networks; on others it
+            would take many times as long, and changes nothing.
     """
 
     model: str = "emoe"
@@ -160,7 +161,7 @@ class Trained:
     """What training returns.
 
     Attributes:
-        predictor: the selected model, calibrated when there was validation data.
+        predictor: the selected model, calibrated when there was validation data; on the device that it was trained on.
         history: one record per epoch, as in `metrics.jsonl`.
         best: the record of the selected epoch.
         split: rows trained and validated on.
@@ -491,7 +492,7 @@ class _Run:
 
     def _amp(self) -> bool:
         if self.device.type == "cpu":
-            return self.config.cpu_amp
+            return self.config.cpu_amp and multiplies_bfloat16()
         return self.config.amp and torch.cuda.is_bf16_supported()
 
     def _batch(self, rows: Indices) -> Batch:
@@ -660,6 +661,11 @@ def choose_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device", hint='Use device = "cpu" or "auto"')
     return torch.device(name)
+
+
+def multiplies_bfloat16() -> bool:
+    """The CPU has instructions for it: AVX512-BF16, AMX or Arm's."""
+    return any(found is True for name, found in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def drop_modalities(batch: Batch, chance: float, rng: np.random.Generator) -> Batch:

@@ -114,6 +114,14 @@ def test_averaging_changes_nothing_but_what_is_kept(partial: Dataset) -> None:
     assert [one["valid"] for one in plain.history] != [one["valid"] for one in averaged.history]
 
 
+def test_half_precision_is_left_to_cpus_that_multiply_it(partial: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = train(partial, replace(QUICK, epochs=1)).history
+    for able in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx2": True, "avx512_bf16": able})
+        half = train(partial, replace(QUICK, epochs=1, cpu_amp=True)).history
+        assert (half == plain) != able
+
+
 @pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"schedule": "plateau"}, {"average": 0.9}])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     partial: Dataset, tmp_path: Path, changes: dict[str, Any]

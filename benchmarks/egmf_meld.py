@@ -6,8 +6,8 @@ FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the 
 the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
 and `figures.json`. The steps are prepare, time, train, seeds, measure and ship, all by default; what an interrupted
 call finished is not done again, and a killed training goes on after its last epoch. `context` is the mean of two
-trainings; `seeds` trains it once from each of two other seeds. `ship` makes the last stage that is trained the
-checkpoint `emopipe-egmf`, with its card.
+trainings; `seeds` trains it once from each of two other seeds. `ship` makes it the checkpoint `emopipe-egmf`, with its
+card.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
 without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
@@ -240,8 +240,11 @@ def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
             for seed in range(RUNS):
                 _train(work, f"context-run-{seed}", data, replace(config, seed=seed), start)
             _average(work, data, backbone)
+        elif variant == "triples":
+            _train(work, "triples-whole", data, config, _load(work / "context", backbone))
+            _trim(work, backbone)
         else:
-            _train(work, variant, data, config, _load(work / "context", backbone) if variant == "triples" else None)
+            _train(work, variant, data, config)
 
 
 def train_seeds(work: Path, backbone: Path) -> None:
@@ -267,6 +270,27 @@ def _average(work: Path, data: Dataset, backbone: Path) -> None:
     runs[0].module.load_state_dict(mean)
     valid = data.subset(np.flatnonzero(data.split == "valid"))
     checkpoint.save(work / "context", calibrate(runs[0], valid), "# context of egmf_meld.py\n")
+
+
+def _trim(work: Path, backbone: Path) -> None:
+    """WORK/triples: the trained one with LoRA of a rank less, the nearest there is (Eckart and Young 1936), so that the
+    checkpoint stays below 20 MB.
+    """
+    if (work / "triples" / "config.json").exists():
+        return
+    whole = _load(work / "triples-whole", backbone)
+    options, state = whole.spec.options, whole.module.state_dict()
+    rank = options["lora_rank"] - 1
+    for name in [name for name in state if ".lora_A" in name]:
+        other = name.replace(".lora_A", ".lora_B")
+        left, values, right = torch.linalg.svd(state[other] @ state[name], full_matrices=False)
+        root = values[:rank].sqrt()
+        state[other], state[name] = left[:, :rank] * root, root[:, None] * right[:rank]
+    alpha = options["lora_alpha"] * rank // (rank + 1)
+    spec = replace(whole.spec, options={**options, "lora_rank": rank, "lora_alpha": alpha})
+    module = spec.build({"backbone_path": str(backbone)})
+    module.load_state_dict(state)
+    checkpoint.save(work / "triples", Predictor(spec, module), "# triples of egmf_meld.py\n")
 
 
 def _told(event: dict[str, Any]) -> None:
@@ -306,13 +330,15 @@ def _figures(predictor: Predictor, data: Dataset, shown: Sequence[str] | None = 
     return {"rows": measured.rows, **{name: measured.metrics[name] for name in FIGURES}}
 
 
-def ship(data: Path, work: Path) -> None:
-    """Copy the last stage that is trained to where the package ships it, look into it, and write its card."""
-    triples = (work / "triples" / "config.json").exists()
-    shutil.copytree(work / ("triples" if triples else "context"), SHIPPED, dirs_exist_ok=True)
+def ship(data: Path, work: Path, variant: str) -> None:
+    """Copy a variant to where the package ships it, look into it, and write its card."""
+    triples = variant == "triples"
+    shutil.copytree(work / variant, SHIPPED, dirs_exist_ok=True)
+    figures = json.loads((work / "figures.json").read_text())
+    shown = {name: row for name, row in figures["valid"].items() if triples or not name.startswith("triples")}
     facts = {
         "triples": triples,
-        "figures": json.loads((work / "figures.json").read_text()),
+        "figures": {**figures, "valid": shown},
         "clips": clips(data, work, SHIPPED.name),
         **(_looked_into(work) if triples else {}),
     }
@@ -323,8 +349,9 @@ def ship(data: Path, work: Path) -> None:
 def _looked_into(work: Path) -> dict[str, str]:
     """What `emopipe diagnose` finds, in words, and on what."""
     out = work / "diagnosis"
-    diagnose = ["diagnose", str(SHIPPED), str(work / "triples-dataset"), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
+    if not (out / "diagnosis.md").exists():
+        diagnose = ["diagnose", str(work / "triples"), str(work / "triples-dataset"), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
     looked, _, rest = (out / "diagnosis.md").read_text("utf-8").partition("\n\n## Findings\n\n")
     return {
         "findings": rest.partition("\n\n## ")[0],
@@ -340,6 +367,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the real clips, for the card")
     parser.add_argument("--backbone", type=Path, help="its folder; else the weight catalogue's")
     parser.add_argument("--variants", nargs="*", choices=list(CONTEXT), default=list(CONTEXT))
+    parser.add_argument("--ship", choices=("context", "triples"), default="context", help="what `ship` ships")
     parser.add_argument("--rows", type=int, default=0, help="take only so many of each split, to try the recipe out")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
@@ -366,7 +394,7 @@ def main() -> None:
         "train": lambda: train_variants(work, options.variants, backbone),
         "seeds": lambda: train_seeds(work, backbone),
         "measure": write_measured,
-        "ship": lambda: ship(options.data, work),
+        "ship": lambda: ship(options.data, work, options.ship),
     }
     for name in options.steps or steps:
         if name not in steps:

@@ -180,6 +180,7 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "context": CONTEXT[variant],
         "task_prompt": question,
         "lora_targets": LAYERS,
+        "freeze_lora": variant == "triples",
         "echo": True,
         "lora_dropout": 0.1,
         "label_smoothing": 0.1,

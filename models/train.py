@@ -452,7 +452,8 @@ class _Run:
             batch = drop_modalities(self._batch(rows), self.config.modality_dropout, rng)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp()):
                 terms = self.model.loss(self.model(batch), batch)
-            (terms["total"] * share).backward()  # type: ignore[no-untyped-call]
+            if terms["total"].requires_grad:  # else nothing that the rows go through is trained
+                (terms["total"] * share).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach() * len(rows)
         if self.config.clip:

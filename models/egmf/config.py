@@ -27,6 +27,8 @@ class EgmfConfig:
         lora_layers: change only so many of the last layers, so that gradients of the text need not go further down; 0
             for all.
         lora_targets: names of the layers to change; empty for the attention's projections.
+        freeze_lora: leave LoRA as the training's `start` brings it and train the adapter alone, so that words alone are
+            read as before.
         language: of the prompts.
         task_prompt: what is asked, instead of the sentence that the language brings; `{classes}`, or `{low}` and
             `{high}`, stand for what may be answered.
@@ -59,6 +61,7 @@ class EgmfConfig:
     lora_dropout: float = 0.05
     lora_layers: int = 0
     lora_targets: tuple[str, ...] = ()
+    freeze_lora: bool = False
     language: Literal["en", "zh"] = "en"
     task_prompt: str = ""
     context: int = 0

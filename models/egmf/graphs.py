@@ -36,7 +36,8 @@ class GraphedDecoder:
         """Embeddings (1, N, D), what to add to the attention (1, 1, N, N), positions (1, N) -> states (1, N, D)."""
         length = embeddings.shape[1]
         kept = any(one.grad is not None for one in self._changed)
-        if length > LONGEST or kept or self._pending:
+        learns = bool(self._changed) or embeddings.requires_grad
+        if length > LONGEST or kept or self._pending or not learns:
             states: Tensor = self._decoder(embeddings, mask, positions)
             return states
         states = self._graph(*padded(embeddings, mask, positions))[:, :length]

@@ -201,6 +201,7 @@ def _add_lora(model: Any, config: EgmfConfig) -> None:
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
+            parameter.requires_grad_(not config.freeze_lora)
 
 
 def projections(model: nn.Module) -> tuple[str, ...]:

@@ -128,8 +128,11 @@ class Egmf(FusionModel):
             said = dataset.present[:, dataset.modalities.index("text")]
             if said.any() and not any(dataset.transcript.words(name) for name in dataset.ids[said]):
                 raise DatasetError("the dataset has no words", hint="EGMF reads the manifest's column `words`")
-        if self.adapter is None and self.config.lora_rank == 0:
-            raise ConfigError("without LoRA, face and voice there is nothing to train", hint="Set lora_rank = 8")
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(
+                "without LoRA, face and voice there is nothing to train",
+                hint="Set lora_rank = 8 and freeze_lora = false",
+            )
         if self.adapter is not None:
             for name, encoder in self.adapter.encoder.encoders.items():
                 assert isinstance(encoder, SequenceEncoder)

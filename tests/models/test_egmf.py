@@ -499,6 +499,22 @@ def test_a_model_of_words_learns_to_see_and_to_hear(small: EgmfConfig, words_onl
     assert all(torch.allclose(grown[name], value, atol=1e-6) for name, value in first.module.state_dict().items())
 
 
+def test_a_model_of_words_that_learns_to_see_reads_words_as_before(
+    small: EgmfConfig, words_only: Dataset, signals: Dataset
+) -> None:
+    config = TrainConfig("egmf", {**vars(small), "task_prompt": "?"}, modalities=("text",), epochs=1, batch_size=16)
+    first = train(words_only, config).predictor
+    options = {**config.options, "freeze_lora": True}
+    # Batches of one: in some of them both face and voice are hidden, and there is nothing to learn.
+    changes = {"options": options, "modalities": (), "batch_size": 1, "modality_dropout": 0.5, "lr": 1e-2}
+    seen = train(signals, replace(config, **changes), start=first).predictor  # type: ignore[arg-type]
+    again = train(signals, replace(config, **{**changes, "lr": 1e-9}), start=first).predictor  # type: ignore[arg-type]
+    known, before = seen.module.state_dict(), first.module.state_dict()
+    assert all(torch.equal(known[name], value) for name, value in before.items())
+    assert any(not torch.equal(known[name], value) for name, value in again.module.state_dict().items())
+    assert np.allclose(seen.scores(words_only).logits, first.scores(words_only).logits, atol=1e-5)
+
+
 def test_an_epoch_that_answers_little_is_not_the_best(small: EgmfConfig, words_only: Dataset) -> None:
     options = {**vars(small), "lora_rank": 1}
     silent = train(words_only, TrainConfig("egmf", options, "sentiment", ("text",), epochs=1, lr=1e-6)).best
@@ -583,6 +599,8 @@ def test_without_words_or_anything_to_train_training_is_refused(small: EgmfConfi
         train(shared, TrainConfig("egmf", vars(small), epochs=1))
     with pytest.raises(ConfigError, match="nothing to train"):
         train(dataset_of_words(shared), TrainConfig("egmf", {**vars(small), "lora_rank": 0}, modalities=("text",)))
+    with pytest.raises(ConfigError, match="nothing to train"):
+        train(dataset_of_words(shared), TrainConfig("egmf", {**vars(small), "freeze_lora": True}, modalities=("text",)))
 
 
 def dataset_of_words(plain: Dataset) -> Dataset:

@@ -341,17 +341,17 @@ def ship(data: Path, work: Path, variant: str) -> None:
         "triples": triples,
         "figures": {**figures, "valid": shown},
         "clips": clips(data, work, SHIPPED.name),
-        **(_looked_into(work) if triples else {}),
+        **_looked_into(work, variant),
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
     (SHIPPED / "README.md").write_text(environment.get_template("egmf_meld.card.md").render(facts), "utf-8")
 
 
-def _looked_into(work: Path) -> dict[str, str]:
-    """What `emopipe diagnose` finds, in words, and on what."""
-    out = work / "diagnosis"
+def _looked_into(work: Path, variant: str) -> dict[str, str]:
+    """What `emopipe diagnose` finds in a variant, in words, and on what."""
+    out, dataset = work / f"diagnosis-{variant}", "triples-dataset" if variant == "triples" else "dataset"
     if not (out / "diagnosis.md").exists():
-        diagnose = ["diagnose", str(work / "triples"), str(work / "triples-dataset"), "--out", str(out)]
+        diagnose = ["diagnose", str(work / variant), str(work / dataset), "--out", str(out)]
         subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
     looked, _, rest = (out / "diagnosis.md").read_text("utf-8").partition("\n\n## Findings\n\n")
     return {

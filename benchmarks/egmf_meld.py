@@ -77,6 +77,8 @@ RECIPE: Final = TrainConfig(
     modality_dropout=0.0,
     cpu_amp=True,
 )
+#: Of the adapter that reads triples: with LoRA it is to stay below 20 MB.
+WIDTH: Final = 224
 #: What a triple takes from its face and its voice.
 PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
 TRIPLES_RECIPE: Final = replace(
@@ -181,6 +183,7 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
         "task_prompt": question,
         "lora_targets": LAYERS,
         "freeze_lora": variant == "triples",
+        "width": WIDTH,
         "echo": True,
         "lora_dropout": 0.1,
         "label_smoothing": 0.1,
@@ -241,11 +244,8 @@ def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
             for seed in range(RUNS):
                 _train(work, f"context-run-{seed}", data, replace(config, seed=seed), start)
             _average(work, data, backbone)
-        elif variant == "triples":
-            _train(work, "triples-whole", data, config, _load(work / "context", backbone))
-            _trim(work, backbone)
         else:
-            _train(work, variant, data, config)
+            _train(work, variant, data, config, _load(work / "context", backbone) if variant == "triples" else None)
 
 
 def train_seeds(work: Path, backbone: Path) -> None:
@@ -271,27 +271,6 @@ def _average(work: Path, data: Dataset, backbone: Path) -> None:
     runs[0].module.load_state_dict(mean)
     valid = data.subset(np.flatnonzero(data.split == "valid"))
     checkpoint.save(work / "context", calibrate(runs[0], valid), "# context of egmf_meld.py\n")
-
-
-def _trim(work: Path, backbone: Path) -> None:
-    """WORK/triples: the trained one with LoRA of a rank less, the nearest there is (Eckart and Young 1936), so that the
-    checkpoint stays below 20 MB.
-    """
-    if (work / "triples" / "config.json").exists():
-        return
-    whole = _load(work / "triples-whole", backbone)
-    options, state = whole.spec.options, whole.module.state_dict()
-    rank = options["lora_rank"] - 1
-    for name in [name for name in state if ".lora_A" in name]:
-        other = name.replace(".lora_A", ".lora_B")
-        left, values, right = torch.linalg.svd(state[other] @ state[name], full_matrices=False)
-        root = values[:rank].sqrt()
-        state[other], state[name] = left[:, :rank] * root, root[:, None] * right[:rank]
-    alpha = options["lora_alpha"] * rank // (rank + 1)
-    spec = replace(whole.spec, options={**options, "lora_rank": rank, "lora_alpha": alpha})
-    module = spec.build({"backbone_path": str(backbone)})
-    module.load_state_dict(state)
-    checkpoint.save(work / "triples", Predictor(spec, module), "# triples of egmf_meld.py\n")
 
 
 def _told(event: dict[str, Any]) -> None:

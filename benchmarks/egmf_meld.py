@@ -5,17 +5,19 @@
 FEATURES is the work folder of `benchmarks/default_checkpoint.py`, of which the datasets `meld` and `triples` are read;
 the table is MELD's, and tells which lines make a dialogue. WORK receives the datasets with dialogues, the checkpoints
 and `figures.json`. The steps are prepare, time, train, seeds, measure and ship, all by default; what an interrupted
-call finished is not done again, and a killed training goes on after its last epoch. `context` is the mean of two
-trainings; `seeds` trains it once from each of two other seeds. `ship` makes it the checkpoint `emopipe-egmf`, with its
-card.
+call finished is not done again, and a killed training goes on after its last epoch. `seeds` trains `context` from two
+other seeds. `ship` makes `triples` the checkpoint `emopipe-egmf`, with its card.
+
+On two cores `context` takes one to two hours, by the CPU; `triples` takes 13 minutes an epoch, so its 16 are for a GPU,
+where they take minutes.
 
 Variants, all measured on the published validation split: `context` reads the dialogue so far; `no-context` is trained
 without, and `context, lines withheld` is the former shown none; `zero-shot` is not trained at all. With words alone
 there are no pseudo tokens, so LoRA is all that is trained: zero-shot is also what is left with LoRA off.
 
-`triples` goes on from `context` with a twelfth of the dialogues, which now have faces and voices that other people
-showed and spoke with the same emotion, and with such faces and voices alone. These triples are ARTIFICIAL: figures on
-them say that the pseudo tokens are read, not how well real recordings are.
+`triples` trains the adapter of `context` with a twelfth of the dialogues, which now have faces and voices that other
+people showed and spoke with the same emotion, and with such faces and voices alone. These triples are ARTIFICIAL:
+figures on them say that the pseudo tokens are read, not how well real recordings are.
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ from default_checkpoint import clips
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.models import checkpoint
-from emopipe.models.calibration import calibrate
 from emopipe.models.data import Dataset, read
 from emopipe.models.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
@@ -84,12 +85,12 @@ PARTS: Final = ("face", "face_quality", "voice", "voice_quality")
 TRIPLES_RECIPE: Final = replace(
     RECIPE,
     modalities=("text", "face", "voice"),
+    epochs=16,
+    lr=1e-3,
     schedule_epochs=0,
     balance_strength=0.25,
     modality_dropout=0.25,
 )
-#: Trainings of `context` from the same initial weights, each in another order; the mean of their weights is kept.
-RUNS: Final = 2
 #: Seeds beside 0 that show how far the figures of a training spread.
 SEEDS: Final = (1, 2)
 #: One dialogue of so many has faces and voices, by split; the others take no part.
@@ -97,6 +98,8 @@ TRIPLES_SHARE: Final = {"train": 12, "valid": 3}
 #: Utterances of each emotion that are faces and voices without words: where there are words, a model that can read has
 #: little reason to look up from them.
 SILENT: Final = 430
+#: How figures on triples are named.
+ARTIFICIAL: Final = "triples (ARTIFICIAL)"
 FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
 
 
@@ -239,13 +242,7 @@ def train_variants(work: Path, variants: Sequence[str], backbone: Path) -> None:
     """WORK/<variant>: a checkpoint of each."""
     for variant in variants:
         data, config = _dataset(work, variant), recipe(variant, backbone)
-        if variant == "context":
-            start = untrained(data, config)
-            for seed in range(RUNS):
-                _train(work, f"context-run-{seed}", data, replace(config, seed=seed), start)
-            _average(work, data, backbone)
-        else:
-            _train(work, variant, data, config, _load(work / "context", backbone) if variant == "triples" else None)
+        _train(work, variant, data, config, _load(work / "context", backbone) if variant == "triples" else None)
 
 
 def train_seeds(work: Path, backbone: Path) -> None:
@@ -259,18 +256,6 @@ def _train(work: Path, name: str, data: Dataset, config: TrainConfig, start: Pre
     if not (work / name / "config.json").exists():
         trained = train(data, config, state=work / f"{name}.training", start=start, hook=_told)
         checkpoint.save(work / name, trained.predictor, f"# {name} of egmf_meld.py\n")
-
-
-def _average(work: Path, data: Dataset, backbone: Path) -> None:
-    """WORK/context: the mean of the weights of its trainings (Wortsman et al. 2022)."""
-    if (work / "context" / "config.json").exists():
-        return
-    runs = [_load(work / f"context-run-{seed}", backbone) for seed in range(RUNS)]
-    states = [run.module.state_dict() for run in runs]
-    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    runs[0].module.load_state_dict(mean)
-    valid = data.subset(np.flatnonzero(data.split == "valid"))
-    checkpoint.save(work / "context", calibrate(runs[0], valid), "# context of egmf_meld.py\n")
 
 
 def _told(event: dict[str, Any]) -> None:
@@ -290,47 +275,39 @@ def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tu
     words = _dataset(work, "context")
     if "zero-shot" not in known:
         yield "zero-shot", _figures(untrained(words, recipe("context", backbone, question="")), words)
-    runs = [f"context-run-{seed}" for seed in range(RUNS)] + [f"context-seed-{seed}" for seed in SEEDS]
-    for name in (*CONTEXT, *runs):
+    for name in (*CONTEXT, *(f"context-seed-{seed}" for seed in SEEDS)):
         if (work / name / "config.json").exists() and name not in known:
             yield name, _figures(_load(work / name, backbone), words)
     if (name := "context, lines withheld") not in known:
         yield name, _figures(_load(work / "context", backbone, context=0), words)
-    if (work / "triples" / "config.json").exists():
-        triples = _dataset(work, "triples")
-        for shown in (("text", "face", "voice"), ("face", "voice"), ("face",), ("voice",)):
-            if (name := f"triples (ARTIFICIAL), {'+'.join(shown)}") not in known:
-                yield name, _figures(_load(work / "triples", backbone), triples, shown)
+    if (work / "triples" / "config.json").exists() and not any(ARTIFICIAL in name for name in known):
+        measured = evaluate(_load(work / "triples", backbone), _dataset(work, "triples"), "valid")
+        for name, row in measured.subsets.items():
+            yield f"{ARTIFICIAL}, {name}", {"rows": int(row["rows"]), **{figure: row[figure] for figure in FIGURES}}
 
 
-def _figures(predictor: Predictor, data: Dataset, shown: Sequence[str] | None = None) -> dict[str, float]:
-    rows = np.flatnonzero(data.split == "valid")
-    chosen = data.subset(rows) if shown is None else data.subset(rows).select(shown)
-    measured = evaluate(predictor, chosen, None)
+def _figures(predictor: Predictor, data: Dataset) -> dict[str, float]:
+    measured = evaluate(predictor, data, "valid")
     return {"rows": measured.rows, **{name: measured.metrics[name] for name in FIGURES}}
 
 
-def ship(data: Path, work: Path, variant: str) -> None:
-    """Copy a variant to where the package ships it, look into it, and write its card."""
-    triples = variant == "triples"
-    shutil.copytree(work / variant, SHIPPED, dirs_exist_ok=True)
-    figures = json.loads((work / "figures.json").read_text())
-    shown = {name: row for name, row in figures["valid"].items() if triples or not name.startswith("triples")}
+def ship(data: Path, work: Path) -> None:
+    """Copy `triples` to where the package ships it, look into it, and write its card."""
+    shutil.copytree(work / "triples", SHIPPED, dirs_exist_ok=True)
     facts = {
-        "triples": triples,
-        "figures": {**figures, "valid": shown},
+        "figures": json.loads((work / "figures.json").read_text()),
         "clips": clips(data, work, SHIPPED.name),
-        **_looked_into(work, variant),
+        **_looked_into(work),
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
     (SHIPPED / "README.md").write_text(environment.get_template("egmf_meld.card.md").render(facts), "utf-8")
 
 
-def _looked_into(work: Path, variant: str) -> dict[str, str]:
-    """What `emopipe diagnose` finds in a variant, in words, and on what."""
-    out, dataset = work / f"diagnosis-{variant}", "triples-dataset" if variant == "triples" else "dataset"
+def _looked_into(work: Path) -> dict[str, str]:
+    """What `emopipe diagnose` finds in `triples`, in words, and on what."""
+    out = work / "diagnosis"
     if not (out / "diagnosis.md").exists():
-        diagnose = ["diagnose", str(work / variant), str(work / dataset), "--out", str(out)]
+        diagnose = ["diagnose", str(work / "triples"), str(work / "triples-dataset"), "--out", str(out)]
         subprocess.run([sys.executable, "-m", "emopipe.pipeline", *diagnose], check=True)
     looked, _, rest = (out / "diagnosis.md").read_text("utf-8").partition("\n\n## Findings\n\n")
     return {
@@ -347,7 +324,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the real clips, for the card")
     parser.add_argument("--backbone", type=Path, help="its folder; else the weight catalogue's")
     parser.add_argument("--variants", nargs="*", choices=list(CONTEXT), default=list(CONTEXT))
-    parser.add_argument("--ship", choices=("context", "triples"), default="context", help="what `ship` ships")
     parser.add_argument("--rows", type=int, default=0, help="take only so many of each split, to try the recipe out")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
@@ -374,7 +350,7 @@ def main() -> None:
         "train": lambda: train_variants(work, options.variants, backbone),
         "seeds": lambda: train_seeds(work, backbone),
         "measure": write_measured,
-        "ship": lambda: ship(options.data, work, options.ship),
+        "ship": lambda: ship(options.data, work),
     }
     for name in options.steps or steps:
         if name not in steps:

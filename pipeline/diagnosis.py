@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _ERRORS: Final = frozenset({"mae"})
 #: Intervals from fewer speakers than this are too narrow.
 FEW: Final = 10
+#: A branch that gets the largest weight in less than this share of the utterances is idle.
+IDLE: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,11 @@ def _gate_findings(use: GateUse, called: str, kind: str) -> Iterator[str]:
             f"The {called} is alive: {measured}; {kind} {favourite.branch} gets most on average ({favourite.mean:.2f})."
         )
     for one in use.usage:
-        if one.rows and one.largest == 0 and use.state == "alive":
-            yield f"In no utterance does {kind} {one.branch} get the largest weight (mean {one.mean:.2f})."
+        if one.rows and one.largest < IDLE and use.state == "alive":
+            yield (
+                f"{kind.capitalize()} {one.branch} is idle: it gets the largest weight in {one.largest:.1%} of them "
+                f"(mean {one.mean:.2f})."
+            )
 
 
 # --------------------------------------------------------------------------------------------------------- the outputs

@@ -60,7 +60,7 @@ class LanguageModel(nn.Module):
             _add_lora(self.causal, config)
         if config.gradient_checkpointing:
             self.causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-        self._graphs_wanted = config.cuda_graphs and config.lora_rank > 0 and not config.gradient_checkpointing
+        self._graphs_wanted = config.cuda_graphs and not config.gradient_checkpointing
         self._graphs: GraphedDecoder | None = None
         keep_changes_only(self)
 

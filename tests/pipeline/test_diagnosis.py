@@ -104,6 +104,12 @@ def test_findings_name_what_is_wrong() -> None:
     assert collapsed is not None and still is not None
     assert "collapsed onto expert d/8 (mean weight 0.99)" in next(_gate_findings(collapsed, "gate", "expert"))
     assert "hardly vary" in next(_gate_findings(still, "gate", "expert"))
+    weights = np.array([[1, 0, 0], [0, 1, 0]] * 100 + [[0, 0, 1]], np.float32)
+    idle = gate_use(weights, weights >= 0, ("d/8", "d/4", "d/2"))
+    assert idle is not None
+    assert [*_gate_findings(idle, "gate", "expert")][1:] == [
+        "Expert d/2 is idle: it gets the largest weight in 0.5% of them (mean 0.00)."
+    ]
     pair = {"one": "d/8", "two": "d/4", "r": 0.97, "geometry": 0.99}
     said = [*_correlation_findings([pair, {**pair, "two": "d/2", "r": 0.2, "geometry": 0.95}], "expert", 0.9)]
     assert said[0] == "Experts d/8 and d/4 say the same: r = 0.97."

@@ -192,6 +192,7 @@ def run(
     ] = DEFAULT_CHECKPOINT,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
     participants: ParticipantsTable = None,
+    modalities: Modalities = None,
     config: ConfigFile = None,
     face: FaceOption = None,
     asr: AsrOption = None,
@@ -230,7 +231,15 @@ def run(
         groups = read_participants(participants, inputs.every) if participants else None
         who = _people(subject, enrol, people, diarizer, baseline)
         overrides = _overrides(config, face, asr, text, fps, who)
-        job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=console.hook)
+        job = prediction_job(
+            model,
+            kept,
+            modalities=_chosen(modalities),
+            device=device,
+            offline=offline,
+            overrides=overrides,
+            hook=console.hook,
+        )
         states = []
         files = len(inputs.files)
         with _engine(files, engine, ray_address, jobs, limit_memory, device, debug) as chosen:

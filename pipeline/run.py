@@ -35,14 +35,15 @@ from emopipe.pipeline.worker import Outcome, Worker
 if TYPE_CHECKING:
     from emopipe.models.sealed import Sealed
 
-#: Reasons for absence that belong to the nature of an utterance and are no fault of the file.
-ORDINARY: frozenset[str] = frozenset({"too_short"})
+#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are no fault of the file.
+ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
 
 
 def prediction_job(
     model: str,
     store: Store,
     *,
+    modalities: Collection[str] = (),
     device: str = "auto",
     offline: bool = False,
     overrides: Mapping[str, Any] | None = None,
@@ -54,6 +55,7 @@ def prediction_job(
     Args:
         model: name of a shipped checkpoint, or the folder of another.
         store: where results are kept.
+        modalities: look at these alone; () for all that the checkpoint reads.
         device: "auto", "cpu" or "cuda".
         offline: never fetch a weight.
         overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
@@ -62,13 +64,18 @@ def prediction_job(
 
     Raises:
         EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features, or the checkpoint's
-            own cannot be extracted from media, EMO-201 to EMO-204 when the network that it stands on is missing.
+            own cannot be extracted from media, EMO-201 to EMO-204 when the network that it stands on is missing,
+            EMO-503 when the checkpoint does not read one of the modalities.
     """
     from emopipe.models.sealed import check_features, read_sealed
 
     with coded_errors():
         sealed = read_sealed(model)
     _refuse_foreign(sealed.extraction, model)
+    for name in modalities:
+        if name not in sealed.modalities:
+            known = f"It reads {', '.join(sealed.modalities)}"
+            raise EmopipeError("EMO-503", f"the checkpoint {model} does not read {name}", hint=known)
     tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
     with coded_errors():
@@ -77,7 +84,7 @@ def prediction_job(
     job = Job(
         config,
         store.folder,
-        modalities=sealed.modalities,
+        modalities=tuple(name for name in sealed.modalities if not modalities or name in modalities),
         model=model,
         checkpoint=sealed.id,
         device=device,

@@ -60,12 +60,21 @@ def batch(
     retry: bool = False,
     backends: Callable[..., Any] = StandIns,
     people: dict[str, Any] | None = None,
+    modalities: Sequence[str] = (),
     **options: Any,
 ) -> list[ClipResult]:
     """Run with stand-ins."""
     with Store(root / store) as kept, closing(engine or Here()) as chosen:
         overrides = {"people": people or {}}
-        job = prediction_job(str(model), kept, device="cpu", offline=True, overrides=overrides, backends=backends)
+        job = prediction_job(
+            str(model),
+            kept,
+            modalities=modalities,
+            device="cpu",
+            offline=True,
+            overrides=overrides,
+            backends=backends,
+        )
         inputs = find_inputs([paths] if isinstance(paths, Path) else paths, root / out if retry else None)
         return list(run_files(inputs, job, root / out, chosen, **options))
 
@@ -103,6 +112,28 @@ def test_a_second_run_computes_nothing_and_leaves_the_same_bytes(model: Path, cl
     assert work(tmp_path) == before
     assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
     assert len(table(tmp_path / "out" / TIMED)) > len(table(tmp_path / "again" / TIMED)) == 0
+
+
+def test_modalities_that_are_not_asked_for_are_left_alone(model: Path, clips: Path, tmp_path: Path) -> None:
+    batch(clips, model, tmp_path, out="some", modalities=["voice"])
+    before = work(tmp_path)
+    assert before["voice"] == before["fusion"] == 3 and not before["face"] and not before["text"]
+    for entry in entries(tmp_path / "some").values():
+        document = json.loads((tmp_path / "some" / f"{entry['outputs']}.json").read_text("utf-8"))
+        assert entry["state"] == "ok" and document["utterances"]
+        for utterance in document["utterances"]:
+            assert utterance["absent"] == {"face": "not_requested", "text": "not_requested"}
+            assert set(utterance["weights"]) == {"voice"}
+    batch(clips, model, tmp_path, out="all")
+    after = work(tmp_path)
+    assert after["face"] == 3 and after["fusion"] == 6
+    assert outputs(tmp_path / "all") != outputs(tmp_path / "some")
+
+
+def test_a_modality_that_the_checkpoint_does_not_read_is_told(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmopipeError, match="does not read smell") as caught:
+        batch([], model, tmp_path, modalities=["smell"])
+    assert caught.value.code == "EMO-503"
 
 
 def conversation(path: Path) -> Path:

@@ -215,7 +215,7 @@ def test_moving_and_renaming_a_video_loses_nothing(model: Path, clips: Path, tmp
     (tmp_path / "before" / "0.mp4").rename(tmp_path / "after" / "renamed.mp4")
     (result,) = batch(tmp_path / "after", model, tmp_path, out="moved")
     assert work(tmp_path) == before
-    assert result.state == "degraded" and result.path.name == "renamed.mp4"
+    assert result.state == "ok" and result.path.name == "renamed.mp4"
 
 
 def test_a_changed_video_is_a_new_one(model: Path, clips: Path, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_only_what_failed_is_tried_again(model: Path, clips: Path, tmp_path: Pat
     (tmp_path / "in" / "1.mp4").write_bytes(whole)
     (tmp_path / "in" / "0.mp4").unlink()
     (result,) = batch([], model, tmp_path, retry=True)
-    assert result.path.name == "1.mp4" and result.state == "degraded"
+    assert result.path.name == "1.mp4" and result.state == "ok"
     shutil.copy(clips / "0.mp4", tmp_path / "in")
     batch(tmp_path / "in", model, tmp_path, out="whole")
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "out")
@@ -362,10 +362,10 @@ def test_a_file_that_grows_while_it_is_read_fails_and_leaves_nothing_behind(
 
     states = {result.path.name: result for result in batch(tmp_path / "in", model, tmp_path, hook=record)}
     assert states["1.mp4"].state == "failed" and states["1.mp4"].reasons[0].startswith("EMO-107")
-    assert states["0.mp4"].state == states["2.mp4"].state == "degraded"
+    assert states["0.mp4"].state == states["2.mp4"].state == "ok"
     with Store(tmp_path / "store") as store:
         assert [facts["stage"] for _, facts in made(store) if facts["content"] == store.content(growing).hash] == []
-    assert batch(growing, model, tmp_path, out="later")[0].state == "degraded"
+    assert batch(growing, model, tmp_path, out="later")[0].state == "ok"
 
 
 def made(store: Store) -> list[tuple[str, dict[str, Any]]]:

@@ -85,7 +85,7 @@ def test_fifty_files_killed_ten_times_end_as_if_never_killed(tmp_path: Path) -> 
     assert start(stand_ins, folder, tmp_path, *options).wait() == 1
     done_twice(tmp_path / "store", KILLS)
     entries = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["inputs"]
-    assert Counter(entry["state"] for entry in entries) == {"degraded": 45, "failed": 5}
+    assert Counter(entry["state"] for entry in entries) == {"ok": 45, "failed": 5}
     reasons = {Path(e["media"]).name: e["reasons"][0].split(":")[0] for e in entries if e["state"] == "failed"}
     assert reasons == {
         "empty.mp4": "EMO-103",

@@ -180,7 +180,7 @@ def test_a_file_that_kills_its_workers_fails_with_a_reason(cluster: Any, model: 
     clip(tmp_path / "in" / "deadly.mp4", grey=DEADLY)
     on_ray(cluster, tmp_path / "in", model, tmp_path)
     told = entries(tmp_path / "out")
-    assert told["good.mp4"]["state"] == "degraded" and told["deadly.mp4"]["state"] == "failed"
+    assert told["good.mp4"]["state"] == "ok" and told["deadly.mp4"]["state"] == "failed"
     assert told["deadly.mp4"]["reasons"][0].startswith("EMO-902") and "stage face" in told["deadly.mp4"]["reasons"][0]
     assert work(tmp_path)["face"] == 3
 

@@ -98,7 +98,7 @@ TRIPLES_SHARE: Final = {"train": 12, "valid": 3}
 #: Utterances of each emotion that are faces and voices without words: where there are words, a model that can read has
 #: little reason to look up from them.
 SILENT: Final = 430
-#: How figures on triples are named.
+#: Name of the figures on triples.
 ARTIFICIAL: Final = "triples (ARTIFICIAL)"
 FIGURES: Final = ("weighted_f1", "macro_f1", "uar", "accuracy", "ece")
 
@@ -280,15 +280,21 @@ def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tu
             yield name, _figures(_load(work / name, backbone), words)
     if (name := "context, lines withheld") not in known:
         yield name, _figures(_load(work / "context", backbone, context=0), words)
-    if (work / "triples" / "config.json").exists() and not any(ARTIFICIAL in name for name in known):
-        measured = evaluate(_load(work / "triples", backbone), _dataset(work, "triples"), "valid")
-        for name, row in measured.subsets.items():
-            yield f"{ARTIFICIAL}, {name}", {"rows": int(row["rows"]), **{figure: row[figure] for figure in FIGURES}}
+
+
+def measure_triples(work: Path, backbone: Path) -> dict[str, dict[str, float]]:
+    """Modalities that are shown, such as `text+face` -> figures on the validation split of the artificial triples."""
+    measured = evaluate(_load(work / "triples", backbone), _dataset(work, "triples"), "valid")
+    return {name: _chosen_figures(row["rows"], row) for name, row in measured.subsets.items()}
 
 
 def _figures(predictor: Predictor, data: Dataset) -> dict[str, float]:
     measured = evaluate(predictor, data, "valid")
-    return {"rows": measured.rows, **{name: measured.metrics[name] for name in FIGURES}}
+    return _chosen_figures(measured.rows, measured.metrics)
+
+
+def _chosen_figures(rows: float, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {"rows": int(rows), **{name: metrics[name] for name in FIGURES}}
 
 
 def ship(data: Path, work: Path) -> None:
@@ -343,6 +349,8 @@ def main() -> None:
     def write_measured() -> None:
         for name, value in measure(work, backbone, known().get("valid", {})):
             write("valid", {**known().get("valid", {}), name: value})
+        if (work / "triples" / "config.json").exists() and ARTIFICIAL not in known():
+            write(ARTIFICIAL, measure_triples(work, backbone))
 
     steps: dict[str, Callable[[], None]] = {
         "prepare": lambda: None,

@@ -270,13 +270,14 @@ def train_seeds(work: Path, backbone: Path) -> None:
     """WORK/context-seed-<seed>: one training of `context` from other initial weights."""
     data, config = _dataset(work, "context"), recipe("context", backbone)
     for seed in SEEDS:
-        seeded = replace(config, seed=seed)
-        _train(work, f"context-seed-{seed}", data, seeded, partial(untrained, data, seeded))
+        _train(work, f"context-seed-{seed}", data, replace(config, seed=seed))
 
 
-def _train(work: Path, name: str, data: Dataset, config: TrainConfig, start: Callable[[], Predictor]) -> None:
+def _train(
+    work: Path, name: str, data: Dataset, config: TrainConfig, start: Callable[[], Predictor] | None = None
+) -> None:
     if not (work / name / "config.json").exists():
-        trained = train(data, config, state=work / f"{name}.training", start=start(), hook=_told)
+        trained = train(data, config, state=work / f"{name}.training", start=start() if start else None, hook=_told)
         checkpoint.save(work / name, trained.predictor, f"# {name} of egmf_meld.py\n")
 
 

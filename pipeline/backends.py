@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
-from emopipe.pipeline import people, plugins, weights
+from emopipe.pipeline import enrolment, plugins, weights
 from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.plugins import Plugin
@@ -115,7 +115,7 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     """
     options = table(config, kind)
     if kind in PEOPLE:
-        return people.weight_names(config.people, kind)
+        return enrolment.weight_names(config.people, kind)
     if kind == "face" and options.backend == "pyfeat":
         from emopipe.extractors.face.pyfeat import weight_names as of_detector
 
@@ -186,7 +186,7 @@ class Backends:
         for kind in plugins.BUILT_IN:
             chosen(config, kind)
         _check_face(config.face)
-        people.check(config.people)
+        enrolment.check(config.people)
         self.config = config
         self._wanted_device = device
         self._how: dict[str, Any] = {"offline": offline, "hook": hook}
@@ -287,13 +287,13 @@ class Backends:
         from emopipe.extractors.speech.diarize import VoiceClusters
 
         if self.config.people.diarizer == "pyannote":
-            return people.load_pyannote(self.config.people.pyannote, self.device, offline=self._how["offline"])
+            return enrolment.load_pyannote(self.config.people.pyannote, self.device, offline=self._how["offline"])
         return VoiceClusters(self.speakers)
 
     @cached_property
     def enrolled(self) -> dict[str, np.ndarray]:
         """Name -> voice of the enrolled people."""
-        return people.enrol(self.config.people, self)
+        return enrolment.enrol(self.config.people, self.vad, self.speakers)
 
     @property
     def languages(self) -> tuple[str, ...]:

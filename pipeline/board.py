@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from emopipe.pipeline.formatting import printable, span
 from emopipe.pipeline.progress import Event
 
 
@@ -116,14 +117,3 @@ def _pace(row: _Row, now: float) -> tuple[float, str, str]:
         return 0.0, "", ""
     rate = row.done / (now - row.stage_began)
     return min(1.0, row.done / row.total), f"{rate:.1f}/s", span(max(0.0, row.total - row.done) / rate)
-
-
-def span(seconds: float) -> str:
-    """A length of time, "1:02:03"."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def printable(text: str) -> str:
-    """Text with everything escaped that would break a line or upset a terminal: file names may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -175,6 +175,16 @@ def given_clip(baseline: str) -> Path | None:
     return None if baseline in ("none", "person") else Path(baseline)
 
 
+def diarizes(config: PeopleConfig) -> bool:
+    """Whether more than one person may be told apart by voice."""
+    return config.diarizer != "none" and config.count != 1
+
+
+def recognises(config: PeopleConfig) -> bool:
+    """Whether voices are compared with those of given clips."""
+    return bool(config.enrol) or given_clip(config.baseline) is not None
+
+
 @dataclass(frozen=True)
 class ExtractionConfig:
     """Everything that decides what features mean."""

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from emopipe.pipeline.board import Board, printable, span
+from emopipe.pipeline.board import Board
 from emopipe.pipeline.errors import EmopipeError
+from emopipe.pipeline.formatting import clock, printable, span
 from emopipe.pipeline.progress import Event
 
 if TYPE_CHECKING:
@@ -201,11 +202,6 @@ def _spinner(event: Event) -> Any:
     from rich.text import Text
 
     return Spinner("dots", Text(printable(_told(replace(event, source="")))))
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, "1:02.5"."""
-    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
 
 
 def _who(row: dict[str, Any]) -> str:

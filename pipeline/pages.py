@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.pipeline.board import printable, span
-from emopipe.pipeline.console import clock
+from emopipe.pipeline.formatting import clock, printable, span
 
 PALETTE: Final = {
     "anger": "#c8442f",

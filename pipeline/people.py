@@ -5,27 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emopipe.pipeline.config import PeopleConfig, given_clip
-from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.config import diarizes, given_clip, recognises
+from emopipe.pipeline.enrolment import voice_of_clip
 from emopipe.pipeline.progress import Hook
 from emopipe.pipeline.records import Person, Role
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from emopipe.extractors.speech.diarize import Diarizer, Turn
+    from emopipe.extractors.speech.diarize import Turn
     from emopipe.extractors.speech.utterances import Span
     from emopipe.pipeline.backends import Backends
 
 Values = Mapping[str, Any]
 
-DIARIZERS: Final = ("ge2e", "pyannote", "none")
 #: An enrolled voice is a person's when their mean vectors have at least this cosine. Voices of one person differ more
 #: between emotions than this, but rarely between recordings.
 RECOGNISED: Final = 0.75
@@ -33,48 +30,6 @@ RECOGNISED: Final = 0.75
 QUESTION_WORTH: Final = 0.4
 QUESTION: Final = re.compile(r"[?？؟]")
 SENTENCE: Final = re.compile(r"[^.?!。？！؟…]+[.?!。？！؟…]*")
-
-
-def check(config: PeopleConfig) -> None:
-    """Refuse settings that cannot be meant.
-
-    Raises:
-        EmopipeError: EMO-503 naming the setting; EMO-101 for a clip that is not there.
-    """
-    if config.diarizer not in DIARIZERS:
-        hint = f"Use one of {', '.join(DIARIZERS)}"
-        raise EmopipeError("EMO-503", f"unknown diarizer {config.diarizer!r}", hint=hint)
-    subject = config.subject
-    if subject and subject != "longest" and not subject.isdecimal() and subject not in config.enrol:
-        hint = "Give a number in the order of first words, longest, or a name enrolled with --enrol NAME=CLIP"
-        raise EmopipeError("EMO-503", f"nobody is enrolled as {subject!r}", hint=hint)
-    for clip in map(Path, given_clips(config)):
-        if not clip.is_file():
-            raise EmopipeError("EMO-101", "there is no such clip to learn a person from", path=clip)
-
-
-def diarizes(config: PeopleConfig) -> bool:
-    """Whether more than one person may be told apart by voice."""
-    return config.diarizer != "none" and config.count != 1
-
-
-def recognises(config: PeopleConfig) -> bool:
-    """Whether voices are compared with those of given clips."""
-    return bool(config.enrol) or given_clip(config.baseline) is not None
-
-
-def weight_names(config: PeopleConfig, kind: str) -> list[str]:
-    """The weights by which turns are found (kind "speakers"), or people recognised (kind "people")."""
-    if kind == "people":
-        return [config.encoder] if recognises(config) else []
-    if config.diarizer == "pyannote":
-        return [config.pyannote] if Path(config.pyannote).is_dir() else []
-    return [config.encoder] if diarizes(config) else []
-
-
-def given_clips(config: PeopleConfig) -> list[str]:
-    """The clips from which people are learnt."""
-    return [*config.enrol.values(), *([config.baseline] if given_clip(config.baseline) else [])]
 
 
 def diarize(values: Values, backends: Backends, hook: Hook) -> dict[str, Any]:
@@ -154,7 +109,7 @@ def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], backends: Backen
     clip = given_clip(backends.config.people.baseline)
     if clip is None:
         return None
-    alike = voices if len(voices) == 1 else match(voices, {"": voice_of_clip(clip, backends)})
+    alike = voices if len(voices) == 1 else match(voices, {"": voice_of_clip(clip, backends.vad, backends.speakers)})
     return next(iter(alike), None)
 
 
@@ -192,51 +147,6 @@ def match(voices: Mapping[int, np.ndarray | None], enrolled: Mapping[str, np.nda
     alike = np.array([[float(heard[number] @ enrolled[name]) for name in names] for number in numbers])
     pairs = zip(*linear_sum_assignment(-alike), strict=True)
     return {numbers[row]: names[column] for row, column in pairs if alike[row, column] >= RECOGNISED}
-
-
-def load_pyannote(where: str, device: str, *, offline: bool = False) -> Diarizer:
-    """pyannote's pipeline of that hub id or folder.
-
-    Raises:
-        EmopipeError: EMO-301 without the library, EMO-201 when the pipeline is neither here nor to be fetched.
-    """
-    from emopipe.extractors.speech.pyannote import Pyannote
-
-    try:
-        return Pyannote(where, device, offline=offline)
-    except ImportError as error:
-        hint = "Run `pip install pyannote.audio`, or use --diarizer ge2e"
-        raise EmopipeError("EMO-301", f"pyannote cannot be loaded: {error}", hint=hint) from error
-    except FileNotFoundError as error:
-        hint = "Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote"
-        raise EmopipeError("EMO-201", str(error), path=where, hint=f"{hint}; or use --diarizer ge2e") from error
-
-
-def enrol(config: PeopleConfig, backends: Backends) -> dict[str, np.ndarray]:
-    """Name -> mean voice of the enrolment clip.
-
-    Raises:
-        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
-    """
-    return {name: voice_of_clip(Path(clip), backends) for name, clip in config.enrol.items()}
-
-
-def voice_of_clip(clip: Path, backends: Backends) -> np.ndarray:
-    """The mean voice of a clip in which one person speaks.
-
-    Raises:
-        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
-    """
-    from emopipe.extractors.speech.diarize import voice_of
-
-    with Media(clip) as media:
-        sound = media.audio
-        speech = backends.vad.segments(sound) if sound is not None else []
-        voice = voice_of(sound, speech, backends.speakers) if sound is not None else None
-    if voice is None:
-        hint = "Give one in which the person speaks, alone, for some seconds"
-        raise EmopipeError("EMO-503", "nobody speaks in the clip to learn a person from", path=clip, hint=hint)
-    return voice
 
 
 def find_subject(

@@ -13,11 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emopipe.pipeline import people
 from emopipe.pipeline.backbones import locate
 from emopipe.pipeline.backends import Backends, model_basis, pick_device
 from emopipe.pipeline.config import FACTS, MODALITIES, ExtractionConfig
 from emopipe.pipeline.engines import WORKER_BYTES, Engine, Here, Processes
+from emopipe.pipeline.enrolment import given_clips
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.explain import Step, explain
 from emopipe.pipeline.media import find_media
@@ -129,7 +129,7 @@ def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> J
         return store.content(path).hash
 
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        job = replace(job, clips={clip: digest(Path(clip)) for clip in people.given_clips(job.config.people)})
+        job = replace(job, clips={clip: digest(Path(clip)) for clip in given_clips(job.config.people)})
         bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
         if sealed is not None:
             used = {name for basis in bases.values() for name in basis.weights}

@@ -16,17 +16,15 @@ import numpy as np
 from emopipe.pipeline.artefacts import GROUP
 from emopipe.pipeline.backends import Backends
 from emopipe.pipeline.baseline import find_baselines, relative, relative_absence
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig, diarizes, recognises
 from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.media import SAMPLE_RATE, Frame, Media, ahead, read_image
 from emopipe.pipeline.people import (
     diarize,
-    diarizes,
     find_people,
     find_turns,
     named,
     recognise,
-    recognises,
     tracks_of,
     with_person,
 )

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from emopipe.pipeline.board import printable
-from emopipe.pipeline.console import clock
+from emopipe.pipeline.formatting import clock, printable
 from emopipe.pipeline.outputs import DISCLAIMER, put, read_manifest
 from emopipe.pipeline.pages import colours, render
 from emopipe.pipeline.participants import Participants

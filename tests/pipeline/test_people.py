@@ -26,8 +26,9 @@ from emopipe.pipeline.baseline import find_baselines, normalise_dataset, relativ
 from emopipe.pipeline.cli import app
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
 from emopipe.pipeline.dataset import FeatureWriter
+from emopipe.pipeline.enrolment import check
 from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.people import check, find_subject, match, question_shares, tracks_of, with_person
+from emopipe.pipeline.people import find_subject, match, question_shares, tracks_of, with_person
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.run import portable
 from emopipe.pipeline.stages import slice_face

@@ -33,7 +33,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from emopipe.extractors.windows import Sequence
 from emopipe.pipeline.config import MODALITIES
-from emopipe.pipeline.dataset import FeatureWriter
+from emopipe.pipeline.datasets.writing import FeatureWriter
 
 ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")
 SEEDS: Final = (0, 1, 2)

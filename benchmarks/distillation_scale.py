@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emopipe.models.data import Dataset, read
-from emopipe.models.losses import Distillation
-from emopipe.models.model import FusionModel, Shape
+from emopipe.models.data.dataset import Dataset, read
+from emopipe.models.networks.losses import Distillation
+from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.models.registry import build
 
 LAMBDA2: Final = 0.1

@@ -46,11 +46,11 @@ from default_checkpoint import clips
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.models import checkpoint
-from emopipe.models.data import Dataset, read
-from emopipe.models.evaluate import evaluate
+from emopipe.models.data.dataset import Dataset, read
+from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.registry import configure
-from emopipe.models.train import TrainConfig, multiplies_bfloat16, train
+from emopipe.models.training.loop import TrainConfig, multiplies_bfloat16, train
 from emopipe.pipeline.weights import resolve
 
 SHIPPED: Final = Path(__file__).parents[1] / "models" / "checkpoints" / "emopipe-egmf"

@@ -15,8 +15,8 @@ from itertools import pairwise
 
 import torch
 
-from emopipe.models.data import Batch
-from emopipe.models.model import FusionModel, Shape
+from emopipe.models.data.dataset import Batch
+from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.models.registry import build
 
 DIMS = {"text": 768, "face": 20, "voice": 5}

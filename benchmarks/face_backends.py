@@ -26,7 +26,7 @@ import torch
 from emopipe.extractors.face.mediapipe import FaceLandmarker
 from emopipe.extractors.face.pyfeat import REPOSITORIES, PyFeat, weight_names
 from emopipe.pipeline import weights
-from emopipe.pipeline.media import Frame, Media
+from emopipe.pipeline.media.decoding import Frame, Media
 
 ROOT = Path(__file__).parent.parent
 BATCHES = (1, 4, 16)

@@ -25,12 +25,12 @@ from typing import Any
 
 import av
 
-from emopipe.pipeline.plan import Task
+from emopipe.pipeline.execution.batch import prediction_job
+from emopipe.pipeline.execution.plan import Task
+from emopipe.pipeline.execution.worker import Worker
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.run import prediction_job
-from emopipe.pipeline.store import temporary_store
-from emopipe.pipeline.worker import Worker
+from emopipe.pipeline.store.store import temporary_store
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 #: Targets: peak on the long video over that on the short one, and in MiB.

@@ -38,13 +38,13 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.signal import resample_poly
 
-from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
-from emopipe.pipeline.engines import Here
-from emopipe.pipeline.plan import Task, contents, results
+from emopipe.pipeline.execution.batch import extraction_job
+from emopipe.pipeline.execution.plan import Task, contents, results
+from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.records import Extraction, Source
-from emopipe.pipeline.run import extraction_job
-from emopipe.pipeline.store import Store
+from emopipe.pipeline.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "samples"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation

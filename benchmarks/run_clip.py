@@ -23,9 +23,9 @@ from mediapipe.tasks.python import vision
 from mediapipe.tasks.python.core.base_options import BaseOptions
 
 from emopipe.pipeline import weights
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.execution.batch import Runner
+from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event
-from emopipe.pipeline.run import Runner
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

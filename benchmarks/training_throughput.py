@@ -24,11 +24,11 @@ import tomli_w
 import torch
 
 from emopipe.extractors.windows import Sequence
-from emopipe.models.data import read
-from emopipe.models.emoe import Emoe
-from emopipe.models.train import TrainConfig, train
+from emopipe.models.data.dataset import read
+from emopipe.models.networks.emoe import Emoe
+from emopipe.models.training.loop import TrainConfig, train
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.dataset import FeatureWriter
+from emopipe.pipeline.datasets.writing import FeatureWriter
 
 #: Modality -> width of a step, fewest and most steps.
 SIZES: Final = {"text": (384, 8, 24), "face": (126, 2, 6), "voice": (3232, 2, 6)}

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emopipe.models.data import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
-from emopipe.models.losses import Task
-from emopipe.models.model import FusionModel, Shape
+from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
+from emopipe.models.networks.losses import Task
+from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.models.prediction import Prediction, no_evidence
 from emopipe.models.registry import build
 from emopipe.models.sealed import check_features

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from emopipe.models.baselines.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
-from emopipe.models.baselines.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
-from emopipe.models.baselines.misa import Misa, MisaConfig
-from emopipe.models.baselines.mult import Mult, MultConfig
-from emopipe.models.baselines.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.configs import change
-from emopipe.models.egmf.config import EgmfConfig
-from emopipe.models.egmf.model import Egmf
-from emopipe.models.emoe import Emoe, EmoeConfig
-from emopipe.models.emoe_paper import EmoePaper, EmoePaperConfig
 from emopipe.models.errors import ConfigError
-from emopipe.models.model import FusionModel, Shape
+from emopipe.models.networks.comparison.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
+from emopipe.models.networks.comparison.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
+from emopipe.models.networks.comparison.misa import Misa, MisaConfig
+from emopipe.models.networks.comparison.mult import Mult, MultConfig
+from emopipe.models.networks.comparison.self_mm import SelfMm, SelfMmConfig
+from emopipe.models.networks.egmf.config import EgmfConfig
+from emopipe.models.networks.egmf.model import Egmf
+from emopipe.models.networks.emoe import Emoe, EmoeConfig
+from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.model import FusionModel, Shape
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from emopipe.models import checkpoint
-from emopipe.models.data import Batch, Dataset, FeatureStore, Sample
+from emopipe.models.data.dataset import Batch, Dataset, FeatureStore, Sample
 from emopipe.models.errors import ConfigError
-from emopipe.models.losses import Task, task_costs
-from emopipe.models.model import FusionModel, Output, Shape
+from emopipe.models.networks.losses import Task, task_costs
+from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import build, configure
-from emopipe.models.train import TrainConfig, train
+from emopipe.models.training.loop import TrainConfig, train
 
 TASKS: Final[tuple[Task, ...]] = ("classification", "regression")
 CLASSES: Final = ("anger", "happiness", "neutral", "sadness")

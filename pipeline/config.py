@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from emopipe.errors import EmopipeError
 from emopipe.models.configs import change
-from emopipe.pipeline.errors import EmopipeError
 from emopipe.pipeline.translate import coded_errors
 
 MODALITIES: Final = ("text", "face", "voice")

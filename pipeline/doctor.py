@@ -15,8 +15,9 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from emopipe.pipeline import plugins, weights
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
+from emopipe.pipeline import weights
+from emopipe.pipeline.backends import registry as plugins
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
 
 
 @contextmanager

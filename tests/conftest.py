@@ -99,8 +99,8 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def weight() -> Callable[[str], Path]:
     """Path of a weight, fetched if need be; the test is skipped when it is neither here nor to be had."""
+    from emopipe.errors import EmopipeError
     from emopipe.pipeline import weights
-    from emopipe.pipeline.errors import EmopipeError
 
     def path(name: str) -> Path:
         try:

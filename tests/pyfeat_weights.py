@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from emopipe.extractors.contained import contained
 from emopipe.extractors.face.pyfeat import REPOSITORIES
+from emopipe.extractors.import_isolation import contained
 from emopipe.pipeline import weights
 from emopipe.pipeline.weights import store
 

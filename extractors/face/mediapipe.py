@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.appearance import look
+from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.mesh import mesh_components
-from emopipe.extractors.face.rows import FaceRows
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
     BOX,

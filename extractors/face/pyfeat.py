@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.contained import contained
 from emopipe.extractors.contracts import Locate
 from emopipe.extractors.face.appearance import look
-from emopipe.extractors.face.rows import FaceRows
+from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
     AFFECT,
@@ -31,6 +30,7 @@ from emopipe.extractors.face.table import (
     attempts,
     quality,
 )
+from emopipe.extractors.import_isolation import contained
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from emopipe.extractors.contained import contained
+from emopipe.extractors.import_isolation import contained
 
 SAMPLE_RATE: Final = 16_000
 #: Samples that the model takes at once.

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
 from emopipe.pipeline.weights.catalogue import Entry, hub_entry
 from emopipe.pipeline.weights.sources import HUB, Unavailable, ask
 from emopipe.pipeline.weights.store import GIT

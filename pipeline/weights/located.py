@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.weights import hub, store
 from emopipe.pipeline.weights.catalogue import Entry, entry, known, names

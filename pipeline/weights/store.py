@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
-from emopipe.pipeline.disk import sync
-from emopipe.pipeline.errors import EmopipeError
+from emopipe.errors import EmopipeError
+from emopipe.files import sync
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
 from emopipe.pipeline.weights.catalogue import Entry, Source, Url, entry, hub_entry, names

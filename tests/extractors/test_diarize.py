@@ -31,7 +31,7 @@ from emopipe.extractors.speech.diarize import (
 from emopipe.extractors.speech.pyannote import Pyannote, exclusive_turns
 from emopipe.extractors.speech.speakers import SpeakerEncoder, unit
 from emopipe.extractors.speech.transcript import Word
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
 SOUND = np.zeros(0, np.float32)

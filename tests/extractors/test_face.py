@@ -23,7 +23,7 @@ from emopipe.extractors.face.table import (
     subject_track,
 )
 from emopipe.extractors.face.tracks import TrackLinker
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
 RNG = np.random.default_rng(0)

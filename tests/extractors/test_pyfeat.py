@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emopipe.errors import EmopipeError
 from emopipe.extractors.face import mediapipe, pyfeat
 from emopipe.extractors.face.mediapipe import FaceLandmarker
 from emopipe.extractors.face.pyfeat import ANCHORS, MEASURED, SOURCES, PyFeat
@@ -29,8 +30,7 @@ from emopipe.extractors.face.table import (
     feature_columns,
 )
 from emopipe.pipeline import weights
-from emopipe.pipeline.errors import EmopipeError
-from emopipe.pipeline.media import Frame, Media
+from emopipe.pipeline.media.decoding import Frame, Media
 from tests.conftest import SAMPLES
 from tests.pyfeat_weights import NOTE, folders
 

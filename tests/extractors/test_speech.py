@@ -14,7 +14,7 @@ from emopipe.extractors.speech.transcript import Word, speech_windows, transcrib
 from emopipe.extractors.speech.utterances import fixed_windows, split_utterances
 from emopipe.extractors.speech.vad import VoiceActivity
 from emopipe.extractors.speech.whisper import WhisperRecogniser, load_whisper
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
 segments = st.lists(st.tuples(st.floats(0.05, 5), st.floats(0.1, 70)), max_size=20).map(

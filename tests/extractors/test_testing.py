@@ -13,9 +13,9 @@ import pytest
 
 from emopipe.extractors import testing
 from emopipe.extractors.speech.transcript import Word
-from emopipe.pipeline import plugins
+from emopipe.pipeline.backends import registry as plugins
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
 Weight = Callable[[str], Path]

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from emopipe.extractors.face.appearance import CUT, SAME, distances, look
+from emopipe.extractors.face.face_voice_matching import Talkers, faces_of_speakers, one_mouth, talkers
 from emopipe.extractors.face.mediapipe import ANCHORS, FaceLandmarker
 from emopipe.extractors.face.mouth import movement, talking
 from emopipe.extractors.face.table import face_table, renumbered
 from emopipe.extractors.face.tracks import TrackLinker
-from emopipe.extractors.face.voices import Talkers, faces_of_speakers, one_mouth, talkers
-from emopipe.pipeline.media import Media
+from emopipe.pipeline.media.decoding import Media
 from tests.conftest import ROOT, SAMPLES, write_media
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"

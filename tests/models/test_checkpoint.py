@@ -17,11 +17,11 @@ import torch
 
 from emopipe.models import checkpoint, sealed
 from emopipe.models.checkpoint import identify, load, save
-from emopipe.models.data import Dataset, Sample
+from emopipe.models.data.dataset import Dataset, Sample
 from emopipe.models.errors import CheckpointError, FeatureMismatch
-from emopipe.models.evaluate import evaluate
+from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor
-from emopipe.models.train import TrainConfig, train
+from emopipe.models.training.loop import TrainConfig, train
 
 QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from emopipe.models import registry, testing
-from emopipe.models.data import Batch
+from emopipe.models.data.dataset import Batch
 from emopipe.models.errors import ConfigError
-from emopipe.models.model import FusionModel, Output
+from emopipe.models.networks.model import FusionModel, Output
 from emopipe.models.registry import MODELS, Entry
-from tests.models.test_baselines import NAMES
+from tests.models.networks.test_comparison import NAMES
 from tests.models.tiny_backbone import write_backbone
 
 SMALL: dict[str, dict[str, Any]] = {

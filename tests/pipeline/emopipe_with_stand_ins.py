@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from emopipe.pipeline import run
 from emopipe.pipeline.cli import app
+from emopipe.pipeline.execution import batch as run
 from tests.pipeline.stand_ins import SlowStandIns
 
 run.prediction_job = partial(run.prediction_job, backends=SlowStandIns)

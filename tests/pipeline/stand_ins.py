@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import BLENDSHAPES, BOX, MESH_COMPONENTS, face_table
-from emopipe.pipeline.backends import Backends
+from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import ExtractionConfig
 
 #: Frames of this shade of grey kill the process that looks at them; of this, they make it take up 1 GiB.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from emopipe.errors import CODES, EmopipeError
 from emopipe.pipeline.config import ExtractionConfig, load_config
-from emopipe.pipeline.errors import CODES, EmopipeError
-from emopipe.pipeline.stages import STAGES, check_plan
+from emopipe.pipeline.stages.table import STAGES, check_plan
 from tests.conftest import ROOT
 
 

@@ -8,7 +8,7 @@ from emopipe_sample.ngrams import create
 
 from emopipe.extractors.testing import check_text
 from emopipe.models.testing import check_model
-from emopipe.pipeline import plugins
+from emopipe.pipeline.backends import registry as plugins
 
 
 def test_the_extractor_conforms() -> None:

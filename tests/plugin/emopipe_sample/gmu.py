@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emopipe.models.data import Batch, Dataset
-from emopipe.models.losses import task_costs
-from emopipe.models.model import FusionModel, Output, Shape, Standardise
+from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.networks.losses import task_costs
+from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Datasets of features and the batches that networks see."""

@@ -1,0 +1,492 @@
+"""Datasets of utterance features, and the padded batches that models see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emopipe.models.data.conversation import Transcript
+from emopipe.models.errors import DatasetError
+
+MODALITIES: Final = ("text", "face", "voice")
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Schema = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The features of one utterance.
+
+    Attributes:
+        features: modality -> (T, D) float32, one row per time step; None (or no entry) when absent.
+        quality: modality -> number in (0, 1]; 1 where not given.
+        words: what was said, for models that read words.
+        line: the same as its conversation shows it; see :func:`~emopipe.models.data.conversation.spoken`.
+        earlier: the lines before it in the same conversation, oldest first.
+    """
+
+    features: Mapping[str, Floats | None]
+    quality: Mapping[str, float] = field(default_factory=dict)
+    words: str = ""
+    line: str = ""
+    earlier: Sequence[str] = ()
+
+    def has(self, modality: str) -> bool:
+        """Whether the utterance has at least one time step of this modality."""
+        steps = self.features.get(modality)
+        return steps is not None and len(steps) > 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances, padded with zeros at the end to the longest of the batch.
+
+    Attributes:
+        modalities: the M modalities, the order of all columns below.
+        features: modality -> (B, T, D) float32.
+        lengths: (B, M) int64, valid steps; 0 where absent.
+        present: (B, M) bool.
+        quality: (B, M) float32 in (0, 1].
+        labels: (B,) int64 classes or float32 values; None at inference.
+        weights: (B,) float32 sample weights; None stands for ones.
+        rows: (B,) int64 rows of the dataset, the same in every epoch; None at inference.
+        tokens: (B, T) int64 token ids of the text, for models that encode it themselves; 0 where it has ended; None
+            when the dataset keeps none.
+        words: B texts, what was said; empty where nothing was.
+        lines: B times the same as its conversation shows it.
+        earlier: B times the lines before it in the same conversation, oldest first.
+    """
+
+    modalities: tuple[str, ...]
+    features: dict[str, Tensor]
+    lengths: Tensor
+    present: Tensor
+    quality: Tensor
+    labels: Tensor | None = None
+    weights: Tensor | None = None
+    rows: Tensor | None = None
+    tokens: Tensor | None = None
+    words: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    earlier: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.features.items()}
+        return replace(
+            self,
+            features=moved,
+            lengths=self.lengths.to(device),
+            present=self.present.to(device),
+            quality=self.quality.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
+            rows=None if self.rows is None else self.rows.to(device),
+            tokens=None if self.tokens is None else self.tokens.to(device),
+        )
+
+    def masked(self, keep: Tensor) -> Batch:
+        """The same batch with every modality outside `keep` ((B, M) or (M,) bool) declared absent."""
+        return replace(self, present=self.present & keep.to(self.present.device))
+
+
+def pad(steps: Sequence[Floats | None], dim: int) -> tuple[Tensor, Indices]:
+    """Stack sequences of (T_i, dim) into (B, max T_i, dim) with zeros at the end.
+
+    Returns:
+        The padded tensor (at least one step long) and the lengths, 0 for None.
+    """
+    lengths = np.array([0 if one is None else len(one) for one in steps], dtype=np.int64)
+    padded = np.zeros((len(steps), max(1, int(lengths.max(initial=0))), dim), dtype=np.float32)
+    for row, one in zip(padded, steps, strict=True):
+        if one is not None:
+            row[: len(one)] = one
+    return torch.from_numpy(padded), lengths
+
+
+def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
+    """Pad samples into one batch holding the modalities of `schema` (modality -> feature names).
+
+    Raises:
+        ValueError: a sample's feature width differs from the schema's.
+    """
+    modalities = tuple(schema)
+    features, lengths = {}, []
+    for name in modalities:
+        steps = [sample.features.get(name) for sample in samples]
+        dim = len(schema[name])
+        for one in steps:
+            if one is not None and (one.ndim != 2 or one.shape[1] != dim):
+                raise ValueError(f"{name} features have shape {one.shape}, expected (steps, {dim})")
+        features[name], length = pad(steps, dim)
+        lengths.append(length)
+    table = torch.from_numpy(np.stack(lengths, axis=1))
+    quality = [[sample.quality.get(name, 1.0) for name in modalities] for sample in samples]
+    return Batch(
+        modalities,
+        features,
+        table,
+        table > 0,
+        torch.tensor(quality, dtype=torch.float32),
+        words=tuple(sample.words for sample in samples),
+        lines=tuple(sample.line for sample in samples),
+        earlier=tuple(tuple(sample.earlier) for sample in samples),
+    )
+
+
+class FeatureStore:
+    """The features of one modality: all sequences in one array, fetched when first used.
+
+    Args:
+        path: the file they are from, for messages.
+        modality: which one.
+        names: the D feature names.
+        keys: of the sequences, in the order of the array.
+        lengths: steps of each sequence.
+        load: returns the array, (steps of all sequences, D) float32.
+
+    Attributes:
+        index: sequence key -> number of the sequence.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        modality: str,
+        names: tuple[str, ...],
+        keys: Sequence[str],
+        lengths: Indices,
+        load: Callable[[], Floats],
+    ) -> None:
+        self.path = path
+        self.modality = modality
+        self.names = names
+        self.index = {key: number for number, key in enumerate(keys)}
+        self.lengths = lengths
+        self.starts: Indices = np.cumsum(lengths) - lengths
+        self._load = load
+
+    @classmethod
+    def open(cls, path: Path, modality: str) -> FeatureStore:
+        """The store of a Parquet file with columns `key` and `features`.
+
+        Raises:
+            DatasetError: the file cannot be read or its keys are scattered.
+        """
+        try:
+            names = _read_names(path, modality)
+            keys = pq.read_table(path, columns=["key"])["key"].to_numpy()
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            raise DatasetError(f"the {modality} features cannot be read: {error}", hint=_EXTRACT, path=path) from error
+        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
+        lengths = np.diff(np.r_[first, len(keys)]).astype(np.int64)
+        if len(set(keys[first])) != len(first):
+            raise DatasetError(f"rows of a key of the {modality} features are scattered", hint=_EXTRACT, path=path)
+        load = partial(_read_values, path, modality, len(keys), len(names))
+        return cls(path, modality, names, [str(key) for key in keys[first]], lengths, load)
+
+    @property
+    def dim(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def values(self) -> Floats:
+        """(steps of all sequences, D) float32."""
+        return self._load()
+
+    def sequence(self, number: int) -> Floats:
+        """(T, D) float32, one sequence."""
+        start = self.starts[number]
+        return self.values[start : start + self.lengths[number]]
+
+    def gather(self, numbers: Indices) -> tuple[Tensor, Indices]:
+        """Pad sequences into (B, T, D), T the longest; a negative number stands for an absent sequence of length 0."""
+        return pad([self.sequence(int(n)) if n >= 0 else None for n in numbers], self.dim)
+
+    def steps(self, numbers: Indices) -> Floats:
+        """(steps, D) float32: all steps of the given sequences, each sequence once."""
+        unique = np.unique(numbers[numbers >= 0])
+        if len(unique) == len(self.starts):
+            return self.values
+        take = np.zeros(len(self.values), dtype=bool)
+        for number in unique:
+            take[self.starts[number] : self.starts[number] + self.lengths[number]] = True
+        return self.values[take]
+
+
+def _read_names(path: Path, modality: str) -> tuple[str, ...]:
+    schema = pq.read_schema(path)
+    kind = schema.field("features").type
+    names = json.loads((schema.metadata or {})[b"emopipe"])["names"]
+    if not pa.types.is_fixed_size_list(kind) or kind.list_size != len(names):
+        raise DatasetError(
+            f"the {modality} features are {kind} but {len(names)} names are given", hint=_EXTRACT, path=path
+        )
+    return tuple(str(name) for name in names)
+
+
+def _read_values(path: Path, modality: str, steps: int, dim: int) -> Floats:
+    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
+    if flat.size != steps * dim:
+        raise DatasetError(f"some rows of the {modality} features are null", hint=_EXTRACT, path=path)
+    table: Floats = flat.reshape(-1, dim)
+    return table
+
+
+_EXTRACT: Final = "Write the dataset again with `emopipe extract`"
+
+
+class Dataset:
+    """Utterances with their features, labels and splits; cheap to open and to subset.
+
+    Attributes:
+        modalities: the M modalities that have features, in the order text, face, voice.
+        schema: modality -> feature names.
+        extraction: the resolved extraction configuration the features were made with.
+        hash: sha256 of the manifest file.
+        tokens: token ids of the text, one a step, in the sequences of the text features; None when there are none.
+        transcript: what was said; it knows whole conversations, also where rows of them are left out.
+        present: (N, M) bool, in the order of `modalities`.
+    """
+
+    def __init__(
+        self,
+        manifest: pa.Table,
+        stores: Mapping[str, FeatureStore],
+        extraction: Mapping[str, Any],
+        manifest_hash: str,
+        tokens: FeatureStore | None = None,
+        transcript: Transcript | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.tokens = tokens
+        self.transcript = transcript or Transcript(manifest)
+        self.extraction = dict(extraction)
+        self.hash = manifest_hash
+        self.modalities = tuple(name for name in MODALITIES if name in stores)
+        self._stores = {name: stores[name] for name in self.modalities}
+        self._numbers = {name: self._find(name) for name in self.modalities}
+        columns = [self._numbers[name] >= 0 for name in self.modalities]
+        self.present: Mask = np.stack(columns, axis=1) if columns else np.zeros((len(self), 0), dtype=bool)
+
+    def __len__(self) -> int:
+        return int(self.manifest.num_rows)
+
+    def _find(self, modality: str) -> Indices:
+        index = self._stores[modality].index
+        keys = self.column(modality)
+        missing = [key for key in keys if key is not None and key not in index]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} utterances name {modality} features that are not there, the first is {missing[0]!r}",
+                hint=_EXTRACT,
+                path=self._stores[modality].path,
+            )
+        return np.array([-1 if key is None else index[key] for key in keys], dtype=np.int64)
+
+    def column(self, name: str) -> NDArray[np.object_]:
+        """(N,) one manifest column, None where null; all None when the manifest lacks it."""
+        if name not in self.manifest.column_names:
+            return np.full(len(self), None, dtype=object)
+        values = np.empty(len(self), dtype=object)
+        values[:] = self.manifest[name].to_pylist()
+        return values
+
+    @property
+    def schema(self) -> dict[str, tuple[str, ...]]:
+        return {name: store.names for name, store in self._stores.items()}
+
+    @property
+    def feature_names(self) -> dict[str, tuple[str, ...]]:
+        return self.schema
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return {name: store.dim for name, store in self._stores.items()}
+
+    @cached_property
+    def ids(self) -> NDArray[np.object_]:
+        return self.column("id")
+
+    @cached_property
+    def split(self) -> NDArray[np.object_]:
+        """(N,) train, valid or test, as the manifest says; None where it does not."""
+        return self.column("split")
+
+    @cached_property
+    def speakers(self) -> NDArray[np.object_]:
+        """(N,) speaker names, None where unknown."""
+        names = self.column("speaker")
+        names[names == ""] = None
+        return names
+
+    @cached_property
+    def groups(self) -> NDArray[np.object_]:
+        """(N,) what must stay on one side of a split: the speaker, else the media file, else the utterance."""
+        media = self.column("media")
+        rows = zip(self.speakers, media, self.ids, strict=True)
+        return np.array([f"speaker:{s}" if s else f"media:{m}" if m else f"id:{i}" for s, m, i in rows], dtype=object)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) steps of the longest present modality."""
+        lengths = np.zeros(len(self), dtype=np.int64)
+        for name in self.modalities:
+            there = self._numbers[name] >= 0
+            lengths[there] = np.maximum(lengths[there], self._stores[name].lengths[self._numbers[name][there]])
+        return lengths
+
+    @cached_property
+    def weights(self) -> Floats:
+        """(N,) sample weights; 1 where the manifest gives none."""
+        return np.array([1.0 if w is None else w for w in self.column("weight")], dtype=np.float32)
+
+    @cached_property
+    def quality(self) -> Floats:
+        """(N, M) quality of each modality in (0, 1]; 1 where the manifest gives none."""
+        columns = [[1.0 if q is None else q for q in self.column(f"{m}_quality")] for m in self.modalities]
+        return np.array(columns, dtype=np.float32).reshape(len(self.modalities), len(self)).T
+
+    def labels(self, column: str) -> NDArray[Any]:
+        """(N,) labels: objects (None where unlabelled) of a text column, float64 (NaN) of a numeric one.
+
+        Raises:
+            DatasetError: the manifest has no such column.
+        """
+        if column not in self.manifest.column_names:
+            known = ", ".join(self.manifest.column_names)
+            raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {known}")
+        values = self.column(column)
+        if pa.types.is_floating(self.manifest[column].type) or pa.types.is_integer(self.manifest[column].type):
+            return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        return values
+
+    def subset(self, rows: NDArray[Any]) -> Dataset:
+        """The rows chosen by an (N,) bool mask or by indices; features are shared, not copied."""
+        chosen = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return self.with_manifest(self.manifest.take(pa.array(chosen)))
+
+    def with_manifest(self, manifest: pa.Table) -> Dataset:
+        """The same features under another manifest."""
+        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens, self.transcript)
+
+    def select(self, modalities: Sequence[str]) -> Dataset:
+        """The same rows with only these modalities.
+
+        Raises:
+            DatasetError: the dataset has no features of one of them.
+        """
+        unknown = [name for name in modalities if name not in self.modalities]
+        if unknown:
+            have = ", ".join(self.modalities) or "none"
+            raise DatasetError(f"the dataset has no {unknown[0]} features", hint=f"It has: {have}")
+        stores = {name: store for name, store in self._stores.items() if name in modalities}
+        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens, self.transcript)
+
+    def steps(self, modality: str) -> Floats:
+        """(steps, D) float32: every time step of one modality that some row uses, each once."""
+        return self._stores[modality].steps(self._numbers[modality])
+
+    def sample(self, row: int) -> Sample:
+        """One utterance."""
+        features: dict[str, Floats | None] = {}
+        for name, store in self._stores.items():
+            number = int(self._numbers[name][row])
+            features[name] = store.sequence(number) if number >= 0 else None
+        quality = dict(zip(self.modalities, self.quality[row].tolist(), strict=True))
+        name = self.ids[row]
+        said = self.transcript
+        return Sample(features, quality, said.words(name), said.line(name), said.earlier(name))
+
+    def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
+        """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""
+        chosen = self.modalities if modalities is None else tuple(modalities)
+        features, lengths = {}, np.zeros((len(rows), len(chosen)), dtype=np.int64)
+        quality = np.ones((len(rows), len(chosen)), dtype=np.float32)
+        for column, name in enumerate(chosen):
+            if name not in self._stores:
+                features[name] = torch.zeros(len(rows), 1, 0)
+                continue
+            features[name], lengths[:, column] = self._stores[name].gather(self._numbers[name][rows])
+            quality[:, column] = self.quality[rows, self.modalities.index(name)]
+        tokens = None
+        if self.tokens is not None and "text" in chosen and "text" in self.modalities:
+            tokens = self.tokens.gather(self._numbers["text"][rows])[0].squeeze(2).long()
+        table, names = torch.from_numpy(lengths), self.ids[rows]
+        return Batch(
+            chosen,
+            features,
+            table,
+            table > 0,
+            torch.from_numpy(quality),
+            tokens=tokens,
+            words=tuple(map(self.transcript.words, names)),
+            lines=tuple(map(self.transcript.line, names)),
+            earlier=tuple(map(self.transcript.earlier, names)),
+        )
+
+
+def read(path: str | Path) -> Dataset:
+    """Open a dataset folder: `manifest.parquet`, one Parquet per modality, `config.toml`.
+
+    Feature values are read when they are first used. A file is opened as one of MMSA's; see
+    :mod:`emopipe.models.data.mmsa`.
+
+    Raises:
+        DatasetError: the folder or a part of it is missing or damaged.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        from emopipe.models.data import mmsa
+
+        return mmsa.read(folder)
+    manifest_path = folder / "manifest.parquet"
+    if not manifest_path.is_file():
+        raise DatasetError("there is no dataset here", hint="Make one with `emopipe extract`", path=folder)
+    try:
+        manifest = pq.read_table(manifest_path)
+        digest = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
+        config = folder / "config.toml"
+        extraction = tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"the dataset cannot be read: {error}", hint=_EXTRACT, path=folder) from error
+    _check_manifest(manifest, manifest_path)
+    stores = {
+        m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
+    }
+    for modality in MODALITIES:
+        used = modality in manifest.column_names and manifest[modality].null_count < manifest.num_rows
+        if used and modality not in stores:
+            raise DatasetError(f"{modality}.parquet is missing", hint=_EXTRACT, path=folder)
+    return Dataset(manifest, stores, extraction, digest)
+
+
+def _check_manifest(manifest: pa.Table, path: Path) -> None:
+    missing = [name for name in ("id", "split") if name not in manifest.column_names]
+    if missing:
+        raise DatasetError(f"the manifest has no column {missing[0]!r}", hint=_EXTRACT, path=path)
+    ids = manifest["id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        raise DatasetError("the manifest has utterances with the same id", hint=_EXTRACT, path=path)

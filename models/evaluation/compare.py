@@ -1,0 +1,349 @@
+"""Models side by side: the same folds and seeds for all, and how sure the differences are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.errors import ConfigError
+from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
+from emopipe.models.predictor import Predictor
+from emopipe.models.registry import configure
+from emopipe.models.training.loop import Hook, TrainConfig, silent
+
+Numbers = NDArray[np.float64]
+
+#: Of the bootstrap.
+RESAMPLES: Final = 4000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model trained once and tested once.
+
+    Attributes:
+        key: what was trained on what: configuration, data, folds.
+        model, fold, seed: which run.
+        parameters: of the network that are trained.
+        seconds: of training.
+        metrics: see :mod:`emopipe.models.evaluation.metrics`.
+        ids, truth, predicted: of the N utterances tested on: class names, or values.
+    """
+
+    key: str
+    model: str
+    fold: int
+    seed: int
+    parameters: int
+    seconds: float
+    metrics: dict[str, float]
+    ids: list[str]
+    truth: list[Any]
+    predicted: list[Any]
+
+
+def compare(
+    dataset: Dataset,
+    configs: Mapping[str, TrainConfig],
+    folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    requires: Sequence[str] = (),
+    record: Path | None = None,
+    hook: Hook = silent,
+) -> list[Run]:
+    """Train and test every model on every fold with every seed.
+
+    Args:
+        dataset: all labelled rows take part, whatever their split.
+        configs: name -> what to train; its seed is replaced. Equal configurations are trained once.
+        folds: how many parts the speakers are cut into; the same for all.
+        seeds: of training.
+        requires: validate and test only on rows that have all of these modalities.
+        record: a file of JSON lines that each run is added to, and from which an interrupted call goes on. It knows
+            configuration and data, not the code: remove it when a model was changed.
+        hook: receives `{"event": "run", "model": ..., "fold": ..., "seed": ..., metrics}` beside those of training.
+
+    Raises:
+        ConfigError: the models are to predict different columns.
+    """
+    labels = {config.label for config in configs.values()}
+    if len(labels) != 1:
+        raise ConfigError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
+    known = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
+    parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
+    keys = {name: _key(dataset, config, folds, requires) for name, config in configs.items()}
+    found = []
+    for fold, (inner, test) in enumerate(parts):
+        for seed in seeds:
+            for name, config in configs.items():
+                place = (keys[name], fold, seed)
+                if place not in known:
+                    known[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
+                                        replace(config, seed=seed), requires, hook)  # fmt: skip
+                    _append(record, known[place])
+                found.append(replace(known[place], model=name))
+                hook({"event": "run", "model": name, "fold": fold, "seed": seed, **found[-1].metrics})
+    return found
+
+
+def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, requires: Sequence[str], hook: Hook) -> Run:
+    began = time.perf_counter()
+    predictor = train_fold(inner, config, requires, hook).predictor
+    seconds = time.perf_counter() - began
+    measured = evaluate(predictor, test, None).metrics
+    rows = np.flatnonzero(test.present[:, [test.modalities.index(m) for m in predictor.spec.modalities]].any(axis=1))
+    truth = test.labels(config.label)[rows].tolist()
+    return replace(
+        empty,
+        parameters=sum(one.numel() for one in predictor.module.parameters() if one.requires_grad),
+        seconds=seconds,
+        metrics=measured,
+        ids=test.ids[rows].tolist(),
+        truth=truth,
+        predicted=_predicted(predictor, test.subset(rows)),
+    )
+
+
+def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
+    """Class names, or values."""
+    scores = predictor.scores(test)
+    if predictor.spec.task == "regression":
+        return [float(value) for value in scores.logits[:, 0]]
+    return [predictor.spec.classes[best] for best in scores.logits.argmax(axis=1)]
+
+
+def _key(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str]) -> str:
+    options = asdict(configure(config.model, config.options))
+    options.pop("backbone_path", None)
+    plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
+    facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_runs(record: Path | None) -> list[Run]:
+    """The runs of a record; a last line that a kill cut short is left out."""
+    if record is None or not record.is_file():
+        return []
+    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [Run(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def _append(record: Path | None, run: Run) -> None:
+    if record is None:
+        return
+    record.parent.mkdir(parents=True, exist_ok=True)
+    whole = record.read_bytes() if record.is_file() else b""
+    with record.open("r+b" if whole else "wb") as file:
+        file.truncate(whole.rfind(b"\n") + 1)
+        file.seek(0, 2)
+        file.write((json.dumps(asdict(run)) + "\n").encode())
+
+
+# ----------------------------------------------------------------------------------------------------------- the tables
+
+
+def scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per model: parameters, seconds per run, and mean and standard deviation over runs of each metric."""
+    rows = []
+    for name in dict.fromkeys(run.model for run in runs):
+        own = [run for run in runs if run.model == name]
+        found = summarise([{"fold": run.fold, "seed": run.seed, **run.metrics} for run in own])
+        row: dict[str, Any] = {"model": name, "runs": len(own), "parameters": own[0].parameters}
+        row["seconds"] = float(np.mean([run.seconds for run in own]))
+        for metric, value in found.mean.items():
+            row |= {metric: value, f"{metric}_sd": found.sd[metric]}
+        rows.append(row)
+    return rows
+
+
+def default_metric(runs: Sequence[Run]) -> str:
+    """uar for classes, mae for values."""
+    return "mae" if "mae" in runs[0].metrics else "uar"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a model does against the reference.
+
+    Attributes:
+        model: whose.
+        pooled, reference: the metric over the test utterances of all folds together, averaged over the seeds.
+        difference, low, high: pooled - reference and its 95 % bootstrap interval. Each of the resamples draws the
+            speakers (or media files) of the test utterances with replacement, the same for both models; NaN for a
+            single one.
+        run_difference, run_low, run_high: the mean of the differences of runs that share fold and seed, and its 95 %
+            t interval, the variance corrected for overlapping training sets (Nadeau and Bengio 2003).
+    """
+
+    model: str
+    pooled: float
+    reference: float
+    difference: float
+    low: float
+    high: float
+    run_difference: float
+    run_low: float
+    run_high: float
+
+
+def differences(
+    runs: Sequence[Run], reference: str, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
+) -> list[Difference]:
+    """Every model, the reference itself too, against the reference, on the utterances that both gave an answer for.
+
+    Args:
+        runs: of :func:`compare`.
+        reference: a model's name.
+        groups: utterance -> what is resampled together.
+        metric: one of :data:`SCORES`.
+        resamples: how many.
+
+    Raises:
+        ConfigError: no such model, or a metric that cannot be resampled.
+    """
+    names = list(dict.fromkeys(run.model for run in runs))
+    if reference not in names:
+        raise ConfigError(f"the reference {reference!r} is not compared", hint=f"Choose one of: {', '.join(names)}")
+    if metric not in SCORES or metric not in runs[0].metrics:
+        usable = ", ".join(name for name in SCORES if name in runs[0].metrics)
+        raise ConfigError(f"differences of {metric!r} have no interval", hint=f"Choose one of: {usable}")
+    each = {name: [run for run in runs if run.model == name] for name in names}
+    return [_difference(each[name], each[reference], groups, metric, resamples) for name in names]
+
+
+def _difference(
+    own: Sequence[Run], other: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
+) -> Difference:
+    common = _answered(own) & _answered(other)
+    if not common:
+        return Difference(own[0].model, *[float("nan")] * 8)
+    classes = sorted({str(label) for run in [*own, *other] for label in [*run.truth, *run.predicted]})
+    members = sorted({groups[name] for name in common})
+    drawn = np.random.default_rng(0).multinomial(len(members), [1 / len(members)] * len(members), resamples)
+    weights = np.concatenate([np.ones((1, len(members))), drawn])  # the first row is the data themselves
+    both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (own, other)]
+    gaps = both[0] - both[1]
+    low, high = np.nanpercentile(gaps[1:], (2.5, 97.5)) if len(members) > 1 else (np.nan, np.nan)
+    per_run = _run_gaps(own, other, metric)
+    half = _half_width(per_run, len({run.fold for run in own}))
+    middle = float(per_run.mean())
+    return Difference(
+        own[0].model,
+        float(both[0][0]),
+        float(both[1][0]),
+        float(gaps[0]),
+        float(low),
+        float(high),
+        middle,
+        middle - half,
+        middle + half,
+    )
+
+
+def _answered(runs: Sequence[Run]) -> set[str]:
+    """The utterances for which no run failed to give a value."""
+    failed = {name for run in runs for name, said in zip(run.ids, run.predicted, strict=True) if said != said}
+    return {name for run in runs for name in run.ids} - failed
+
+
+def _pooled(
+    runs: Sequence[Run],
+    common: set[str],
+    groups: Mapping[str, str],
+    members: Sequence[str],
+    classes: Sequence[str],
+    metric: str,
+    weights: Numbers,
+) -> Numbers:
+    """(R,) the metric over all folds, averaged over seeds, for each row of group weights (R, G)."""
+    place, index = ({name: i for i, name in enumerate(names)} for names in (members, classes))
+    seeds = sorted({run.seed for run in runs})
+    size = 1 if metric == "mae" else len(classes)
+    found = []
+    for seed in seeds:
+        table = np.zeros((len(members), size, size + (metric == "mae")))
+        for run in (run for run in runs if run.seed == seed):
+            for name, true, said in zip(run.ids, run.truth, run.predicted, strict=True):
+                if name not in common:
+                    continue
+                group = table[place[groups[name]]]
+                if metric == "mae":
+                    group[0] += (abs(said - true), 1.0)
+                else:
+                    group[index[true], index[said]] += 1
+        found.append(SCORES[metric](np.tensordot(weights, table, 1)))
+    mean: Numbers = np.mean(found, axis=0)
+    return mean
+
+
+def _run_gaps(own: Sequence[Run], other: Sequence[Run], metric: str) -> Numbers:
+    """The differences of runs with the same fold and seed."""
+    there = {(run.fold, run.seed): run.metrics[metric] for run in other}
+    return np.array([run.metrics[metric] - there[run.fold, run.seed] for run in own])
+
+
+def _half_width(gaps: Numbers, folds: int) -> float:
+    """Half of the corrected 95 % t interval of a mean over folds x seeds; NaN for a single run."""
+    if len(gaps) < 2:
+        return float("nan")
+    share = 1 / max(1, folds - 1)  # test rows per training row
+    deviation = float(gaps.std(ddof=1)) * np.sqrt(1 / len(gaps) + share)
+    return float(student.ppf(0.975, len(gaps) - 1) * deviation)
+
+
+def _recalls(table: Numbers) -> Numbers:
+    """(..., C, C) counts, rows true -> (...,): mean recall over the classes that occur."""
+    truth = table.sum(-1)
+    recall = np.diagonal(table, axis1=-2, axis2=-1) / np.maximum(truth, 1e-12)
+    mean: Numbers = np.where(truth > 0, recall, 0).sum(-1) / np.maximum((truth > 0).sum(-1), 1)
+    return mean
+
+
+def _f1(table: Numbers) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:
+    """F1 of each class (..., C), its true count, and whether it occurs at all."""
+    truth, said = table.sum(-1), table.sum(-2)
+    f1 = 2 * np.diagonal(table, axis1=-2, axis2=-1) / np.maximum(truth + said, 1e-12)
+    return f1, truth, truth + said > 0
+
+
+def _macro_f1(table: Numbers) -> Numbers:
+    f1, _, occurs = _f1(table)
+    mean: Numbers = f1.sum(-1) / np.maximum(occurs.sum(-1), 1)
+    return mean
+
+
+def _weighted_f1(table: Numbers) -> Numbers:
+    f1, truth, _ = _f1(table)
+    mean: Numbers = (f1 * truth).sum(-1) / np.maximum(truth.sum(-1), 1e-12)
+    return mean
+
+
+def _accuracy(table: Numbers) -> Numbers:
+    hits: Numbers = np.trace(table, axis1=-2, axis2=-1) / np.maximum(table.sum((-2, -1)), 1e-12)
+    return hits
+
+
+def _mean_error(table: Numbers) -> Numbers:
+    """(..., 1, 2) summed errors and counts -> (...,)."""
+    mean: Numbers = table[..., 0, 0] / np.maximum(table[..., 0, 1], 1e-12)
+    return mean
+
+
+#: Metrics that can be had from counts, (..., C, C) or (..., 1, 2), and so be resampled fast.
+SCORES: Final[dict[str, Callable[[Numbers], Numbers]]] = {
+    "uar": _recalls,
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "weighted_f1": _weighted_f1,
+    "mae": _mean_error,
+}

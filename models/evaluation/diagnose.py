@@ -1,0 +1,433 @@
+"""Is the mixture alive: what gates choose, whether experts differ, what pseudo tokens keep, what each part is worth.
+
+One look serves all models that mix branches by weights of each utterance: EGMF's experts behind their gate, and the
+modalities of EMOE behind its router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask
+from emopipe.models.errors import ConfigError
+from emopipe.models.evaluation import metrics
+from emopipe.models.evaluation.compare import Run, differences
+from emopipe.models.evaluation.explain import labelled
+from emopipe.models.networks.egmf.experts import BRANCHES, Gate
+from emopipe.models.networks.model import Output
+from emopipe.models.predictor import Predictor
+
+Numbers = NDArray[np.float64]
+
+#: A weight above it leaves nothing to the others; a correlation above it makes one of two outputs redundant.
+HIGH: Final = 0.9
+#: Weights that vary less (standard deviation, among utterances with the same branches) do not depend on the utterance.
+STILL: Final = 0.02
+#: Utterances whose pairs are compared.
+MOST_PAIRED: Final = 1000
+
+
+@dataclass(frozen=True)
+class Inside:
+    """N labelled utterances inside a model that mixes K branches.
+
+    Attributes:
+        kind: what the branches are.
+        branches: their K names.
+        rows: (N,) of the dataset.
+        present: (N, M) bool, modalities.
+        there: (N, K) bool, branches that take part in the mixture.
+        weights: stage -> (N, K), 0 where a branch takes no part; the last stage is the one that mixes.
+        outputs: (N, K, D), what each branch says.
+        logits: (N, C), or (N, 1) values.
+        tokens: EGMF's `pseudo` (N, D) (mean of the K), `words` (N, D), `f` and `enhanced` (N, d), see
+            :class:`~emopipe.models.networks.egmf.model.Egmf`; empty for others.
+        inputs: modality -> (N, D_m) mean features over the steps; empty without tokens.
+    """
+
+    kind: Literal["expert", "modality"]
+    branches: tuple[str, ...]
+    rows: Indices
+    present: Mask
+    there: Mask
+    weights: dict[str, Floats]
+    outputs: Floats
+    logits: Floats
+    tokens: dict[str, Floats] = field(default_factory=dict)
+    inputs: dict[str, Floats] = field(default_factory=dict)
+
+    @property
+    def mixing(self) -> Floats:
+        """(N, K) the weights of the last stage."""
+        return list(self.weights.values())[-1]
+
+    @property
+    def mixed(self) -> Mask:
+        """(N,) bool, utterances in which a branch takes part at all."""
+        some: Mask = self.there.sum(axis=1) > 0
+        return some
+
+
+def look_inside(predictor: Predictor, dataset: Dataset, split: str | None = None, batch_size: int = 256) -> Inside:
+    """Run a model over labelled rows and keep what its mixture does.
+
+    Args:
+        predictor: of EGMF, EMOE or a form of it.
+        dataset: labelled rows.
+        split: rows of this split only; None for all.
+        batch_size: rows at a time.
+
+    Raises:
+        DatasetError: fewer than three rows have a known label and a modality that the model knows.
+        FeatureMismatch: the features are not those of the predictor.
+        ConfigError: the model mixes nothing.
+    """
+    predictor.check_features(dataset.schema, dataset.extraction)
+    rows, _ = labelled(predictor, dataset, split)
+    starts = range(0, len(rows), batch_size)
+    looks = [_look(predictor, dataset.batch(rows[at : at + batch_size], predictor.spec.modalities)) for at in starts]
+    joined = {name: np.concatenate([look[name] for look in looks]) for name in looks[0]}
+
+    def under(kind: str) -> dict[str, Floats]:
+        return {name.removeprefix(kind): table for name, table in joined.items() if name.startswith(kind)}
+
+    experts = "tokens/pseudo" in joined
+    return Inside(
+        "expert" if experts else "modality",
+        tuple(f"d/{narrow}" for narrow, _ in BRANCHES) if experts else predictor.spec.modalities,
+        rows,
+        joined["present"].astype(bool),
+        joined["there"].astype(bool),
+        under("weights/"),
+        joined["outputs"],
+        joined["logits"],
+        under("tokens/"),
+        under("inputs/"),
+    )
+
+
+@torch.inference_mode()
+def _look(predictor: Predictor, batch: Batch) -> dict[str, Floats]:
+    batch = batch.to(predictor.device)
+    output = predictor.module(batch)
+    if "alpha" in output.features:
+        found = _experts(output) | _input_means(batch)
+    elif "f" in output.features:
+        found = {"there": batch.present, "weights/router": output.weights, "outputs": output.features["f"]}
+    else:
+        raise ConfigError(f"model {predictor.spec.model} mixes nothing", hint="Diagnose egmf, emoe or a form of it")
+    found |= {"logits": output.logits, "present": batch.present}
+    return {name: table.float().cpu().numpy() for name, table in found.items()}
+
+
+def _experts(output: Output) -> dict[str, torch.Tensor]:
+    told = output.features
+    asked = told["alpha"].sum(1, keepdim=True) > 0
+    tokens = {name: told[name] for name in ("words", "f", "enhanced")} | {"pseudo": told["pseudo"].mean(1)}
+    return {
+        "there": asked.expand(told["alpha"].shape),
+        "weights/first stage": told["gate"],
+        "weights/second stage": told["alpha"],
+        "outputs": told["experts"],
+        **{f"tokens/{name}": table for name, table in tokens.items()},
+    }
+
+
+def _input_means(batch: Batch) -> dict[str, torch.Tensor]:
+    """Mean of each modality's features over the valid steps, zeros where it is absent."""
+    means = {}
+    for column, name in enumerate(batch.modalities):
+        x, lengths = batch.features[name].nan_to_num(), batch.lengths[:, column] * batch.present[:, column]
+        valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        means[f"inputs/{name}"] = (x * valid.unsqueeze(2)).sum(1) / lengths.clamp(min=1).unsqueeze(1)
+    return means
+
+
+# ------------------------------------------------------------------------------------------------------------ the gate
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a branch gets, over the utterances in which it has company.
+
+    Attributes:
+        branch: its name.
+        rows: how many utterances.
+        mean, sd: of its weight.
+        largest: share of them in which no other branch gets more.
+        alone: share of them in which it gets more than :data:`HIGH`.
+    """
+
+    branch: str
+    rows: int
+    mean: float
+    sd: float
+    largest: float
+    alone: float
+
+
+@dataclass(frozen=True)
+class GateUse:
+    """How a gate mixes the R utterances in which it has a choice.
+
+    Attributes:
+        usage: of the K branches.
+        entropies: (R,) entropy of the weights, divided by that of equal ones: 0 for a single branch, 1 for all alike.
+        hard: share of them whose largest weight exceeds :data:`HIGH`.
+        state: `collapsed` when one branch gets more than :data:`HIGH` on average, `still` when the weights do not
+            depend on the utterance (:data:`STILL`), else `alive`.
+    """
+
+    usage: tuple[Usage, ...]
+    entropies: Numbers
+    hard: float
+    state: Literal["alive", "still", "collapsed"]
+
+
+def gate_use(weights: Floats, there: Mask, branches: Sequence[str]) -> GateUse | None:
+    """Statistics of weights (N, K) of the branches that are there (N, K); None where no utterance leaves a choice."""
+    choice = there.sum(axis=1) > 1
+    if not choice.any():
+        return None
+    w, inside = weights[choice].astype(np.float64), there[choice]
+    usage = tuple(_usage(name, w, inside, column) for column, name in enumerate(branches))
+    plogp = np.where(w > 0, w * np.log(np.maximum(w, 1e-300)), 0.0)
+    entropies = -plogp.sum(axis=1) / np.log(inside.sum(axis=1))
+    if max(one.mean for one in usage if one.rows) > HIGH:
+        state: Literal["alive", "still", "collapsed"] = "collapsed"
+    else:
+        state = "still" if _movement(w, inside) < STILL else "alive"
+    return GateUse(usage, entropies, float((w.max(axis=1) > HIGH).mean()), state)
+
+
+def _usage(name: str, w: Numbers, there: Mask, column: int) -> Usage:
+    own = w[there[:, column]]
+    if len(own) == 0:
+        return Usage(name, 0, *[float("nan")] * 4)
+    x = own[:, column]
+    return Usage(
+        name,
+        len(own),
+        float(x.mean()),
+        float(x.std()),
+        float((own.argmax(axis=1) == column).mean()),
+        float((x > HIGH).mean()),
+    )
+
+
+def _movement(w: Numbers, there: Mask) -> float:
+    """The largest standard deviation of a branch's weight around its mean for the same set of branches."""
+    rest = w.copy()
+    for pattern in np.unique(there, axis=0):
+        same = (there == pattern).all(axis=1)
+        rest[same] -= w[same].mean(axis=0)
+    return float(rest.std(axis=0).max())
+
+
+# ---------------------------------------------------------------------------------------------- experts, pseudo tokens
+
+
+def correlations(outputs: Floats, there: Mask) -> Numbers:
+    """(K, K) correlation of what K branches say (N, K, D), over all dimensions, each centred over the utterances.
+
+    What a branch says of every utterance alike therefore counts for nothing. NaN for a pair of branches that share
+    fewer than three utterances, or one of which never varies.
+    """
+    count = outputs.shape[1]
+    found = np.eye(count)
+    for one, two in combinations(range(count), 2):
+        both = there[:, one] & there[:, two]
+        x, y = (outputs[both, branch].astype(np.float64) for branch in (one, two))
+        found[one, two] = found[two, one] = _pearson(x - x.mean(0), y - y.mean(0)) if both.sum() > 2 else np.nan
+    return found
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike pseudo tokens, or vectors on the way to them, are to something else.
+
+    Attributes:
+        compared: the two sides, in words.
+        measure: `cosine` of two vectors of an utterance, one value for each of the R utterances that have both; or
+            `geometry`, one value for all: the correlation of the cosines between utterances in two spaces
+            (representational similarity analysis, Kriegeskorte et al. 2008).
+        values: (R,), or (1,).
+        rows: R.
+    """
+
+    compared: str
+    measure: Literal["cosine", "geometry"]
+    values: Numbers
+    rows: int
+
+
+def similarities(inside: Inside, modalities: Sequence[str]) -> list[Similarity]:
+    """Pseudo tokens beside what they are made of; empty for models without them.
+
+    Cosines where two vectors live in one space: f before and after the experts; pseudo token and mean embedding of the
+    words it stands beside; pseudo tokens of one utterance and of all others. Geometry where they do not: pseudo token
+    and features of each modality.
+    """
+    asked = inside.mixed
+    if not inside.tokens or asked.sum() < 3:
+        return []
+    pseudo = inside.tokens["pseudo"]
+    said: Mask = asked & (np.abs(inside.tokens["words"]).sum(axis=1) > 0)
+    found = [
+        _cosine("f before and after the experts", inside.tokens["f"], inside.tokens["enhanced"], asked),
+        _cosine("pseudo token and words", pseudo, inside.tokens["words"], said),
+        Similarity("pseudo token and those of others", "cosine", _among(pseudo[asked]), int(asked.sum())),
+    ]
+    for column, name in enumerate(modalities):
+        rows = asked & inside.present[:, column]
+        value = geometry(pseudo[rows], inside.inputs[name][rows])
+        found.append(Similarity(f"pseudo token and {name} features", "geometry", np.array([value]), int(rows.sum())))
+    return [one for one in found if one.rows > 2]
+
+
+def _cosine(compared: str, one: Floats, two: Floats, rows: Mask) -> Similarity:
+    return Similarity(compared, "cosine", (_unit(one[rows]) * _unit(two[rows])).sum(axis=1), int(rows.sum()))
+
+
+def _among(x: Floats) -> Numbers:
+    """(N,) mean cosine of each row with all others."""
+    unit = _unit(x)
+    alike: Numbers = (unit @ unit.sum(axis=0) - 1) / (len(unit) - 1)
+    return alike
+
+
+def geometry(one: Floats, two: Floats) -> float:
+    """Do utterances that are alike in one space (N, D) look alike in another (N, E)? See :class:`Similarity`.
+
+    Columns are standardised first; of many utterances an even choice is compared. NaN for fewer than three.
+    """
+    if len(one) < 3:
+        return float("nan")
+    some = np.unique(np.linspace(0, len(one) - 1, min(len(one), MOST_PAIRED)).round().astype(int))
+    above = np.triu_indices(len(some), 1)
+    pairs = []
+    for x in (one[some].astype(np.float64), two[some].astype(np.float64)):
+        scale = x.std(axis=0)
+        unit = _unit((x - x.mean(axis=0)) / np.where(scale > 0, scale, 1.0))
+        pairs.append((unit @ unit.T)[above])
+    return _pearson(*(cosines - cosines.mean() for cosines in pairs))
+
+
+def _unit(x: NDArray[Any]) -> Numbers:
+    long = x.astype(np.float64)
+    scaled: Numbers = long / np.maximum(np.linalg.norm(long, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def _pearson(x: Numbers, y: Numbers) -> float:
+    """Of centred numbers."""
+    scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
+    return float((x * y).sum() / scale) if scale > 0 else float("nan")
+
+
+# ------------------------------------------------------------------------------------------------------------ ablation
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a trained model loses without one of its parts; nothing is trained anew.
+
+    Attributes:
+        part: what is taken away.
+        rows: utterances measured on: those that have the part and something else.
+        whole, without: the metric with and without it.
+        difference, low, high: without - whole and its 95 % bootstrap interval; speakers (or media files) are resampled.
+        failed: share of the utterances that dropped out since no value was given, with the part or without.
+    """
+
+    part: str
+    rows: int
+    whole: float
+    without: float
+    difference: float
+    low: float
+    high: float
+    failed: float
+
+
+def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: str) -> list[Ablation]:
+    """Hide each modality from the rows that have another one, then close each expert, and all of them.
+
+    Args:
+        predictor, dataset: as given to :func:`look_inside`.
+        inside: what that returned.
+        metric: one of :data:`emopipe.models.evaluation.compare.SCORES`.
+
+    Raises:
+        ConfigError: a metric that does not fit the task.
+    """
+    names = predictor.spec.modalities
+    known = [name for name in names if name in dataset.modalities]
+    found = []
+    for column, name in enumerate(names):
+        rows = inside.present[:, column] & (inside.present.sum(axis=1) > 1)
+        if rows.any():
+            logits = predictor.scores(dataset, inside.rows[rows], [one for one in known if one != name]).logits
+            found.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
+    gate, asked = find_gate(predictor), inside.mixed
+    if gate is None or not asked.any():
+        return found
+    closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}
+    for part, experts in (closings | {"all experts": list(range(len(inside.branches)))}).items():
+        with closed(gate, experts):
+            logits = predictor.scores(dataset, inside.rows[asked]).logits
+        found.append(_ablation(part, predictor, dataset, inside, asked, logits, metric))
+    return found
+
+
+def _ablation(
+    part: str, predictor: Predictor, dataset: Dataset, inside: Inside, rows: Mask, logits: Floats, metric: str
+) -> Ablation:
+    chosen = inside.rows[rows]
+    whole = as_run("whole", predictor, dataset, chosen, inside.logits[rows])
+    without = as_run(part, predictor, dataset, chosen, logits)
+    gap = differences([whole, without], "whole", _groups(dataset), metric)[1]
+    failed = np.isnan(inside.logits[rows]).any(axis=1) | np.isnan(logits).any(axis=1)
+    return Ablation(
+        part, len(chosen), gap.reference, gap.pooled, gap.difference, gap.low, gap.high, float(failed.mean())
+    )
+
+
+def as_run(name: str, predictor: Predictor, dataset: Dataset, rows: Indices, logits: Floats) -> Run:
+    """Outputs (N, C) for rows of a dataset as a run; see :func:`emopipe.models.evaluation.compare.differences`."""
+    truth = dataset.labels(predictor.spec.label)[rows].tolist()
+    if predictor.spec.task == "regression":
+        predicted: list[Any] = logits[:, 0].astype(float).tolist()
+        figures = metrics.regression(np.array(truth), np.array(predicted))
+    else:
+        predicted = [predictor.spec.classes[best] for best in logits.argmax(axis=1)]
+        figures = metrics.classification(np.array(truth), np.array(predicted))
+    return Run("", name, 0, 0, 0, 0.0, figures, dataset.ids[rows].tolist(), truth, predicted)
+
+
+def _groups(dataset: Dataset) -> Mapping[str, str]:
+    return dict(zip(dataset.ids, dataset.groups, strict=True))
+
+
+def find_gate(predictor: Predictor) -> Gate | None:
+    """The gate of EGMF's experts."""
+    return next((part for part in predictor.module.modules() if isinstance(part, Gate)), None)
+
+
+@contextmanager
+def closed(gate: Gate, experts: Sequence[int]) -> Iterator[None]:
+    """A gate that lets none of these experts pass, for the time of the block."""
+    before = gate.open.clone()
+    gate.open[list(experts)] = False
+    try:
+        yield
+    finally:
+        gate.open.copy_(before)

@@ -1,0 +1,231 @@
+"""How good a predictor is: on a split, on every subset of the modalities, and over folds and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.data.splits import folds as make_folds
+from emopipe.models.data.splits import holdout
+from emopipe.models.errors import DatasetError
+from emopipe.models.evaluation import metrics
+from emopipe.models.predictor import Predictor, Prior
+from emopipe.models.training.loop import Hook, TrainConfig, Trained, silent, train, usable
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        rows: utterances with a known label and at least one of the modalities.
+        no_evidence: labelled utterances left out because they have none of the modalities.
+        metrics: see :mod:`emopipe.models.evaluation.metrics`; classes also have `ece`.
+        weights: modality -> mean router weight where it is present.
+        subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden.
+        confusion: rows true, columns predicted, in the order of `classes`; empty for regression.
+        classes: the class names.
+    """
+
+    rows: int
+    no_evidence: int
+    metrics: dict[str, float]
+    weights: dict[str, float]
+    subsets: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    classes: tuple[str, ...]
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str | None = "test",
+    modalities: Sequence[str] | None = None,
+    prior: Prior | Mapping[str, float] = "uniform",
+) -> Evaluation:
+    """Measure a predictor.
+
+    Args:
+        predictor: what to measure.
+        dataset: labelled rows.
+        split: rows of this split only; None for all.
+        modalities: hide all others.
+        prior: see :meth:`emopipe.models.predictor.Predictor.probabilities`.
+
+    Raises:
+        DatasetError: there is no row to measure on.
+        FeatureMismatch: the dataset's features are not those of the predictor.
+    """
+    predictor.check_features(dataset.schema, dataset.extraction)
+    known = [name for name in predictor.spec.modalities if name in dataset.modalities]
+    chosen = [name for name in known if modalities is None or name in modalities]
+    labelled = _labelled(predictor, dataset)
+    if split is not None:
+        labelled = labelled[dataset.split[labelled] == split]
+    rows = labelled[_has(dataset, labelled, chosen).any(axis=1)]
+    if len(rows) == 0:
+        where = "" if split is None else f" of split {split!r}"
+        raise DatasetError(f"no row{where} has a label and a modality that the model knows")
+    figures, weights, confusion = _measure(predictor, dataset, rows, chosen, prior)
+    subsets = {}
+    for names in _subsets(chosen):
+        inside = rows[_has(dataset, rows, names).all(axis=1)]
+        if len(inside):
+            whole = len(names) == len(chosen) and len(inside) == len(rows)
+            found = figures if whole else _measure(predictor, dataset, inside, names, prior)[0]
+            subsets["+".join(names)] = {"rows": float(len(inside)), **found}
+    return Evaluation(
+        len(rows), len(labelled) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
+    )
+
+
+def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
+
+
+def _has(dataset: Dataset, rows: Indices, names: Sequence[str]) -> NDArray[np.bool_]:
+    return dataset.present[rows][:, [dataset.modalities.index(name) for name in names]]
+
+
+def _labelled(predictor: Predictor, dataset: Dataset) -> Indices:
+    labels = dataset.labels(predictor.spec.label)
+    if predictor.spec.task == "regression":
+        return np.flatnonzero(np.isfinite(labels.astype(np.float64)))
+    return np.flatnonzero(np.isin(labels.astype(str), predictor.spec.classes))
+
+
+def _measure(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: Indices,
+    names: Sequence[str],
+    prior: Prior | Mapping[str, float],
+) -> tuple[dict[str, float], dict[str, float], list[list[int]]]:
+    scores = predictor.scores(dataset, rows, names)
+    weights = {}
+    for column, name in enumerate(predictor.spec.modalities):
+        if scores.present[:, column].any():
+            weights[name] = float(scores.weights[scores.present[:, column], column].mean())
+    truth = dataset.labels(predictor.spec.label)[rows]
+    if predictor.spec.task == "regression":
+        return metrics.regression(truth.astype(np.float64), scores.logits[:, 0]), weights, []
+    classes = np.array(predictor.spec.classes)
+    probabilities = predictor.probabilities(scores, prior)
+    predicted, truth = classes[probabilities.argmax(axis=1)], truth.astype(str)
+    figures = metrics.classification(truth, predicted)
+    figures["ece"] = metrics.expected_calibration_error(probabilities.max(axis=1), predicted == truth)
+    return figures, weights, confusion_matrix(truth, predicted, labels=classes).tolist()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures over several runs.
+
+    Attributes:
+        runs: one record per run: `fold`, `seed` and its metrics.
+        mean, sd: per metric, over the runs in which it is defined; sd with n - 1, NaN for one run.
+    """
+
+    runs: list[dict[str, Any]]
+    mean: dict[str, float]
+    sd: dict[str, float]
+
+
+def summarise(runs: list[dict[str, Any]]) -> Summary:
+    """Mean and standard deviation of every metric of the runs."""
+    names = [name for name in runs[0] if name not in ("fold", "seed")]
+    values = {name: np.array([run[name] for run in runs if not math.isnan(run[name])]) for name in names}
+    mean = {name: float(found.mean()) if len(found) else math.nan for name, found in values.items()}
+    sd = {name: float(found.std(ddof=1)) if len(found) > 1 else math.nan for name, found in values.items()}
+    return Summary(runs, mean, sd)
+
+
+def cross_validate(
+    dataset: Dataset,
+    config: TrainConfig,
+    folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    modalities: Sequence[str] | None = None,
+    prior: Prior | Mapping[str, float] = "uniform",
+    hook: Hook = silent,
+    requires: Sequence[str] = (),
+) -> Summary:
+    """Train and test on speaker-grouped folds, with several seeds.
+
+    The epoch is selected on a part of the training speakers, never on the fold that is tested. The folds are the same
+    for every seed, so that runs of different models pair up.
+
+    Args:
+        dataset: all labelled rows take part, whatever their split.
+        config: what to train; its seed is replaced.
+        folds: how many.
+        seeds: of training.
+        modalities: train and test on these only.
+        prior: see :func:`evaluate`.
+        hook: receives `{"event": "run", "fold": ..., "seed": ..., metrics}` beside the events of training.
+        requires: validate and test only on rows that have all of these; others may still be trained on.
+    """
+    data = dataset.select(modalities) if modalities else dataset
+    runs = []
+    for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
+        for seed in seeds:
+            trained = train_fold(inner, replace(config, seed=seed), requires, hook)
+            found = evaluate(trained.predictor, test, None, prior=prior).metrics
+            runs.append({"fold": fold, "seed": seed, **found})
+            hook({"event": "run", **runs[-1]})
+    return summarise(runs)
+
+
+def fold_datasets(
+    dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str] = ()
+) -> list[tuple[Dataset, Dataset]]:
+    """The folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
+    data = dataset.subset(usable(dataset, config.label))
+    pairs = make_folds(data, data.labels(config.label), folds, 0, not config.allow_speaker_overlap)
+    return [
+        (_without_split(data.subset(rest)), data.subset(test[_has(data, test, requires).all(axis=1)]))
+        for rest, test in pairs
+    ]
+
+
+def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = (), hook: Hook = silent) -> Trained:
+    """Train on the training part of a fold; the rows it validates on have all of `requires`."""
+    if not requires or config.select == "last":
+        return train(inner, config, hook=hook)
+    labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
+    rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
+    return train(inner, config, split=(rest, held[_has(inner, held, requires).all(axis=1)]), hook=hook)
+
+
+def _without_split(dataset: Dataset) -> Dataset:
+    """The same rows, all of split train, so that training makes a split of its own."""
+    manifest = dataset.manifest
+    at = manifest.column_names.index("split")
+    return dataset.with_manifest(manifest.set_column(at, "split", [["train"] * len(dataset)]))
+
+
+def evaluate_seeds(
+    dataset: Dataset,
+    config: TrainConfig,
+    seeds: Sequence[int],
+    split: str = "valid",
+    modalities: Sequence[str] | None = None,
+    prior: Prior | Mapping[str, float] = "uniform",
+    hook: Hook = silent,
+) -> Summary:
+    """Train on the manifest's split with several seeds and measure on `split`."""
+    data = dataset.select(modalities) if modalities else dataset
+    runs = []
+    for seed in seeds:
+        trained = train(data, replace(config, seed=seed), hook=hook)
+        runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, data, split, prior=prior).metrics})
+        hook({"event": "run", **runs[-1]})
+    return summarise(runs)

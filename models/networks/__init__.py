@@ -1,0 +1,1 @@
+"""Fusion networks, their layers and losses."""

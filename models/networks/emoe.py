@@ -1,0 +1,388 @@
+"""EMOE: modality-specific transformers whose outputs a router mixes per utterance (Fang et al., CVPR 2025).
+
+Written from the paper's equations. Two things are ours: missing modalities (a router that renormalises over what is
+there and never reads what is not) and classes beside values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emopipe.models.configs import of_modality
+from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.errors import ConfigError, DatasetError
+from emopipe.models.networks import losses
+from emopipe.models.networks.layers import Transformer
+from emopipe.models.networks.losses import Distillation, Task
+from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
+from emopipe.models.networks.words import Tuning, WordsEncoder, chosen, sealed
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """What all forms of EMOE can be told.
+
+    Attributes:
+        width: channels of everything behind the convolutions; even, divisible by `heads`.
+        layers, heads: of each modality's transformer.
+        fusion: `sum` or `concat` of the weighted modality features.
+        routing: `learned`, or `uniform` to give every present modality the same weight (the paper's ablation of MoME).
+        temperature: t; a smaller one makes the router's choice harder.
+        embed_dropout, relu_dropout, residual_dropout: inside the transformers.
+        output_dropout: inside the heads.
+        label_smoothing: of the cross-entropies.
+        unimodal: weight of L_uni.
+        lambda1, entropy, alpha: weight of the router losses entropy L_ent + alpha L_sim; published with entropy = 1.
+        lambda2, distillation: weight and form of L_ud.
+    """
+
+    width: int = 96
+    layers: int = 2
+    heads: int = 4
+    fusion: Literal["sum", "concat"] = "sum"
+    routing: Literal["learned", "uniform"] = "learned"
+    temperature: float = 0.1
+    embed_dropout: float = 0.1
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.1
+    output_dropout: float = 0.3
+    label_smoothing: float = 0.0
+    unimodal: float = 1.0
+    lambda1: float = 0.1
+    entropy: float = 1.0
+    alpha: float = 0.1
+    lambda2: float = 0.1
+    distillation: Distillation = "kl"
+
+    def __post_init__(self) -> None:
+        if self.width % 2 or self.width % self.heads:
+            raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature {self.temperature} is not above 0")
+
+
+@dataclass(frozen=True)
+class EmoeConfig(MixtureConfig):
+    """How our EMOE is built and what it is trained for.
+
+    Attributes:
+        kernel: steps that a convolution sees, odd; one number, or modality -> number.
+        readout: the `last` valid step of the causal transformer, as published, or the `mean` of the valid steps.
+        router_width: hidden width of the router.
+        router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it
+            agrees with the others. A modality that contradicts the others shows most plainly there.
+        quality_prior: add ln(quality) of each modality to the router's logits.
+        input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: one with
+            few recordings and many features wants more.
+        attention_dropout: inside the transformers.
+        backbone: name of a pretrained text encoder that reads the words, in the place of the text's features; empty
+            for none.
+        backbone_path: where that lies on this machine, a folder in transformers' format or the hub id of one that the
+            hub's cache holds; empty: `backbone` is itself one of these. No checkpoint keeps it.
+        backbone_sha256: of its weights; empty accepts any, and a checkpoint keeps what it was trained with.
+        backbone_tuning, lora_rank: see :class:`~emopipe.models.networks.words.WordsEncoder`.
+        text_tokens: of the words that the backbone reads.
+    """
+
+    kernel: int | Mapping[str, int] = 1
+    readout: Literal["last", "mean"] = "last"
+    router_width: int = 64
+    router_posteriors: bool = True
+    quality_prior: bool = False
+    input_dropout: float | Mapping[str, float] = 0.1
+    attention_dropout: float = 0.0
+    backbone: str = ""
+    backbone_path: str = ""
+    backbone_sha256: str = ""
+    backbone_tuning: Tuning = "lora"
+    lora_rank: int = 8
+    text_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kernels = [self.kernel] if isinstance(self.kernel, int) else list(self.kernel.values())
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+            raise ConfigError(f"kernel {self.kernel} is not odd")
+
+
+class Head(nn.Module):
+    """p = f + W2 dropout(ReLU(W1 f)), logits = W p: a residual MLP and its linear read-out."""
+
+    def __init__(self, width: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(width, outputs)
+
+    def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width) -> head features (B, width) and logits (B, outputs)."""
+        p = f + self.second(self.dropout(functional.relu(self.first(f))))
+        return p, self.readout(p)
+
+
+class Router(nn.Module):
+    """w = softmax((W2 ReLU(z / |z|) + e v) / t) with z = W1 [blocks; presence bits], over the present modalities only.
+
+    One block per modality describes it; a learned vector takes its place where the modality is absent. Its last
+    `evidence` entries also reach its own logit directly, by weights v that all modalities share. The softmax runs in
+    float32; an absent modality gets exactly 0 and passes no gradient.
+    """
+
+    def __init__(self, blocks: int, block: int, evidence: int, width: int, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.evidence = nn.Parameter(torch.zeros(evidence))
+        self.absent = nn.Parameter(torch.zeros(blocks, block))
+        self.hidden = nn.Linear(blocks * (block + 1), width)
+        self.gate = nn.Linear(width, blocks)
+
+    def forward(self, blocks: Tensor, present: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Blocks (B, M, K), present (B, M) and an optional (B, M) added to the logits -> weights (B, M) float32."""
+        filled = torch.where(present.unsqueeze(-1), blocks, self.absent.to(blocks.dtype))
+        z = self.hidden(torch.cat([filled.flatten(1), present.to(blocks.dtype)], dim=1))
+        direct = blocks[..., blocks.shape[2] - len(self.evidence) :] @ self.evidence.to(blocks.dtype)
+        logits = (choose(z, self.gate) + direct).float() / self.temperature
+        return masked_softmax(logits if prior is None else logits + prior, present)
+
+
+def choose(z: Tensor, gate: nn.Linear) -> Tensor:
+    """Router logits W2 ReLU(z / |z|): (B, K) -> (B, M)."""
+    logits: Tensor = gate(functional.relu(functional.normalize(z, dim=1)))
+    return logits
+
+
+def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
+    """(B, M) softmax over the present entries; exactly 0 elsewhere, and all 0 in a row with none present."""
+    some = present.any(1, keepdim=True)
+    safe = logits.masked_fill(~present & some, -torch.inf)
+    return safe.softmax(1).masked_fill(~present, 0.0)
+
+
+def pooled_statistics(x: Tensor, valid: Tensor) -> Tensor:
+    """(B, T, K) with (B, T) bool -> (B, 2K): mean and deviation over the valid steps."""
+    weight = valid.unsqueeze(-1).to(x.dtype)
+    count = weight.sum(1).clamp(min=1)
+    mean = (x * weight).sum(1) / count
+    variance = ((x - mean.unsqueeze(1)).square() * weight).sum(1) / count
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+
+
+class Branch(nn.Module):
+    """One modality from raw features to one vector: standardise, convolve, encode, transform, read out, predict."""
+
+    def __init__(self, modality: str, dim: int, outputs: int, config: EmoeConfig) -> None:
+        super().__init__()
+        kernel = of_modality(config.kernel, modality)
+        self.readout = config.readout
+        self.words = WordsEncoder(config) if modality == "text" and config.backbone else None
+        dim = dim if self.words is None else self.words.width
+        self.standardise = Standardise(dim)
+        self.dropout = nn.Dropout1d(of_modality(config.input_dropout, modality))
+        self.convolution = nn.Conv1d(dim, config.width, kernel, padding=kernel // 2, bias=False)
+        self.transformer = Transformer(
+            config.width,
+            config.layers,
+            config.heads,
+            embed_dropout=config.embed_dropout,
+            attention_dropout=config.attention_dropout,
+            relu_dropout=config.relu_dropout,
+            residual_dropout=config.residual_dropout,
+        )
+        self.head = Head(config.width, outputs, config.output_dropout)
+
+    def fit(self, modality: str, dataset: Dataset) -> None:
+        """Standardise the features; a backbone's vectors are taken as they are.
+
+        Raises:
+            DatasetError: there is a backbone and nothing for it to read.
+        """
+        if self.words is None:
+            self.standardise.fit(torch.from_numpy(dataset.steps(modality)))
+        elif not any(dataset.transcript.words(name) for name in dataset.ids):
+            raise DatasetError("the dataset has no words", hint="A backbone reads the manifest's column `words`")
+
+    def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T)."""
+        if self.words is not None:
+            x, lengths = self.words(words)
+        valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        x = self.standardise(x).masked_fill_(~valid.unsqueeze(-1), 0.0)
+        channels = self.dropout(x.transpose(1, 2))
+        encoded = encoder(self.convolution(channels)).transpose(1, 2)
+        return encoded.masked_fill(~valid.unsqueeze(-1), 0.0), valid
+
+    def read(self, encoded: Tensor, valid: Tensor) -> Tensor:
+        """Encoded steps -> f' (B, width)."""
+        steps: Tensor = self.transformer(encoded)
+        if self.readout == "mean":
+            weight = valid.unsqueeze(-1).to(steps.dtype)
+            return (steps * weight).sum(1) / weight.sum(1).clamp(min=1)
+        last = (valid.sum(1) - 1).clamp(min=0)
+        return steps[torch.arange(len(steps), device=steps.device), last]
+
+
+class Mixture(FusionModel):
+    """What all forms of EMOE share: weighted fusion of modality features, the fused head, and the losses."""
+
+    config: MixtureConfig
+    head: Head
+
+    def fused_head(self) -> Head:
+        """A new head for the fused features."""
+        width = self.config.width * (1 if self.config.fusion == "sum" else len(self.shape.modalities))
+        return Head(width, self.shape.outputs, self.config.output_dropout)
+
+    def fuse(self, f: Tensor, p: Tensor, logits: Tensor, weights: Tensor, present: Tensor) -> Output:
+        """Mix and predict.
+
+        Args:
+            f, p: (B, M, width) features of each modality and of its head.
+            logits: (B, M, C) of its head.
+            weights: (B, M) of the router.
+            present: (B, M).
+        """
+        if self.config.routing == "uniform":
+            weights = present.float() / present.sum(1, keepdim=True).clamp(min=1)
+        fused = self._mix(weights.to(f.dtype).unsqueeze(-1) * f, present)
+        fused_head, fused_logits = self.head(fused)
+        unimodal = {name: logits[:, column].float() for column, name in enumerate(self.shape.modalities)}
+        features = {"f": f, "p": p, "fused": fused, "fused_head": fused_head}
+        return Output(fused_logits.float(), unimodal, weights, features)
+
+    def _mix(self, weighted: Tensor, present: Tensor) -> Tensor:
+        """Weighted features (B, M, width) -> fused (B, K); `concat` is scaled by the number present, as published."""
+        if self.config.fusion == "sum":
+            return weighted.sum(1)
+        return weighted.flatten(1) * present.sum(1, keepdim=True).to(weighted.dtype)
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """All terms by name and their `total`; see :mod:`emopipe.models.networks.losses`."""
+        config, task, labels, present = self.config, self.shape.task, batch.labels, batch.present
+        if labels is None:
+            raise ValueError("the batch has no labels")
+        each = [output.unimodal[name] for name in self.shape.modalities]
+        fused_costs = losses.task_costs(output.logits, labels, task, config.label_smoothing)
+        costs = [losses.task_costs(logits, labels, task, config.label_smoothing) for logits in each]
+        errors = torch.stack([losses.importance_costs(logits, labels, task) for logits in each], dim=1)
+        terms = {
+            "task": losses.mean(fused_costs, batch.weights),
+            "unimodal": losses.unimodal(costs, present, batch.weights),
+            "entropy": losses.entropy(output.weights, present),
+            "similarity": losses.similarity(output.weights, losses.importance(errors, present), present),
+            "distillation": self._distil(output, each),
+        }
+        router = config.entropy * terms["entropy"] + config.alpha * terms["similarity"]
+        total = terms["task"] + config.unimodal * terms["unimodal"]
+        terms["total"] = total + config.lambda1 * router + config.lambda2 * terms["distillation"]
+        return terms
+
+    def _distil(self, output: Output, each: list[Tensor]) -> Tensor:
+        """L_ud: on class logits for `kl`, otherwise on the heads' features."""
+        weights = output.weights.unsqueeze(-1)
+        if self.config.distillation == "kl" and self.shape.task == "classification":
+            student, teacher = output.logits, (weights * torch.stack(each, dim=1)).sum(1)
+        else:
+            student, shares = output.features["fused_head"].float(), weights * output.features["p"].float()
+            teacher = shares.sum(1) if self.config.fusion == "sum" else shares.flatten(1)
+        return losses.distillation(student, teacher, self.config.distillation)
+
+
+class Emoe(Mixture):
+    """The network. Rows without a modality never enter that modality's branch, so its content cannot matter."""
+
+    Config = EmoeConfig
+    config: EmoeConfig
+
+    def __init__(self, shape: Shape, config: EmoeConfig) -> None:
+        super().__init__(shape, config)
+        width, count = config.width, len(shape.modalities)
+        self.encoder = nn.Conv1d(width, width, 1, bias=False)
+        self.branches = nn.ModuleDict(
+            {name: Branch(name, dim, shape.outputs, config) for name, dim in shape.dims.items()}
+        )
+        direct = _EVIDENCE[shape.task] if config.router_posteriors else 0
+        block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)
+        self.router = Router(count, block, direct, config.router_width, config.temperature)
+        self.head = self.fused_head()
+
+    def fit_inputs(self, dataset: Dataset) -> None:
+        for name in self.shape.modalities:
+            branch = self.branches[name]
+            assert isinstance(branch, Branch)
+            branch.fit(name, dataset)
+
+    def sealed(self) -> EmoeConfig:
+        return sealed(self.config, self)
+
+    def forward(self, batch: Batch) -> Output:
+        """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
+
+        In evaluation an utterance with a single modality is answered by that modality's own head: there is nothing to
+        fuse, and what the modality says by itself and what the model says are the same.
+        """
+        present = batch.present
+        columns = [self._branch(name, column, batch) for column, name in enumerate(self.shape.modalities)]
+        f, p, logits, pooled = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
+        prior = batch.quality.log() if self.config.quality_prior else None
+        weights = self.router(self._router_blocks(pooled, logits, present), present, prior)
+        output = self.fuse(f, p, logits, weights, present)
+        if self.training:
+            return output
+        single = present.sum(1, keepdim=True) == 1
+        return replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
+
+    def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""
+        branch = self.branches[name]
+        assert isinstance(branch, Branch)
+        rows = batch.present[:, column].nonzero().squeeze(1)
+        lengths = batch.lengths[rows, column]
+        if len(rows) == 0:
+            widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
+            none = [batch.quality.new_zeros(len(batch), width) for width in widths]
+            return none[0], none[1], none[2], none[3]
+        x = batch.features[name][rows, : int(lengths.max())]
+        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows))
+        f = branch.read(encoded, valid)
+        p, logits = branch.head(f)
+        parts = [f, p, logits, pooled_statistics(encoded, valid)]
+        full = [part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts]
+        return full[0], full[1], full[2], full[3]
+
+    def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
+        """(B, M, K) what the router is told of each modality."""
+        if not self.config.router_posteriors:
+            return pooled
+        logits = logits.detach()
+        said = logits.softmax(-1) if self.shape.task == "classification" else logits
+        return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
+
+
+def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:
+    """What each modality's own prediction tells about its worth.
+
+    Args:
+        said: (B, M, C) class probabilities, or (B, M, 1) values.
+        present: (B, M).
+        task: which of the two.
+
+    Returns:
+        (B, M, E): how well it agrees with the other present modalities, as the mean inner product of probabilities or
+        minus the mean distance of values (0 when alone); for classes also how sure it is, the sum of its squares.
+    """
+    apart = task == "regression"
+    pairs = -(said - said.transpose(1, 2)).abs() if apart else said @ said.transpose(1, 2)
+    others = present.unsqueeze(1) & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    agreement = pairs.masked_fill(~others, 0.0).sum(2, keepdim=True) / others.sum(2, keepdim=True).clamp(min=1)
+    return agreement if apart else torch.cat([said.square().sum(2, keepdim=True), agreement], dim=2)
+
+
+#: E of :func:`evidence`.
+_EVIDENCE: Final[dict[Task, int]] = {"classification": 2, "regression": 1}

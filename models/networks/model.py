@@ -1,0 +1,133 @@
+"""What every fusion model is: a module from a batch to an output, with its own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.networks.losses import Task
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says about B utterances.
+
+    Attributes:
+        logits: (B, C) fused class logits, or (B, 1) values; NaN for a value that the model failed to give.
+        unimodal: modality -> (B, C) prediction from it alone, meaningless in rows without it; may be empty.
+        weights: (B, M) share of each modality, 0 where absent, summing to one.
+        features: what the losses and plots need, by name; `fused` is (B, K).
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor]
+    weights: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is built for.
+
+    Attributes:
+        dims: modality -> feature width; its order is the order of M everywhere.
+        outputs: C classes, or 1 for regression.
+        task: classification or regression.
+        classes: the C class names, for models that use them; empty where they are not told.
+    """
+
+    dims: Mapping[str, int]
+    outputs: int
+    task: Task
+    classes: tuple[str, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.dims)
+
+
+class FusionModel(nn.Module):
+    """Base of all models.
+
+    A subclass takes `(shape, config)`, names its frozen configuration dataclass in `Config`, reads only present
+    modalities of a batch, and returns weights that are exactly 0 where a modality is absent.
+    """
+
+    Config: type[Any]
+
+    def __init__(self, shape: Shape, config: Any) -> None:
+        super().__init__()
+        self.shape = shape
+        self.config = config
+
+    def forward(self, batch: Batch) -> Output:
+        raise NotImplementedError
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name; `total` is the one to minimise."""
+        raise NotImplementedError
+
+    def fit_inputs(self, dataset: Dataset) -> None:
+        """Take from the training data what is not learned by gradient (standardisation)."""
+
+    def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
+        """(N,) numbers of the groups that rows belong to, where reading a group together costs less than apart;
+        training then keeps groups in one batch as far as they fit, and else puts rows of similar length together.
+        """
+        return None
+
+    def sealed(self) -> Any:
+        """The configuration that a checkpoint keeps: without what holds on one machine only."""
+        return self.config
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What training remembers of its rows and a checkpoint need not know; saved to go on after a kill."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back a :meth:`training_state`."""
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std per feature, clipped to +-limit; what could not be measured (NaN) is put at the mean.
+
+    The statistics are buffers, so they travel with the checkpoint. Features that never vary become 0.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, limit: float = 8.0) -> None:
+        super().__init__()
+        self.limit = limit
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def fit(self, steps: Tensor) -> None:
+        """Set the statistics from (steps, D) training data."""
+        if len(steps) == 0:
+            return
+        for block in range(0, steps.shape[1], 256):
+            columns = slice(block, block + 256)
+            self.mean[columns], self.scale[columns] = _moments(steps[:, columns].double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        z = (x - self.mean).mul_(self.scale)
+        return z.nan_to_num_(nan=0.0, posinf=self.limit, neginf=-self.limit).clamp_(-self.limit, self.limit)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    finite = torch.isfinite(x)
+    count = finite.sum(0).clamp(min=1)
+    mean = torch.where(finite, x, 0.0).sum(0) / count
+    std = (torch.where(finite, x - mean, 0.0).square().sum(0) / count).sqrt()
+    varies = std > 1e-6 * mean.abs().clamp(min=1e-6)
+    return mean, torch.where(varies, 1.0 / std.clamp(min=1e-12), 0.0)

@@ -1,0 +1,100 @@
+"""A pretrained text encoder inside a model: it reads the words themselves and is tuned together with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from emopipe.models.errors import BackboneError
+from emopipe.models.networks.backbone import find_backbone, keep_changes_only
+
+if TYPE_CHECKING:
+    from emopipe.models.networks.emoe import EmoeConfig
+
+Tuning = Literal["frozen", "lora", "full"]
+Config = TypeVar("Config", bound="EmoeConfig")
+
+
+class WordsEncoder(nn.Module):
+    """Any encoder or causal language model of transformers. Its own weights are saved only when they are tuned `full`y.
+
+    Args:
+        config: which backbone, and how it is tuned: `lora` puts low-rank changes (Hu et al. 2022), scaled by 2, on all
+            of its linear layers.
+
+    Attributes:
+        sha256: of the backbone's weights as they were found.
+
+    Raises:
+        BackboneError: it is not there, cannot be read, or is not the one that `config` names.
+    """
+
+    def __init__(self, config: EmoeConfig) -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        super().__init__()
+        folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
+        self.tuning, self.longest = config.backbone_tuning, config.text_tokens
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            self.encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), padding_side="right", local_files_only=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tuning != "full":
+            self.encoder.requires_grad_(False)
+        if self.tuning == "lora":
+            self._add_lora(config.lora_rank)
+        if self.tuning != "full":
+            keep_changes_only(self)
+
+    def _add_lora(self, rank: int) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        linear = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules="all-linear")
+        inject_adapter_in_model(linear, self.encoder)
+
+    @property
+    def width(self) -> int:
+        """D, of a token's vector."""
+        return int(self.encoder.config.hidden_size)
+
+    def train(self, mode: bool = True) -> WordsEncoder:
+        super().train(mode)
+        if self.tuning == "frozen":
+            self.encoder.eval()
+        return self
+
+    def forward(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """R texts -> their tokens' vectors (R, T, D), padding included, and how many tokens each has (R,)."""
+        device = next(self.encoder.parameters()).device
+        nothing = self.tokenizer.eos_token or ""  # Some tokenizers make no token at all of an empty text.
+        tokens = self.tokenizer(
+            [text or nothing for text in words],
+            padding=True,
+            truncation=True,
+            max_length=self.longest,
+            return_tensors="pt",
+        ).to(device)
+        states: Tensor = self.encoder(**tokens).last_hidden_state
+        return states, tokens["attention_mask"].sum(1)
+
+
+def sealed(config: Config, model: nn.Module) -> Config:
+    """The configuration that a checkpoint keeps: which backbone it needs, not where that lay."""
+    found = next((part.sha256 for part in model.modules() if isinstance(part, WordsEncoder)), None)
+    return config if found is None else replace(config, backbone_path="", backbone_sha256=found)
+
+
+def chosen(words: Sequence[str], rows: Tensor) -> list[str]:
+    """The words of some rows of a batch; a batch that was made without words has none to give."""
+    return [words[row] for row in rows.tolist()] if words else [""] * len(rows)

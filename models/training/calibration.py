@@ -1,0 +1,103 @@
+"""Probabilities that mean what they say, and when to say nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.predictor import Predictor
+
+
+def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+    """The temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
+
+    Args:
+        logits: (N, C) of validation data.
+        labels: (N,) class indices.
+        weights: (N,) sample weights.
+
+    Returns:
+        T in [0.05, 20]; 1 without data.
+    """
+    if len(logits) == 0:
+        return 1.0
+    z = np.asarray(logits, dtype=np.float64)
+    share = np.ones(len(z)) if weights is None else np.asarray(weights, dtype=np.float64)
+    rows = np.arange(len(z))
+
+    def loss(log_t: float) -> float:
+        scaled = z / np.exp(log_t)
+        return float((share * (logsumexp(scaled, axis=1) - scaled[rows, labels])).sum())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What answering only the most confident utterances would cost (El-Yaniv and Wiener 2010).
+
+    Attributes:
+        coverage: (N,) share answered, rising to 1.
+        risk: (N,) error rate among those answered.
+        threshold: (N,) least confidence answered.
+        area: mean risk over all coverages.
+    """
+
+    coverage: NDArray[np.float64]
+    risk: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+    area: float
+
+
+def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskCoverage:
+    """The risk-coverage curve of (N,) confidences and whether each prediction was right."""
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    count = np.arange(1, len(order) + 1)
+    risk = np.cumsum(~np.asarray(correct, dtype=bool)[order]) / count
+    area = float(risk.mean()) if len(order) else float("nan")
+    return RiskCoverage(count / max(1, len(order)), risk, np.asarray(confidence, float)[order], area)
+
+
+def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy: float) -> float:
+    """The least confidence at and above which at least `accuracy` of the answers were right.
+
+    Returns:
+        0 when all answers together already reach it; above 1 (never answer) when no part does.
+    """
+    curve = risk_coverage(confidence, correct)
+    last_of_ties = np.r_[curve.threshold[1:] != curve.threshold[:-1], True] if len(curve.risk) else np.zeros(0, bool)
+    good = np.flatnonzero((1.0 - curve.risk >= accuracy) & last_of_ties)
+    if len(good) == 0:
+        return float(np.nextafter(1.0, 2.0))
+    return 0.0 if good[-1] == len(curve.risk) - 1 else float(curve.threshold[good[-1]])
+
+
+def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> Predictor:
+    """The same classifier with temperature and abstain threshold fitted on labelled validation rows.
+
+    Args:
+        predictor: a classifier; a regression is returned as it is.
+        dataset: validation rows; those without a known label or any modality are left out.
+        accuracy: what the answers that are not abstentions should reach; 0 never abstains.
+    """
+    if predictor.spec.task == "regression":
+        return predictor
+    index = {name: number for number, name in enumerate(predictor.spec.classes)}
+    labels = np.array([index.get(str(name), -1) for name in dataset.labels(predictor.spec.label)], dtype=np.int64)
+    rows = np.flatnonzero(labels >= 0)
+    scores = predictor.scores(dataset, rows)
+    seen = scores.present.any(axis=1)
+    truth = labels[rows][seen]
+    temperature = fit_temperature(scores.logits[seen], truth, dataset.weights[rows][seen])
+    tempered = Predictor(replace(predictor.spec, temperature=temperature), predictor.module, predictor.device)
+    probabilities = tempered.probabilities(scores)[seen]
+    correct = probabilities.argmax(axis=1) == truth
+    threshold = abstain_threshold(probabilities.max(axis=1, initial=0), correct, accuracy) if accuracy > 0 else 0.0
+    return Predictor(replace(tempered.spec, threshold=threshold), predictor.module, predictor.device)

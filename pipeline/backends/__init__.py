@@ -1,0 +1,1 @@
+"""Extractors by name, loaded with their weights."""

@@ -1,0 +1,390 @@
+"""The extractors of one configuration, each loaded when first needed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emopipe.errors import EmopipeError
+from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
+from emopipe.pipeline import weights
+from emopipe.pipeline.backends import registry as plugins
+from emopipe.pipeline.backends import speakers as enrolment
+from emopipe.pipeline.backends.registry import Plugin
+from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
+from emopipe.pipeline.progress import Hook, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
+    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.speech.speakers import SpeakerEncoder
+    from emopipe.extractors.speech.vad import VoiceActivity
+
+#: Kind of backend -> options of this package's own that name weights.
+WEIGHTS: Final = {
+    "face": ("weights",),
+    "voice": ("encoder",),
+    "vad": ("vad",),
+    "speech": ("asr",),
+    "text": ("encoder", "multilingual"),
+}
+#: Backend of this package -> the distributions that measure.
+LIBRARIES: Final = {
+    "mediapipe": ("mediapipe",),
+    "pyfeat": ("py-feat", "torch"),
+    "whisper-encoder": ("librosa", "openai-whisper", "torch"),
+    "silero-vad": ("silero-vad", "torch"),
+    "whisper": ("openai-whisper", "torch"),
+    "faster-whisper": ("faster-whisper", "ctranslate2"),
+    "transformers": ("transformers", "torch"),
+    "ge2e": ("librosa", "scikit-learn", "torch"),
+    "pyannote": ("pyannote.audio", "torch"),
+}
+#: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
+PEOPLE: Final = ("speakers", "people")
+DEVICES: Final = ("auto", "cpu", "cuda")
+
+
+def pick_device(wanted: str) -> str:
+    """Turn "auto", "cpu" or "cuda" into a torch device name.
+
+    Raises:
+        EmopipeError: EMO-302 when CUDA is asked for and absent, EMO-503 for another word.
+    """
+    _check_device(wanted)
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EmopipeError("EMO-302", "no CUDA device is available", hint="Use --device cpu or --device auto")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _check_device(wanted: str) -> None:
+    if wanted not in DEVICES:
+        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
+
+
+def table(config: ExtractionConfig, kind: str) -> Any:
+    """The table of a configuration that tells about a kind of backend: voice activity is part of speech."""
+    return getattr(config, {"vad": "speech", "speakers": "people"}.get(kind, kind))
+
+
+def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
+    """The backend of another package that a configuration chooses; None when it is this package's own.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    plugin = plugins.chosen(kind, table(config, kind).backend) if kind in plugins.BUILT_IN else None
+    return plugin if plugin is not None and plugin.foreign else None
+
+
+def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
+    """Distribution -> version of what measures; those that are not installed are left out.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    if (plugin := chosen(config, kind)) is not None:
+        name, _, release = plugin.origin.rpartition(" ")
+        return {name: release}
+    own = {"vad": "silero-vad", "speakers": config.people.diarizer, "people": "ge2e"}
+    names = LIBRARIES[own[kind] if kind in own else table(config, kind).backend]
+    return {name: found for name in names if (found := installed(name))}
+
+
+@cache
+def installed(library: str) -> str:
+    """The version of a distribution; "" when it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
+    """The weights that a backend loads; of a plugin's, as far as its options name what is here.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend.
+    """
+    options = table(config, kind)
+    if kind in PEOPLE:
+        return enrolment.weight_names(config.people, kind)
+    if kind == "face" and options.backend == "pyfeat":
+        from emopipe.extractors.face.pyfeat import weight_names as of_detector
+
+        return list(of_detector(options.detector).values())
+    names = [name for option in WEIGHTS[kind] if (name := getattr(options, option))]
+    if chosen(config, kind) is None:
+        return names
+    return [name for name in (*names, *_texts(options.options)) if _is_here(name)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text within the options of a plugin."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _is_here(name: str) -> bool:
+    """Whether a plugin's option names a weight of the catalogue, a file, or the folder of a model."""
+    if (known := weights.known(name)) is not None:
+        return all(known.files.values()) or weights.status(known).path is not None
+    path = Path(name).expanduser()
+    there = path.name != name and (path.is_file() or (path / "config.json").is_file())
+    return there or (path.name != "" and weights.given(path.name) is not None)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What decides, beside its parameters, what a backend or a model makes of its input.
+
+    Attributes:
+        libraries: distribution -> version.
+        weights: name -> identity.
+        settings: the whole table of a plugin, which may read any of it; of a backend of this package: nothing.
+    """
+
+    libraries: Mapping[str, str]
+    weights: Mapping[str, weights.Identity] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def model_basis(name: str) -> Basis:
+    """What a fusion model works with, beside the weights that its checkpoint holds."""
+    own = {plugin.name: plugin.origin for plugin in plugins.foreign("model", plugins.MODELS_GROUP)}
+    package, _, release = own.get(name, "").rpartition(" ")
+    return Basis({"torch": installed("torch"), **({package: release} if package else {})})
+
+
+class Backends:
+    """Loads what a configuration names, once.
+
+    Args:
+        config: which backends and weights.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch a weight.
+        hook: told about fetches.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend or device.
+    """
+
+    def __init__(
+        self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
+    ) -> None:
+        _check_device(device)
+        for kind in plugins.BUILT_IN:
+            chosen(config, kind)
+        _check_face(config.face)
+        enrolment.check(config.people)
+        self.config = config
+        self._wanted_device = device
+        self._how: dict[str, Any] = {"offline": offline, "hook": hook}
+        self._located: dict[str, weights.Located] = {}
+
+    def close(self) -> None:
+        """Free what must be freed by hand."""
+        if "face" in self.__dict__:
+            self.face.close()
+
+    def __enter__(self) -> Backends:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @cached_property
+    def device(self) -> str:
+        """The name that torch has for the device."""
+        return pick_device(self._wanted_device)
+
+    def prepare(self, *kinds: str) -> None:
+        """Find the weights of these backends before anything is loaded, so that a missing one is told at once.
+
+        Those that need a hub come first: where it is out of reach, nothing else is fetched in vain.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-205 when one cannot be had.
+        """
+        own = [kind for kind in kinds if chosen(self.config, kind) is None]
+        names = dict.fromkeys(name for kind in own for name in weight_names(self.config, kind))
+        ordered = sorted(names, key=_is_embedded)
+        with _all_told(ordered):
+            _ = [self._weight(name) for name in ordered]
+
+    def bases(self, kinds: Sequence[str], digest: Callable[[Path], str]) -> dict[str, Basis]:
+        """Kind -> what that backend measures with; see :meth:`basis`."""
+        with _all_told([name for kind in kinds for name in weight_names(self.config, kind)]):
+            return {kind: self.basis(kind, digest) for kind in kinds}
+
+    def basis(self, kind: str, digest: Callable[[Path], str]) -> Basis:
+        """What a backend measures with; nothing is loaded.
+
+        Args:
+            kind: of the backend.
+            digest: tells the sha256 of a file.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-205 when a weight outside the catalogue cannot be had.
+        """
+        names = weight_names(self.config, kind)
+        if any(map(weights.needs_file, names)):
+            _ = [self._weight(name) for name in names]
+        told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
+        foreign = chosen(self.config, kind) is not None
+        return Basis(libraries(self.config, kind), told, self.config.as_dict(full=True)[kind] if foreign else {})
+
+    @cached_property
+    def face(self) -> FaceBackend:
+        """What measures faces."""
+        backend: FaceBackend = self._create("face")
+        return backend
+
+    @cached_property
+    def voice(self) -> VoiceBackend:
+        """What measures voices."""
+        backend: VoiceBackend = self._create("voice")
+        return backend
+
+    @cached_property
+    def asr(self) -> SpeechBackend:
+        """What writes down words."""
+        backend: SpeechBackend = self._create("speech")
+        return backend
+
+    @cached_property
+    def vad(self) -> VoiceActivity:
+        from emopipe.extractors.speech.vad import VoiceActivity
+
+        return VoiceActivity(self._weight(self.config.speech.vad), self.config.speech.vad_threshold)
+
+    @cached_property
+    def text(self) -> TextBackend:
+        """What turns words into vectors."""
+        backend: TextBackend = self._create("text", languages=list(self.languages))
+        return backend
+
+    @cached_property
+    def speakers(self) -> SpeakerEncoder:
+        """What tells voices apart."""
+        from emopipe.extractors.speech.speakers import SpeakerEncoder
+
+        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+
+    @cached_property
+    def diarizer(self) -> Diarizer:
+        """What cuts speech into turns."""
+        from emopipe.extractors.speech.diarize import VoiceClusters
+
+        if self.config.people.diarizer == "pyannote":
+            return enrolment.load_pyannote(self.config.people.pyannote, self.device, offline=self._how["offline"])
+        return VoiceClusters(self.speakers)
+
+    @cached_property
+    def enrolled(self) -> dict[str, np.ndarray]:
+        """Name -> voice of the enrolled people."""
+        return enrolment.enrol(self.config.people, self.vad, self.speakers)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """What the text encoder reads, as ISO 639-1 codes; () when it is not known, or anything."""
+        known = weights.known(self.config.text.encoder)
+        return self.config.text.languages or (known.languages if known else ())
+
+    def face_columns(self) -> list[str]:
+        """Columns of the face table that make features."""
+        return feature_columns(self.config.face.features, self.face.measured)
+
+    def face_features(self) -> list[str]:
+        """What a step of a face is made of: the columns' means, and their deviations where asked for."""
+        columns = self.face_columns()
+        return columns + ([f"{name}_sd" for name in columns] if self.config.face.deviations else [])
+
+    def feature_names(self, modalities: Collection[str] = MODALITIES) -> dict[str, list[str]]:
+        """Modality -> names of its feature columns. Loads what measures them."""
+        names: dict[str, Callable[[], list[str]]] = {
+            "text": lambda: self.text.feature_names(),
+            "face": self.face_features,
+            "voice": lambda: self.voice.feature_names(),
+        }
+        return {modality: name() for modality, name in names.items() if modality in modalities}
+
+    def check_weights(self, sealed: Mapping[str, str], digest: Callable[[Path], str]) -> None:
+        """Refuse weights that go by a name that was sealed with other weights.
+
+        Args:
+            sealed: name -> sha256, of weights that the catalogue did not vouch for.
+            digest: tells the sha256 of a file.
+
+        Raises:
+            EmopipeError: EMO-402, naming both; EMO-201 to EMO-205 when one cannot be had.
+        """
+        for name, sha256 in sealed.items():
+            self._weight(name)
+            if (found := self._located[name].sha256(digest)) != sha256:
+                what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {found}"
+                hint = "Put the right ones there, or set EMOPIPE_WEIGHTS to a folder that holds them under their name"
+                raise EmopipeError("EMO-402", what, path=self._located[name].path, hint=hint)
+
+    def _create(self, kind: str, **more: Any) -> Any:
+        settings = {**self.config.as_dict(full=True)[kind], **more}
+        return plugins.create(kind, settings["backend"], settings, self._weight, self.device)
+
+    def _weight(self, name: str) -> Path:
+        """What libraries load for the name of a weight, or a path."""
+        if name not in self._located:
+            self._located[name] = weights.locate(name, **self._how)
+        return self._located[name].path
+
+
+def _is_embedded(name: str) -> bool:
+    """Whether a weight needs no hub."""
+    known = weights.known(name)
+    return known is not None and known.embedded
+
+
+@contextmanager
+def _all_told(names: Sequence[str]) -> Iterator[None]:
+    """When one of several weights cannot be had, say which others are not here either."""
+    try:
+        yield
+    except EmopipeError as error:
+        known = [name for name in names if f" {name} " not in error.what and weights.known(name)]
+        others = [name for name in known if weights.status(name).state == "missing"]
+        if not others:
+            raise
+        hint = f"{error.hint}. Not here either: {', '.join(others)}"
+        raise EmopipeError(error.code, error.what, path=error.path, hint=hint) from None
+
+
+def _check_face(config: FaceConfig) -> None:
+    """Refuse a detector or features that there are none of.
+
+    Raises:
+        EmopipeError: EMO-503.
+    """
+    from emopipe.extractors.face import mediapipe, pyfeat
+
+    for what, name, known in (
+        ("detector of py-feat", config.detector, pyfeat.REPOSITORIES if config.backend == "pyfeat" else ("",)),
+        *(("group of face features", group, FEATURE_GROUPS) for group in config.features),
+    ):
+        if name not in known:
+            hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
+            raise EmopipeError("EMO-503", f"unknown {what} {name!r}", hint=hint)
+    measured = {"mediapipe": mediapipe.MEASURED, "pyfeat": pyfeat.MEASURED.get(config.detector, frozenset())}
+    if config.backend in measured and not feature_columns(config.features, measured[config.backend]):
+        what = f"{config.backend} measures none of the face features {', '.join(config.features)}"
+        raise EmopipeError("EMO-503", what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")

@@ -1,0 +1,1 @@
+"""What will run, in which order, and what runs it."""

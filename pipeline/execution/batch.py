@@ -1,0 +1,508 @@
+"""Run the pipeline on media files: extract, predict, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline.backends.backbones import locate
+from emopipe.pipeline.backends.loading import Backends, model_basis, pick_device
+from emopipe.pipeline.backends.speakers import given_clips
+from emopipe.pipeline.config import FACTS, MODALITIES, ExtractionConfig
+from emopipe.pipeline.execution.forecast import Step, explain
+from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
+from emopipe.pipeline.execution.processes import WORKER_BYTES, Engine, Here, Processes
+from emopipe.pipeline.execution.worker import Outcome, Worker
+from emopipe.pipeline.media.decoding import find_media
+from emopipe.pipeline.progress import Event, Hook, silent
+from emopipe.pipeline.records import Extraction, Source
+from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
+from emopipe.pipeline.report.outputs import ClipResult, Sink, read_manifest
+from emopipe.pipeline.report.participants import Participants
+from emopipe.pipeline.stages.table import PROBE, check_plan
+from emopipe.pipeline.store.store import Content, Store, temporary_store
+from emopipe.pipeline.translate import coded_errors
+
+if TYPE_CHECKING:
+    from emopipe.models.sealed import Sealed
+
+#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are no fault of the file.
+ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
+
+
+def prediction_job(
+    model: str,
+    store: Store,
+    *,
+    modalities: Collection[str] = (),
+    device: str = "auto",
+    offline: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    backends: Callable[..., Backends] = Backends,
+    hook: Hook = silent,
+) -> Job:
+    """The job of predicting with a checkpoint, by the extractors that it was trained on.
+
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        store: where results are kept.
+        modalities: look at these alone; () for all that the checkpoint reads.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch a weight.
+        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
+        backends: what loads the extractors.
+        hook: told when the network that the model stands on is fetched.
+
+    Raises:
+        EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features, or the checkpoint's
+            own cannot be extracted from media, EMO-201 to EMO-204 when the network that it stands on is missing,
+            EMO-503 when the checkpoint does not read one of the modalities.
+    """
+    from emopipe.models.sealed import check_features, read_sealed
+
+    with coded_errors():
+        sealed = read_sealed(model)
+    _refuse_foreign(sealed.extraction, model)
+    for name in modalities:
+        if name not in sealed.modalities:
+            known = f"It reads {', '.join(sealed.modalities)}"
+            raise EmopipeError("EMO-503", f"the checkpoint {model} does not read {name}", hint=known)
+    tables = _overlaid(portable(sealed.extraction), overrides or {})
+    config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
+    with coded_errors():
+        check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
+    locate(sealed.options, offline=offline, hook=hook)
+    job = Job(
+        config,
+        store.folder,
+        modalities=tuple(name for name in sealed.modalities if not modalities or name in modalities),
+        model=model,
+        checkpoint=sealed.id,
+        device=device,
+        offline=offline,
+        backends=backends,
+    )
+    return based(job, store, hook, sealed)
+
+
+def extraction_job(
+    config: ExtractionConfig,
+    store: Store,
+    *,
+    labelled: bool = False,
+    modalities: Collection[str] = MODALITIES,
+    device: str = "auto",
+    offline: bool = False,
+    hook: Hook = silent,
+) -> Job:
+    """The job of extracting features; arguments as for :class:`Job`.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown backend or device, EMO-201 to EMO-205 for a weight outside the catalogue
+            that cannot be had.
+    """
+    job = Job(
+        config,
+        store.folder,
+        modalities=tuple(modalities),
+        labelled=labelled,
+        device=device,
+        offline=offline,
+    )
+    return based(job, store, hook)
+
+
+def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
+    """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
+    check_plan(job.stages)
+
+    def digest(path: Path) -> str:
+        return store.content(path).hash
+
+    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        job = replace(job, clips={clip: digest(Path(clip)) for clip in given_clips(job.config.people)})
+        bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
+        if sealed is not None:
+            used = {name for basis in bases.values() for name in basis.weights}
+            known = sealed.extraction.get("unverified", {})
+            backends.check_weights({name: known[name] for name in known if name in used}, digest)
+            bases["model"] = model_basis(sealed.model)
+    return replace(job, bases=bases)
+
+
+def config_hash(config: ExtractionConfig) -> str:
+    """What identifies an extraction config in outputs."""
+    return hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def engine_for(
+    files: int,
+    *,
+    jobs: int | None = None,
+    memory: int | None = None,
+    device: str = "auto",
+    debug: bool = False,
+    ray: str | None = None,
+) -> Engine:
+    """Processes for a batch; this process for a single file, and to debug; a Ray cluster where one is named.
+
+    Args:
+        files: how many there are.
+        jobs: worker processes; None: one per core (one on a GPU), as far as memory allows.
+        memory: bytes that all workers together may take; None for no limit.
+        device: that the models are wanted on.
+        debug: let failures through.
+        ray: address of a Ray cluster.
+
+    Raises:
+        EmopipeError: EMO-301 without Ray, EMO-303 without the cluster, EMO-503 for a limit of memory on one.
+    """
+    if ray is not None and not debug:
+        from emopipe.pipeline.execution.ray import Ray
+
+        if memory is not None:
+            hint = "Leave out --limit-memory: Ray itself watches the memory of each machine"
+            raise EmopipeError("EMO-503", "memory cannot be limited on a Ray cluster", hint=hint)
+        return Ray(ray, jobs=jobs)
+    if debug or (files <= 1 and memory is None):
+        return Here(debug=debug)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpu = device != "cpu" and pick_device(device) == "cuda"
+    if jobs is None:
+        import psutil
+
+        room = memory or psutil.virtual_memory().available
+        jobs = 1 if gpu else max(1, min(cores, room // WORKER_BYTES))
+    jobs = max(1, min(jobs, files))
+    return Processes(jobs, threads=max(1, cores // (jobs if gpu else files)), memory=memory)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is given.
+
+    Attributes:
+        files: to be worked on.
+        refused: what cannot be used at all, and why.
+        kept: what an earlier run has done with, with its entry in the manifest.
+    """
+
+    files: list[Path]
+    refused: dict[Path, EmopipeError]
+    kept: dict[Path, dict[str, Any]]
+
+    @property
+    def every(self) -> list[Path]:
+        """All of them, in the order of the manifest."""
+        return sorted({*self.files, *self.refused, *self.kept}, key=os.fsencode)
+
+
+def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
+    """The files that paths, folders and patterns stand for.
+
+    Args:
+        paths: what the user names; when retrying they may be left out.
+        retry: outputs of an earlier run: inputs that its manifest calls neither failed nor unfinished are kept.
+
+    Raises:
+        EmopipeError: EMO-101 when there was no earlier run.
+    """
+    earlier = {} if retry is None else read_manifest(retry)
+    files, errors = find_media(paths or list(earlier))
+    kept = {path: earlier[path] for path in files if retry and _is_done(earlier.get(path), retry)}
+    left = [path for path in files if path not in kept]
+    return Inputs(left, {Path(error.path or ""): error for error in errors}, kept)
+
+
+def _is_done(entry: Mapping[str, Any] | None, out: Path) -> bool:
+    """Whether an earlier run has done with an input, and what it wrote is still there."""
+    return entry is not None and entry["state"] in ("ok", "degraded") and (out / f"{entry['outputs']}.json").is_file()
+
+
+def run_files(
+    inputs: Inputs,
+    job: Job,
+    out: Path,
+    engine: Engine,
+    *,
+    participants: Participants | None = None,
+    phases: bool = False,
+    explained: Callable[[list[Step], int], None] | None = None,
+    dry: bool = False,
+    hook: Hook = silent,
+) -> Iterator[ClipResult]:
+    """Run a batch; each clip's outputs are written when it is done, tables and manifest at the end.
+
+    Every input that is not kept yields a result. What cannot be used at all comes first, as failed; then what is in
+    the store already; the rest is worked on from the longest file to the shortest.
+
+    Args:
+        inputs: of :func:`find_inputs`.
+        job: what is wanted.
+        out: folder for the outputs.
+        engine: what does the work.
+        participants: which groups people belong to, for the page about the batch.
+        phases: do one stage of all files before the next stage, so that one model at a time is loaded.
+        explained: told before the work which steps will be done, and how many files need none.
+        dry: explain and go no further.
+        hook: told of progress.
+
+    Raises:
+        EmopipeError: EMO-601 when the outputs cannot be written, and what befalls every file (see :class:`Engine`).
+    """
+    every = inputs.every
+    with Store(job.store) as store:
+        sink = None if dry else Sink(out, every, config_hash(job.config), version("emopipe"))
+        batch = _Batch(job, engine, store, hook)
+        hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
+        batch.probe([Source(str(path), media=path) for path in inputs.files])
+        if explained is not None:
+            explained(*batch.explain())
+        if sink is None:
+            return
+        for path, entry in inputs.kept.items():
+            sink.keep(path, entry)
+        try:
+            refused = ((Source(str(path), media=path), Outcome(error)) for path, error in inputs.refused.items())
+            for source, outcome in chain(refused, batch.run(phases)):
+                result = _result(job, source, outcome)
+                sink.write(result)
+                yield result
+        except BaseException:
+            with suppress(EmopipeError):
+                _finish(sink, every, participants)
+            raise
+        _finish(sink, every, participants)
+
+
+def _finish(sink: Sink, inputs: Sequence[Path], participants: Participants | None) -> None:
+    """Write what there is about the run as a whole; the page about it when there is more than one input."""
+    sink.finish()
+    if len(inputs) > 1 or participants or (sink.folder / SUMMARY).exists():
+        write_summary(sink.folder, participants)
+
+
+class _Batch:
+    """Many sources on their way through the stages."""
+
+    def __init__(self, job: Job, engine: Engine, store: Store, hook: Hook) -> None:
+        self._job, self._engine, self._store, self._hook = job, engine, store, hook
+        self._failed: dict[Source, Outcome] = {}
+        self._durations: dict[Source, float] = {}
+        self._computed: dict[Source, dict[str, float]] = {}
+        self._rates: dict[str, float | None] = {}
+
+    def probe(self, sources: Sequence[Source]) -> None:
+        """Hash every file and measure its duration; done before all else, in parallel, and only once per file."""
+        self._durations = dict.fromkeys(sources, 0.0)
+        known, content = self._store.known, self._store.content
+        self._do([Task(source, (PROBE.name,)) for source in sources if self._duration(source, known) is None])
+        for source in sources:
+            if source not in self._failed:
+                with suppress(EmopipeError):  # it changes or is gone: the stage that reads it tells
+                    self._durations[source] = self._duration(source, content) or 0.0
+                self._tell_cost(source)
+
+    def _tell_cost(self, source: Source) -> None:
+        """Tell how long a source is that has to be worked on, and how long that will take, if past times tell."""
+        duration = self._durations[source]
+        rates = [self._rate(stage) for stage in self._missing(source)]
+        if rates:
+            known = [rate for rate in rates if rate is not None]
+            seconds = sum(known) * duration if len(known) == len(rates) else None
+            self._hook(Event("plan", "file", source=source.id, total=duration, seconds=seconds))
+
+    def _rate(self, stage: str) -> float | None:
+        if stage not in self._rates:
+            self._rates[stage] = self._store.rate(stage)
+        return self._rates[stage]
+
+    def _duration(self, source: Source, look: Callable[[Path], Content | None]) -> float | None:
+        """The duration of a source that was probed before. A file that was written just now has no lasting entry in
+        the store's index: `look` may hash it.
+        """
+        content = None if source.media is None else look(source.media)
+        if content is None:
+            return None
+        probed = self._store.get(results(source, {"media": content}, self._job)[PROBE.name].key)
+        return None if probed is None else float(probed["duration"])
+
+    def explain(self) -> tuple[list[Step], int]:
+        """The steps that will be done, and how many files need none."""
+        steps = {source: self._steps(source) for source in self._alive()}
+        return [step for some in steps.values() for step in some], sum(not some for some in steps.values())
+
+    def _steps(self, source: Source) -> list[Step]:
+        return explain(source, self._job, self._store, self._durations[source])
+
+    def run(self, phases: bool) -> Iterator[tuple[Source, Outcome]]:
+        """What becomes of each source."""
+        yield from self._failed.items()
+        alive = self._alive()
+        stored = [source for source in alive if not self._missing(source)]
+        yield from self._assemble(stored)
+        rest = sorted(set(alive) - set(stored), key=lambda source: (-self._durations[source], source.id))
+        self._fetch_weights(rest)
+        if not phases:
+            for task, outcome in self._engine.run(self._job, [Task(source) for source in rest], self._hook):
+                yield task.source, self._with_earlier_work(task.source, outcome)
+            return
+        for stage in self._job.stages:
+            tasks = [Task(s, (stage.name,)) for s in rest if s not in self._failed and stage.name in self._missing(s)]
+            if stage.stored and tasks:
+                self._hook(Event("start", "phase", stage.name, total=len(tasks)))
+                yield from self._do(tasks)
+                self._engine.renew()
+        yield from self._assemble([source for source in rest if source not in self._failed])
+
+    def _fetch_weights(self, sources: Sequence[Source]) -> None:
+        """Have the weights of the stages that will run, before hours of work end in the want of one."""
+        job = self._job
+        running = {name for source in sources for name in self._missing(source)}
+        needed = {stage.backend for stage in job.stages if stage.name in running} - {"model"}
+        with job.backends(job.config, device=job.device, offline=job.offline, hook=self._hook) as backends:
+            backends.prepare(*(kind for kind in job.bases if kind in needed))
+
+    def _do(self, tasks: Sequence[Task]) -> list[tuple[Source, Outcome]]:
+        """Do single stages; returns the sources that failed."""
+        fresh = []
+        for task, outcome in self._engine.run(self._job, tasks, self._hook):
+            self._computed.setdefault(task.source, {}).update(outcome.computed)
+            if outcome.error is not None:
+                self._failed[task.source] = outcome
+                fresh.append((task.source, outcome))
+        return fresh
+
+    def _assemble(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
+        """What is put together from the store needs no models, and no worker but this process."""
+        here = self._engine if isinstance(self._engine, Here) else Here()
+        for task, outcome in here.run(self._job, [Task(source) for source in sources], silent):
+            yield task.source, self._with_earlier_work(task.source, outcome)
+        if here is not self._engine:
+            here.close()
+
+    def _with_earlier_work(self, source: Source, outcome: Outcome) -> Outcome:
+        return replace(outcome, computed={**self._computed.get(source, {}), **outcome.computed})
+
+    def _alive(self) -> list[Source]:
+        return [source for source in self._durations if source not in self._failed]
+
+    def _missing(self, source: Source) -> list[str]:
+        """The stages that a source has still to go through; those of one that has become unreadable tell when run."""
+        try:
+            found = results(source, contents(source, self._store), self._job)
+        except EmopipeError:
+            return [stage.name for stage in self._job.stages]
+        return [result.stage.name for result in missing(found, self._job.values, self._store.has)]
+
+
+def _result(job: Job, source: Source, outcome: Outcome) -> ClipResult:
+    path, checkpoint = source.media or Path(), job.checkpoint or ""
+    if outcome.error is not None or outcome.extraction is None:
+        return ClipResult(path, "failed", [str(outcome.error)], None, [], checkpoint, outcome.computed)
+    reasons = _degradations(outcome.extraction)
+    state: Literal["ok", "degraded"] = "degraded" if reasons else "ok"
+    predictions = outcome.predictions or []
+    return ClipResult(path, state, reasons, outcome.extraction, predictions, checkpoint, outcome.computed)
+
+
+class Runner:
+    """A loaded checkpoint together with the extractors that it was trained on, in this process.
+
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch a weight.
+        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
+        store: folder in which results are kept; None: only as long as the runner.
+        hook: told of progress.
+
+    Raises:
+        EmopipeError: as :func:`prediction_job`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        offline: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+        store: Path | None = None,
+        hook: Hook = silent,
+    ) -> None:
+        self._open = ExitStack()
+        kept = self._open.enter_context(temporary_store() if store is None else Store(store))
+        job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=hook)
+        self._worker = self._open.enter_context(Worker(job, hook))
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    @property
+    def backends(self) -> Backends:
+        return self._worker.backends
+
+    def load(self) -> None:
+        """Load every extractor and the model now, and check that they fit.
+
+        Raises:
+            EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
+        """
+        self.backends.prepare(*(kind for kind in self._worker.job.kinds if kind != "model"))
+        self._worker.check_features(self._worker.job.modalities)
+        _ = self.backends.asr, self.backends.vad, self._worker.predictor
+        if "speakers" in self._worker.job.kinds:
+            _ = self.backends.diarizer
+
+    def run(self, path: Path) -> ClipResult:
+        """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
+        source = Source(str(path), media=path)
+        return _result(self._worker.job, source, self._worker.perform(Task(source)))
+
+
+def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
+    """Features that came in a file of somebody else's cannot be made from a recording."""
+    for modality, table in sealed.items():
+        if isinstance(table, Mapping) and "source" in table:
+            what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
+            hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
+            raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
+
+
+def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    table = sealed.get("people", {})
+    kept = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
+    kept["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
+    return {**sealed, "people": kept}
+
+
+def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sealed tables with single entries replaced."""
+    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}
+
+
+def _degradations(extraction: Extraction) -> list[str]:
+    """Warnings, and the reasons for modalities that no utterance of the clip has."""
+    reasons = list(extraction.warnings)
+    utterances = extraction.utterances
+    if not utterances:
+        return [*reasons, "there is nothing to predict from"]
+    for modality in sorted({name for u in utterances for name in u.absent}):
+        if all(modality in u.absent for u in utterances):
+            why = sorted({u.absent[modality] for u in utterances} - ORDINARY)
+            reasons += [f"{modality}: {reason}" for reason in why]
+    return reasons

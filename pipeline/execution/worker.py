@@ -1,0 +1,316 @@
+"""Do the tasks of a job, one after the other, with extractors and model loaded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline.backends.loading import Backends
+from emopipe.pipeline.config import given_clip
+from emopipe.pipeline.datasets.person_normalization import Baselines, reference_of
+from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
+from emopipe.pipeline.media.decoding import Media
+from emopipe.pipeline.progress import Event, Hook, silent, timed
+from emopipe.pipeline.records import Extraction, Source
+from emopipe.pipeline.stages.table import Stage, assembled
+from emopipe.pipeline.store import serialization as artefacts
+from emopipe.pipeline.store.store import Store, changed
+from emopipe.pipeline.translate import coded_errors
+
+if TYPE_CHECKING:
+    from emopipe.models.prediction import Prediction
+    from emopipe.models.predictor import Predictor
+
+#: Stages whose features a checkpoint must have been trained on: checked before the first one is computed.
+MEASURING: Final = ("face", "voice", "text")
+REPEAT: Final = "Repeat with --debug to see where"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task; small, unless features were asked for.
+
+    Attributes:
+        error: why it failed; None when it did not.
+        extraction, predictions: what was found, in step; None when only stages were asked for, or it failed.
+        computed: stage -> seconds, for the stages that were not in the store.
+        seconds: wall time spent on the task.
+    """
+
+    error: EmopipeError | None = None
+    extraction: Extraction | None = None
+    predictions: list[Prediction] | None = None
+    computed: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Worker:
+    """Does tasks.
+
+    Args:
+        job: what is wanted.
+        hook: told of progress; every event names its source.
+        debug: let a failure through instead of making it an outcome.
+
+    Raises:
+        EmopipeError: EMO-602 when the store cannot be used.
+    """
+
+    def __init__(self, job: Job, hook: Hook = silent, *, debug: bool = False) -> None:
+        self.job = job
+        self.store = Store(job.store)
+        self._hook = hook
+        self._debug = debug
+        self._checked: set[str] = set()
+        self._last: tuple[str, dict[str, Any]] = ("", {})
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if "backends" in self.__dict__:
+            self.backends.close()
+        self.store.__exit__()
+
+    @cached_property
+    def backends(self) -> Backends:
+        """The extractors."""
+        job = self.job
+        return job.backends(job.config, device=job.device, offline=job.offline, hook=self._hook)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The fusion model."""
+        from emopipe.pipeline.backends.backbones import load_predictor
+
+        assert self.job.model is not None
+        return load_predictor(self.job.model, self.job.device, offline=self.job.offline, hook=self._hook)[0]
+
+    @cached_property
+    def reference(self) -> Baselines:
+        """Modality -> baseline that the configured clip shows.
+
+        Raises:
+            EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one that shows nothing.
+        """
+        config = self.job.config.people
+        clip = given_clip(config.baseline)
+        assert clip is not None
+        with _Evaluation(Source(str(clip), media=clip), self, self.job.of_reference, silent, {}) as found:
+            values = found.values(("spans", "people", *config.baseline_of))
+            return reference_of(values, clip, config.baseline_of)
+
+    def check_features(self, modalities: Collection[str]) -> None:
+        """Refuse extractors whose features the checkpoint was not trained on; loads what it must ask.
+
+        Raises:
+            EmopipeError: EMO-402, naming both sides; EMO-201 to EMO-204 when a weight is missing.
+        """
+        from emopipe.models.sealed import check_features, read_sealed
+
+        if self.job.model is None or self._checked.issuperset(modalities):
+            return
+        offered = self.backends.feature_names(modalities)
+        with coded_errors():
+            sealed = read_sealed(self.job.model)
+            check_features(sealed.schema, sealed.extraction, offered, self.job.config.as_dict())
+        self._checked.update(modalities)
+
+    def remembered(self, key: str) -> dict[str, Any] | None:
+        """What :meth:`remember` was told last, if it was told of this key."""
+        return self._last[1] if self._last[0] == key else None
+
+    def remember(self, key: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Hold on to values that are not stored: the next source may be another stretch of the same file."""
+        self._last = (key, values)
+        return values
+
+    def perform(self, task: Task) -> Outcome:
+        """Do a task. A source that cannot be used makes a failed outcome, never an exception, unless debugging.
+
+        Raises:
+            EmopipeError: what would befall every task: a missing weight, features of another kind.
+        """
+        began = time.perf_counter()
+        name = task.source.id
+        computed: dict[str, float] = {}
+        try:
+            with _Evaluation(
+                task.source, self, self.job, lambda event: self._hook(replace(event, source=name)), computed
+            ) as found:
+                outcome = self._answer(task, found)
+        except EmopipeError as error:
+            if self._debug or error.stops_all:
+                raise
+            outcome = Outcome(error)
+        except Exception as error:
+            if self._debug:
+                raise
+            what = f"an unexpected failure: {type(error).__name__}: {error}"
+            outcome = Outcome(EmopipeError("EMO-901", what, path=task.source.path, hint=REPEAT))
+        return replace(outcome, computed=computed, seconds=time.perf_counter() - began)
+
+    def _answer(self, task: Task, found: _Evaluation) -> Outcome:
+        if task.stages:
+            found.ensure([value for name in task.stages for value in found.results[name].stage.provides])
+            return Outcome()
+        values = found.values(self.job.values)
+        extraction = assembled(task.source, values, [*self.job.unverified], features=task.features)
+        return Outcome(None, extraction, values.get("predictions"))
+
+
+class _Required(Mapping[str, Any]):
+    """The values that a stage requires, each looked up when it is read: a stage with nothing to do reads few."""
+
+    def __init__(self, stage: Stage, value: Callable[[str], Any]) -> None:
+        self._names, self._value = stage.requires, value
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._value(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _Evaluation:
+    """The values of one source, computed or read from the store as they are needed."""
+
+    def __init__(self, source: Source, worker: Worker, job: Job, hook: Hook, computed: dict[str, float]) -> None:
+        self._source, self._worker, self._hook = source, worker, hook
+        self._job, self._store = job, worker.store
+        self._open = ExitStack()
+        self._files = contents(source, self._store)
+        self.results = results(source, self._files, self._job)
+        self._producers = {name: result for result in self.results.values() for name in result.stage.provides}
+        self._computed = computed
+        self._values: dict[str, Any] = {
+            "source": source,
+            "image": source.image,
+            "speaker": source.speaker,
+            "wanted": frozenset(self._job.modalities),
+            "labelled": self._job.labelled,
+            "reference": lambda: worker.reference,
+            "predictor": lambda: worker.predictor,
+        }
+
+    def __enter__(self) -> _Evaluation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def values(self, names: Collection[str]) -> dict[str, Any]:
+        """The named values."""
+        self.ensure(names)
+        return {name: self._value(name) for name in names}
+
+    def ensure(self, names: Collection[str]) -> None:
+        """Compute what of the named values is not in the store, in the order of the stages."""
+        for result in missing(self.results, names, self._store.has):
+            self._compute(result)
+
+    def _value(self, name: str) -> Any:
+        if name not in self._values:
+            if name in ("media", "sound_media"):
+                self._open_media()
+            elif (stored := self._store.get(self._producers[name].key)) is not None:
+                self._values |= stored
+            else:  # it was removed, or found damaged, since we looked
+                self._compute(self._producers[name])
+        return self._values[name]
+
+    def _open_media(self) -> None:
+        """Both names stand for one open file when picture and sound come from the same: it is decoded once."""
+
+        def opened(path: Path | None) -> Media | None:
+            return None if path is None else self._open.enter_context(Media(path, self._job.threads))
+
+        media = opened(self._source.media)
+        self._values |= {"media": media, "sound_media": opened(self._source.audio) or media}
+
+    def _compute(self, result: Result) -> None:
+        stage = result.stage
+        if result.quick:
+            with self._guarded(stage.name):
+                made = stage.run(_Required(stage, self._value), self._worker.backends, self._hook)
+            self._values |= {name: list(v) if isinstance(v, Iterator) else v for name, v in made.items()}
+            return
+        if not stage.stored:
+            self._values |= self._worker.remembered(result.key) or self._worker.remember(result.key, self._run(result))
+            return
+        with self._store.claim(result.key, self._tell_waiting(stage.name)):
+            self._values |= self._store.get(result.key) or self._run(result)
+
+    def _tell_waiting(self, stage: str) -> Any:
+        return lambda: self._hook(Event("info", stage, "another process is at it; waiting"))
+
+    def _run(self, result: Result) -> dict[str, Any]:
+        """Run a stage on the values that it requires, and keep what comes of it."""
+        stage = result.stage
+        values = {name: self._value(name) for name in stage.requires}
+        if stage.name in MEASURING and stage.name in self._job.modalities:
+            self._worker.check_features([stage.name])
+        footage = 0.0 if "duration" in stage.provides else self._value("duration")
+        number = self._store.began(result.key, stage.name, footage)
+        began = time.perf_counter()
+        with timed(self._hook, stage.name), self._guarded(stage.name):
+            made = stage.run(values, self._worker.backends, self._hook)
+            self._refuse_changed(stage.requires)
+            kept = self._keep(result, made, values, began) if stage.stored else made
+        self._computed[stage.name] = time.perf_counter() - began
+        self._store.ended(number, self._computed[stage.name])
+        return kept
+
+    def _keep(self, result: Result, made: dict[str, Any], values: dict[str, Any], began: float) -> dict[str, Any]:
+        """Store what a stage made, and read it back; when it cannot be stored, go on with it in memory."""
+        guarded = {name: self._within(result.stage.name, value) for name, value in made.items()}
+        try:
+            return self._store.put(result.key, guarded, result.facts, began)
+        except EmopipeError as error:
+            if error.code != "EMO-602":
+                raise
+            self._hook(Event("warning", result.stage.name, str(error)))
+            used_up = any(isinstance(value, Iterator) for value in made.values())
+            return artefacts.in_memory(result.stage.run(values, self._worker.backends, self._hook) if used_up else made)
+
+    def _within(self, stage: str, value: Any) -> Any:
+        """An iterator whose failures are the stage's, not the store's; anything else as it is."""
+        if not isinstance(value, Iterator):
+            return value
+
+        def items() -> Iterator[Any]:
+            with self._guarded(stage):
+                yield from value
+
+        return items()
+
+    def _refuse_changed(self, names: Collection[str]) -> None:
+        """What was read of a file that is being written to is good for nothing."""
+        paths = {"media": self._source.media, "audio": self._source.audio, "image": self._source.image}
+        if {"media", "sound_media", "image"}.intersection(names):
+            for role, content in self._files.items():
+                path = paths[role]
+                if path is not None and not content.still(path):
+                    raise changed(path)
+
+    @contextmanager
+    def _guarded(self, stage: str) -> Iterator[None]:
+        """Whatever breaks inside a stage becomes a coded error of that source, so that a batch goes on."""
+        try:
+            yield
+        except EmopipeError:
+            raise
+        except Exception as error:
+            what = f"stage {stage} broke: {type(error).__name__}: {error}"
+            raise EmopipeError("EMO-901", what, path=self._source.path, hint=REPEAT) from error

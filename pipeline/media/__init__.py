@@ -1,0 +1,1 @@
+"""Streams of a media file: find, choose, decode."""

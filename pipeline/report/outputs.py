@@ -1,0 +1,350 @@
+"""Write what a run found: JSON, CSV and one self-contained HTML page per clip, tables and a manifest per batch.
+
+All files but `timings.csv` depend on the inputs, the checkpoint and the configuration alone: no dates, no durations of
+work. A run that was interrupted and repeated leaves the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
+
+from emopipe.errors import EmopipeError
+from emopipe.extractors.speech.diarize import Turn, joined
+from emopipe.pipeline.records import Extraction, Utterance
+
+if TYPE_CHECKING:
+    from emopipe.models.prediction import Prediction
+
+DISCLAIMER: Final = (
+    "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
+    "is prohibited in the European Union (AI Act, Article 5(1)(f))."
+)
+MANIFEST: Final = "manifest.json"
+#: Stems of the files of a batch, which no clip's files may have.
+RESERVED: Final = ("manifest", "summary", "utterances", "timings")
+#: A file name may have 255 bytes; this leaves room for suffixes.
+LONGEST_STEM: Final = 180
+#: While a batch runs, the manifest is brought up to date this often, in seconds.
+KEPT_UP: Final = 10.0
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of one input file.
+
+    Attributes:
+        path: the input.
+        state: "ok"; "degraded" when a modality or part of the file was unusable; "failed" without any result.
+        reasons: why it is not ok.
+        extraction, predictions: what was found, in step; empty when failed.
+        checkpoint: id of the model.
+        computed: stage -> seconds of work, for the stages whose results were not in the store.
+    """
+
+    path: Path
+    state: Literal["ok", "degraded", "failed"]
+    reasons: list[str]
+    extraction: Extraction | None
+    predictions: list[Prediction]
+    checkpoint: str
+    computed: Mapping[str, float] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per utterance, as written to JSON."""
+        if self.extraction is None:
+            return []
+        pairs = zip(self.extraction.utterances, self.predictions, strict=True)
+        unverified = self.extraction.info.get("unverified_weights")
+        note = {"unverified_weights": unverified} if unverified else {}
+        return [{**_row(utterance, prediction), **note} for utterance, prediction in pairs]
+
+
+def _row(utterance: Utterance, prediction: Prediction) -> dict[str, Any]:
+    return {
+        "start": round(utterance.start, 3),
+        "end": round(utterance.end, 3),
+        "speaker": utterance.speaker,
+        "role": utterance.role,
+        "overlap": round(utterance.overlap, 3),
+        "text": utterance.text,
+        "label": prediction.label,
+        "value": prediction.value,
+        "probabilities": _rounded(prediction.probabilities),
+        "weights": _rounded(prediction.weights),
+        "unimodal": {modality: _rounded(said) for modality, said in prediction.unimodal.items()},
+        "absent": dict(utterance.absent),
+        "quality": _rounded(utterance.quality),
+        "confidence": None if prediction.confidence is None else round(prediction.confidence, 4),
+        "abstained": prediction.abstained,
+    }
+
+
+def _rounded(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(number, 4) for name, number in numbers.items()}
+
+
+def document(result: ClipResult, config_hash: str, version: str) -> dict[str, Any]:
+    """Everything about a clip as one JSON object."""
+    extraction = result.extraction
+    return {
+        "emopipe": version,
+        "media": str(result.path),
+        "state": result.state,
+        "reasons": result.reasons,
+        "duration": round(extraction.duration, 3) if extraction else None,
+        "info": extraction.info if extraction else {},
+        "checkpoint": result.checkpoint,
+        "config_hash": config_hash,
+        "notice": DISCLAIMER,
+        "people": [asdict(person) for person in extraction.people] if extraction else [],
+        "turns": [_turn(turn) for turn in joined(extraction.turns)] if extraction else [],
+        "utterances": result.rows(),
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {"start": round(turn.start, 3), "end": round(turn.end, 3), "person": turn.person, "overlap": turn.overlapped}
+
+
+class Sink:
+    """A folder that receives the files of a run.
+
+    Args:
+        folder: created when missing.
+        inputs: all of the run, in the order of the manifest.
+        config_hash: identifies the extraction config in every file.
+        version: of emopipe.
+
+    Raises:
+        EmopipeError: EMO-601 when the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path, inputs: Sequence[Path], config_hash: str, version: str) -> None:
+        self.folder = folder
+        self._config_hash = config_hash
+        self._version = version
+        self._stems = stems(inputs)
+        self._entries: dict[Path, dict[str, Any]] = {path: _entry(path, "pending", config_hash) for path in inputs}
+        self._columns: dict[Path, list[str]] = {}
+        self._timings: dict[Path, Mapping[str, float]] = {}
+        self._noted = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        self._put(MANIFEST, self._manifest())
+
+    def keep(self, path: Path, entry: Mapping[str, Any]) -> None:
+        """Take over an input's entry of an earlier manifest, and its files as they lie there."""
+        self._entries[path] = dict(entry)
+        if entry["outputs"]:
+            self._stems[path] = entry["outputs"]
+            self._columns[path] = list(dict.fromkeys(name for row in self._stored_rows(path) for name in row))
+
+    def write(self, result: ClipResult) -> list[Path]:
+        """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
+        path = result.path
+        self._timings[path] = result.computed
+        written: list[Path] = []
+        if result.extraction is not None:
+            stem, rows = self._stems[path], [_flat(row) for row in result.rows()]
+            facts = document(result, self._config_hash, self._version)
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            pages = {
+                f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
+                f"{stem}.csv": _csv(rows, columns),
+                f"{stem}.html": render_page(facts, self._link(path)),
+            }
+            written = [self._put(name, text) for name, text in pages.items()]
+            self._columns[path] = columns
+        self._entries[path] = self._told(result)
+        if time.monotonic() - self._noted > KEPT_UP:
+            self._noted = time.monotonic()
+            self._put(MANIFEST, self._manifest())
+        return written
+
+    def finish(self) -> None:
+        """Write what there is about the run as a whole.
+
+        `manifest.json` and `summary.csv`: what became of every input; `utterances.csv`: every utterance of every clip;
+        `timings.csv`: seconds of work.
+        """
+        self._put(MANIFEST, self._manifest())
+        summary = [{**entry, "reasons": "; ".join(entry["reasons"])} for entry in self._entries.values()]
+        self._put("summary.csv", _csv(summary, list(_entry(Path(), "pending", ""))))
+        columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
+        rows = (
+            {"media": entry["media"], **row}
+            for path, entry in self._entries.items()
+            if path in self._columns
+            for row in self._stored_rows(path)
+        )
+        self._put("utterances.csv", _csv(rows, ["media", *columns]))
+        timings = (
+            {"media": str(path), "stage": stage, "seconds": round(seconds, 3)}
+            for path, stages in self._timings.items()
+            for stage, seconds in stages.items()
+        )
+        self._put("timings.csv", _csv(timings, ["media", "stage", "seconds"]))
+
+    def _told(self, result: ClipResult) -> dict[str, Any]:
+        entry = _entry(result.path, result.state, self._config_hash)
+        entry |= {"reasons": result.reasons, "checkpoint": result.checkpoint, "utterances": len(result.predictions)}
+        if result.extraction is not None:
+            entry |= {
+                "outputs": self._stems[result.path],
+                "duration": round(result.extraction.duration, 3),
+                "language": result.extraction.info["language"],
+            }
+        return entry
+
+    def _manifest(self) -> str:
+        facts = {"emopipe": self._version, "inputs": list(self._entries.values())}
+        return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+    def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The flat rows of a clip, read back from its document."""
+        with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
+            yield from map(_flat, json.load(file)["utterances"])
+
+    def _link(self, path: Path) -> str:
+        """Where the page finds the media, as an address."""
+        relative = os.path.relpath(path.resolve(), self.folder.resolve())
+        return quote(os.fsencode(Path(relative).as_posix()))
+
+    def _put(self, name: str, text: str) -> Path:
+        return put(self.folder / name, text)
+
+
+_PARTIAL: Final = ".partial-"
+
+
+def put(path: Path, text: str) -> Path:
+    """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
+    partial = path.parent / f"{_PARTIAL}{os.getpid()}"
+    try:
+        partial.write_text(text, "utf-8", errors="backslashreplace", newline="")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+    return path
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had half written."""
+    import psutil
+
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if not psutil.pid_exists(int(path.name.removeprefix(_PARTIAL))):
+            path.unlink()
+
+
+def _entry(path: Path, state: str, config_hash: str) -> dict[str, Any]:
+    """An input in the manifest."""
+    return {
+        "media": str(path),
+        "state": state,
+        "reasons": [],
+        "outputs": None,
+        "duration": None,
+        "utterances": 0,
+        "language": None,
+        "checkpoint": None,
+        "config_hash": config_hash,
+    }
+
+
+def read_manifest(folder: Path) -> dict[Path, dict[str, Any]]:
+    """What an earlier run into the folder says of its inputs.
+
+    Raises:
+        EmopipeError: EMO-101 when there was none, EMO-601 when its manifest cannot be used.
+    """
+    path = folder / MANIFEST
+    try:
+        inputs = json.loads(path.read_text("utf-8"))["inputs"]
+        return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in inputs}
+    except FileNotFoundError:
+        raise EmopipeError("EMO-101", "no earlier run has left a manifest here", path=path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EmopipeError("EMO-601", f"the manifest of the earlier run cannot be used: {error}", path=path) from None
+
+
+def stems(inputs: Iterable[Path]) -> dict[Path, str]:
+    """A name for the outputs of each input: its stem, with a hash of its path where that is too long or not unique.
+
+    Which of several inputs get a hash does not depend on their order: all do.
+    """
+    inputs = list(inputs)
+    counts = Counter([*map(_folded, (path.stem for path in inputs)), *RESERVED])
+    return {path: path.stem if _usable(path.stem, counts) else _hashed(path) for path in inputs}
+
+
+def _usable(stem: str, counts: Mapping[str, int]) -> bool:
+    return counts[_folded(stem)] == 1 and len(os.fsencode(stem)) <= LONGEST_STEM
+
+
+def _folded(stem: str) -> str:
+    """As file systems compare names that know no upper case or write accents in two ways."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _hashed(path: Path) -> str:
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    short = os.fsencode(path.stem)[:LONGEST_STEM].decode("utf-8", "ignore")
+    return f"{short}-{digest}"
+
+
+def _unwritable(path: Path, error: OSError) -> EmopipeError:
+    hint = "Free some space or name another folder with --out; what was computed is kept, run again"
+    return EmopipeError("EMO-601", f"output cannot be written: {error.strerror}", path=path, hint=hint)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without nesting: `probability_anger`, `weight_face`, `absent_text`, ..."""
+    flat: dict[str, Any] = {}
+    singular = {"probabilities": "probability", "weights": "weight", "absent": "absent", "quality": "quality"}
+    for name, value in row.items():
+        if name in singular:
+            flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
+        elif name == "unverified_weights":
+            flat[name] = "; ".join(value)
+        elif name != "unimodal":
+            flat[name] = value
+    return flat
+
+
+def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def render_page(facts: dict[str, Any], media_link: str) -> str:
+    """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+    from emopipe.pipeline.report.pages import colours, render
+
+    labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
+    return render("clip.html", facts=facts, media_link=media_link, labels=labels, colours=colours(labels))

@@ -1,0 +1,53 @@
+"""What the HTML pages have in common: one look, one colour per class, and the functions that templates call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from emopipe.pipeline.formatting import clock, printable, span
+
+PALETTE: Final = {
+    "anger": "#c8442f",
+    "disgust": "#7a8b2a",
+    "fear": "#6c4f9e",
+    "happiness": "#d99a10",
+    "neutral": "#8a8f98",
+    "sadness": "#3b6fb0",
+    "surprise": "#1f9a94",
+}
+#: For the classes of other checkpoints.
+SPARE: Final = ("#a0527a", "#5b7d4f", "#b0713b", "#4f6d7d", "#84594d", "#5f5fa8")
+
+
+def colours(labels: Sequence[str]) -> dict[str, str]:
+    """Class -> its colour as #rrggbb."""
+    return {label: PALETTE.get(label) or SPARE[index % len(SPARE)] for index, label in enumerate(labels)}
+
+
+def ink(colour: str) -> str:
+    """Black or white, whichever is read better on the colour: the greater contrast as WCAG 2.2 defines it."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+
+
+def render(template: str, **facts: Any) -> str:
+    """A page as text, from a template beside this file; whatever is put in is escaped.
+
+    Args:
+        template: the file's name; one of HTML escapes by itself.
+        facts: what the template speaks of.
+    """
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clock": clock, "span": span, "printable": printable, "ink": ink}
+    return environment.get_template(template).render(facts)

@@ -1,0 +1,132 @@
+"""A table of participants: which groups the people of a batch belong to."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline.datasets.csv_input import read_table
+
+NAME: Final = "participants table"
+CODE: Final = "EMO-505"
+#: Columns that say who is meant; all others are groups.
+KEYS: Final = ("person", "file")
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A row of the table.
+
+    Attributes:
+        line: in the file.
+        person: the speaker that is meant; "": whoever is not the interviewer.
+        file: as the table names it; "": any.
+        media: the input that `file` means; None when it means none.
+        groups: column -> value, "" where the cell is empty.
+    """
+
+    line: int
+    person: str
+    file: str
+    media: Path | None
+    groups: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return " / ".join(part for part in (self.file, self.person) if part)
+
+
+@dataclass(frozen=True)
+class Participants:
+    """The table: its group columns, and its rows in order."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Participant, ...]
+
+    def find(self, media: Path, speaker: str | None) -> Participant | None:
+        """The row of a speaker in an input: one that names both, else the person, else the file."""
+        name = unicodedata.normalize("NFC", speaker or "")
+        keys = ((media, name), (None, name), (media, ""))
+        return next((self._known[key] for key in keys if key in self._known), None)
+
+    @cached_property
+    def _known(self) -> dict[tuple[Path | None, str], Participant]:
+        return {(row.media, row.person): row for row in self.rows if row.media is not None or not row.file}
+
+
+def is_generic(speaker: str | None) -> bool:
+    """Whether it is no name but a number that every file gives anew: S1, S2, ..., or nothing."""
+    return speaker is None or re.fullmatch(r"S\d+", speaker) is not None
+
+
+def read_participants(path: Path, files: Iterable[Path]) -> Participants:
+    """Read a participants table: CSV with the column `person` or `file`, or both, and any columns of groups.
+
+    A `person` is a speaker's name as the results give it, a `file` an input: its name, with or without suffix and as
+    much of the path before it as is needed to tell it from others.
+
+    Args:
+        path: the table.
+        files: the inputs of the run.
+
+    Raises:
+        EmopipeError: EMO-101 without the file; EMO-505 when it is no such table, naming the line or column.
+    """
+    table = read_table(path, NAME, CODE)
+    columns = next(iter(table.values()))
+    groups = tuple(column for column in columns if column not in KEYS)
+    if len(groups) == len(columns):
+        hint = "Say who is meant in a column called person or file"
+        raise EmopipeError(CODE, f"the {NAME} has only the columns {', '.join(columns)}", path=path, hint=hint)
+    if not groups:
+        what = f"the {NAME} has no column of groups beside {', '.join(columns)}"
+        raise EmopipeError(CODE, what, path=path, hint="Add one, such as group")
+    named = _by_name(files)
+    rows: dict[tuple[Path | str | None, str], Participant] = {}
+    for line, cells in table.items():
+        row = _participant(line, cells, groups, named, path)
+        other = rows.setdefault((row.media or row.file, row.person), row)
+        if other is not row:
+            raise _unusable(path, line, f"{row.name} is in line {other.line} already", "Keep one of the two")
+    return Participants(groups, tuple(rows.values()))
+
+
+def _participant(
+    line: int, cells: Mapping[str, str], groups: Sequence[str], named: Mapping[str, set[Path]], table: Path
+) -> Participant:
+    normal = {column: unicodedata.normalize("NFC", cell) for column, cell in cells.items()}
+    person, file = normal.get("person", ""), normal.get("file", "")
+    if not person and not file:
+        raise _unusable(table, line, f"{' and '.join(k for k in KEYS if k in cells)} is empty", "Say who is meant")
+    if not file and is_generic(person):
+        hint = "Name the file as well, in a column called file"
+        raise _unusable(table, line, f"person is {person}, which is somebody else in every file", hint)
+    meant = named.get(file.replace("\\", "/").removeprefix("./"), set())
+    meant = meant & {Path(file)} or meant
+    if len(meant) > 1:
+        hint = "Write more of its path or its suffix"
+        examples = " and ".join(sorted(map(str, meant))[:2])
+        raise _unusable(table, line, f"file is {file!r}, which may be {examples}", hint)
+    return Participant(line, person, file, next(iter(meant), None), {column: normal[column] for column in groups})
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, set[Path]]:
+    """What a table may call an input -> the inputs: its path or the end of it, with or without the suffix."""
+    named: dict[str, set[Path]] = {}
+    for file in files:
+        parts = file.parts
+        for start in range(len(parts)):
+            end = Path(*parts[start:])
+            for name in {end.as_posix(), (end.parent / end.stem).as_posix()}:
+                named.setdefault(unicodedata.normalize("NFC", name), set()).add(file)
+    return named
+
+
+def _unusable(table: Path, line: int, what: str, hint: str) -> EmopipeError:
+    return EmopipeError(CODE, f"line {line} of the {NAME}: {what}", path=table, hint=hint)

@@ -1,0 +1,1 @@
+"""The stages between a source and its predictions, one file each; `table` lists them in order."""

@@ -1,0 +1,1 @@
+"""Where results of stages are kept."""

@@ -1,0 +1,1 @@
+"""Train, measure and compare fusion models."""

@@ -1,0 +1,354 @@
+"""Comparisons, ablations and pictures of models on a dataset, as tables (Markdown and CSV) and figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline.backends.backbones import with_backbone
+from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.studies.train import bridge, split_or_all
+
+if TYPE_CHECKING:
+    from emopipe.models.data.dataset import Dataset
+    from emopipe.models.evaluation.compare import Difference, Run
+    from emopipe.models.evaluation.explain import Explanation
+    from emopipe.models.training.loop import TrainConfig
+
+Row = dict[str, Any]
+
+#: A modality alone is called by its name and this.
+ONLY: Final = "-only"
+
+METHOD: Final = (
+    "Speakers (or, where unknown, media files) are cut into the same folds for every model; {epoch}. Scores are means "
+    "and standard deviations over the runs (folds x seeds). `pooled` is the metric over the tested utterances of all "
+    "folds together, averaged over seeds; its difference to the reference has a 95 % percentile interval from 4,000 "
+    "bootstrap resamples of the tested speakers, drawn alike for both models. `runs` is the mean difference of runs "
+    "that share fold and seed, with a 95 % t interval whose variance is corrected for overlapping training sets "
+    "(Nadeau and Bengio 2003)."
+)
+#: How an epoch comes to be the one that is tested, by `select` of the training.
+EPOCH: Final = {
+    "best": "the epoch is chosen on speakers outside the tested fold",
+    "last": "the last epoch is tested, so nothing is chosen",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """How models are put to the test.
+
+    Attributes:
+        folds, seeds: how many.
+        metric: of the differences; auto: uar for classes, mae for values.
+        modalities: only these; empty for all.
+        requires: validate and test only on rows that have all of these.
+    """
+
+    folds: int = 5
+    seeds: int = 3
+    metric: str = "auto"
+    modalities: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def run(
+        self, dataset: Dataset, configs: Mapping[str, TrainConfig], reference: str, out: Path, hook: Hook
+    ) -> tuple[str, list[Row]]:
+        """Train and test all; writes `runs.csv` (one row per run) and `runs.jsonl` (with the predictions).
+
+        Returns:
+            The metric of the differences, and one row per model: its scores and its difference to the reference.
+        """
+        from emopipe.models.evaluation import compare
+
+        first = next(iter(configs.values())).seed
+        seeds = range(first, first + self.seeds)
+        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, out / "runs.jsonl", bridge(hook))
+        write_csv(out / "runs.csv", [_flat(run) for run in runs])
+        metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
+        groups = dict(zip(dataset.ids, dataset.groups, strict=True))
+        found = {one.model: one for one in compare.differences(runs, reference, groups, metric)}
+        return metric, [{**row, **_gap(found[row["model"]], reference)} for row in compare.scores(runs)]
+
+    def words(self, dataset: Dataset, reference: str) -> str:
+        """What was tested on what, as a line of Markdown."""
+        inside = f" having {' and '.join(self.requires)}" if self.requires else ""
+        return (
+            f"{len(dataset)} utterances, tested on those{inside or ' with a label'}; {self.folds} folds x "
+            f"{self.seeds} seeds; reference `{reference}`.\n"
+        )
+
+
+def configurations(
+    names: Sequence[str], tables: Mapping[str, Any], modalities: Sequence[str]
+) -> dict[str, TrainConfig]:
+    """Model -> what to train.
+
+    Args:
+        names: registered models; `face-only` is a modality by itself, `unimodal` each of `modalities` by itself.
+        tables: `[train]` for all models; `[model]` for the one it names (emoe without a name); `[models.NAME]` for
+            any other, and `[models.NAME.train]` for what only that one is trained otherwise.
+        modalities: of the dataset.
+
+    Raises:
+        EmopipeError: EMO-503 for an unknown modality.
+        ConfigError: an unknown model or option.
+    """
+    from emopipe.models.training.loop import configuration
+
+    train, model = dict(tables.get("train", {})), dict(tables.get("model", {}))
+    options = {**tables.get("models", {}), model.pop("name", "emoe"): model} if model else tables.get("models", {})
+    found = {}
+    for name in _expanded(names, modalities):
+        alone = name.removesuffix(ONLY)
+        kind = "unimodal" if name.endswith(ONLY) else name
+        chosen = {"modalities": [alone]} if name.endswith(ONLY) else {}
+        table = {"name": kind, **options.get(name, options.get(kind, {}))}
+        own = table.pop("train", {})
+        found[name] = configuration({"model": table, "train": {**train, **own, **chosen}})
+    return found
+
+
+def _expanded(names: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        found += [f"{modality}{ONLY}" for modality in modalities] if name == "unimodal" else [name]
+    for name in found:
+        if name.endswith(ONLY) and name.removesuffix(ONLY) not in modalities:
+            raise EmopipeError("EMO-503", f"the dataset has no {name.removesuffix(ONLY)} features")
+    return list(dict.fromkeys(found))
+
+
+def compare_models(
+    folder: Path,
+    out: Path,
+    names: Sequence[str],
+    tables: Mapping[str, Any],
+    reference: str | None,
+    study: Study,
+    hook: Hook,
+    offline: bool = False,
+) -> list[Row]:
+    """Cross-validate models side by side; a killed call goes on where it was.
+
+    Writes `comparison.md` and `comparison.csv`, one row per model, beside what :meth:`Study.run` writes.
+
+    Args:
+        folder: the dataset.
+        out: folder of the results.
+        names, tables: see :func:`configurations`.
+        reference: the model that the others are compared with; None: emoe when it is there, else the last.
+        study: folds, seeds, metric.
+        hook: told of progress.
+        offline: never fetch the backbone of a model that stands on one.
+
+    Returns:
+        One row per model, as text.
+    """
+    dataset = _read(folder, study.modalities)
+    plain = configurations(names, tables, dataset.modalities)
+    configs = {name: with_backbone(one, offline=offline, hook=hook) for name, one in plain.items()}
+    chosen = reference or ("emoe" if "emoe" in configs else list(configs)[-1])
+    metric, rows = study.run(dataset, configs, chosen, out, hook)
+    write_csv(out / "comparison.csv", rows)
+    head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
+    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{_method(configs.values())}\n")
+    return _readable(rows, metric)
+
+
+def ablate_model(
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    with_sweep: bool,
+    study: Study,
+    hook: Hook,
+    offline: bool = False,
+) -> dict[str, list[Row]]:
+    """Train an EMOE without its parts and with other settings; a killed call goes on where it was.
+
+    Writes `ablations.md` and `ablations.csv`, for the sweep `sweep.md`, `sweep.csv`, `sweep.png` and `sweep.svg`,
+    beside what :meth:`Study.run` writes.
+
+    Returns:
+        Table -> rows, as text.
+    """
+    from emopipe.models.evaluation import ablate
+
+    dataset, config = _read(folder, study.modalities), with_backbone(config, offline=offline, hook=hook)
+    tables = ablate.ablations(config)
+    swept = ablate.sweep(config) if with_sweep else {}
+    configs = {name: one for variants in tables.values() for name, one in variants.items()}
+    configs |= {_setting(name, value): one for name, found in swept.items() for value, one in found.items()}
+    metric, rows = study.run(dataset, configs, ablate.FULL, out, hook)
+    by_name = {row["model"]: row for row in rows}
+    found = {table: [by_name[name] for name in variants] for table, variants in tables.items()}
+    write_csv(out / "ablations.csv", [{"table": table, **row} for table, part in found.items() for row in part])
+    shown = {table: _readable(part, metric) for table, part in found.items()}
+    head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
+    parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
+    write_text(out / "ablations.md", "\n".join([head, *parts, _method(configs.values()), ""]))
+    if swept:
+        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric)
+    return shown
+
+
+def _method(configs: Iterable[TrainConfig]) -> str:
+    """How the figures came about, as a paragraph of Markdown."""
+    return METHOD.format(epoch=" or ".join(EPOCH[one] for one in sorted({config.select for config in configs})))
+
+
+def _setting(name: str, value: float) -> str:
+    return f"{name} = {value:g}"
+
+
+def _write_sweep(
+    folder: Path,
+    out: Path,
+    config: TrainConfig,
+    swept: Mapping[str, Mapping[float, TrainConfig]],
+    by_name: Mapping[str, Row],
+    metric: str,
+) -> list[Row]:
+    from emopipe.models.registry import configure
+    from emopipe.pipeline.studies import plots
+
+    rows = [by_name[_setting(name, value)] for name, found in swept.items() for value in found]
+    panels = {
+        name: [
+            {"value": value, "mean": row[metric], "sd": row[f"{metric}_sd"]}
+            for value, row in ((value, by_name[_setting(name, value)]) for value in found)
+        ]
+        for name, found in swept.items()
+    }
+    settings = configure(config.model, config.options)
+    plots.sweep(panels, {name: float(getattr(settings, name)) for name in swept}, metric, out / "sweep")
+    write_csv(out / "sweep.csv", rows)
+    readable = _readable(rows, metric)
+    head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
+    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{_method([config])}\n")
+    return readable
+
+
+def visualize_checkpoint(
+    model: str, folder: Path, out: Path, split: str, device: str = "auto", offline: bool = False, hook: Hook = silent
+) -> list[Path]:
+    """Pictures of what a checkpoint does on a dataset.
+
+    Writes `tsne.png` and `.svg` (fused features, coloured by label), `importance.png` and `.svg` (whom the router
+    trusts, below who is right; not for a model without unimodal predictions), and `utterances.csv` with the numbers.
+
+    Returns:
+        The files.
+    """
+    from emopipe.models.data import dataset as data
+    from emopipe.models.evaluation.explain import agreement, explain, project
+    from emopipe.pipeline.backends.backbones import load_predictor
+    from emopipe.pipeline.studies import plots
+
+    predictor, name = load_predictor(model, device, offline=offline, hook=hook)
+    found = explain(predictor, data.read(folder), split_or_all(split))
+    places = project(found.fused)
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
+    files = plots.scatter(places, found.labels, title, out / "tsne")
+    if (found.present.sum(axis=1) > 1).any() and not _is_nan(found):
+        title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
+        files += plots.importance(found, agreement(found), title, out / "importance")
+    write_csv(out / "utterances.csv", [_utterance(found, places, row) for row in range(len(found.ids))])
+    return [*files, out / "utterances.csv"]
+
+
+def _is_nan(found: Explanation) -> bool:
+    return bool(found.importance[0, 0] != found.importance[0, 0])
+
+
+def _utterance(found: Explanation, places: Any, row: int) -> Row:
+    shares = {
+        f"{name}_{kind}": float(table[row, column])
+        for column, name in enumerate(found.modalities)
+        for kind, table in (("importance", found.importance), ("weight", found.weights))
+    }
+    facts = {"id": found.ids[row], "label": found.labels[row], "predicted": found.predicted[row]}
+    return {**facts, **shares, "tsne_1": float(places[row, 0]), "tsne_2": float(places[row, 1])}
+
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+
+
+def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
+    from emopipe.models.data import dataset as data
+
+    dataset = data.read(folder)
+    return dataset.select(modalities) if modalities else dataset
+
+
+def _gap(found: Difference, reference: str) -> Row:
+    """A model's difference to the reference as cells; the reference has none to itself."""
+    cells = {name: value for name, value in asdict(found).items() if name != "model"}
+    own = found.model == reference
+    return {name: None if own and name not in ("pooled", "reference") else value for name, value in cells.items()}
+
+
+def _flat(run: Run) -> Row:
+    facts = {name: value for name, value in asdict(replace(run, ids=[], truth=[], predicted=[])).items()}
+    return {name: facts[name] for name in ("model", "fold", "seed", "parameters", "seconds")} | run.metrics
+
+
+def _readable(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The columns that a person wants to see, as text."""
+    shown = [metric, *(name for name in ("accuracy", "weighted_f1", "corr") if name in rows[0] and name != metric)]
+    table = []
+    for row in rows:
+        cells: Row = {"model": row["model"], "runs": str(row["runs"]), "parameters": f"{row['parameters']:,}"}
+        cells["s/run"] = f"{row['seconds']:.1f}"
+        cells |= {name: f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in shown}
+        cells["pooled"] = "" if row["pooled"] is None else f"{row['pooled']:.3f}"
+        cells["difference [95 %]"] = _interval(row, "difference", "low", "high")
+        cells["runs [95 %]"] = _interval(row, "run_difference", "run_low", "run_high")
+        table.append(cells)
+    return table
+
+
+def _interval(row: Row, middle: str, low: str, high: str) -> str:
+    return "" if row[middle] is None else f"{row[middle]:+.3f} [{row[low]:+.3f}, {row[high]:+.3f}]"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows with the same keys as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Rows with the same keys as CSV; None is an empty cell.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """A page.
+
+    Raises:
+        EmopipeError: EMO-601 when it cannot be written.
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise EmopipeError("EMO-601", f"the page cannot be written: {error.strerror}", path=path) from error

@@ -1,0 +1,87 @@
+"""Metrics follow their definitions, also where they are undefined."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from emopipe.models.evaluation import metrics
+
+TRUTH = np.array([0.0, 0.5, -0.5, 3.5, -3.5, 1.5, 2.5, 0.0])
+GUESS = np.array([0.0, 0.4, -1.5, 2.9, -2.0, 1.4, -0.1, -0.2])
+
+
+def test_clipped_accuracies_round_half_to_even() -> None:
+    found = metrics.regression(TRUTH, GUESS)
+    # clipped to 3 and rounded: truth 0 0 0 3 -3 2 2 0, guess 0 0 -2 3 -2 1 0 0
+    assert found["acc7"] == pytest.approx(4 / 8)
+    # clipped to 2: truth 0 0 0 2 -2 2 2 0, guess 0 0 -2 2 -2 1 0 0
+    assert found["acc5"] == pytest.approx(5 / 8)
+    # clipped to 1: truth 0 0 0 1 -1 1 1 0, guess 0 0 -1 1 -1 1 0 0
+    assert found["acc3"] == pytest.approx(6 / 8)
+
+
+def test_the_two_zero_variants_differ_as_defined() -> None:
+    found = metrics.regression(TRUTH, GUESS)
+    assert found["acc2_non0"] == pytest.approx(5 / 6)  # zeros dropped; only 2.5 against -0.1 is wrong
+    assert found["acc2_has0"] == pytest.approx(6 / 8)  # a true zero counts as positive
+    assert found["mae"] == pytest.approx(np.abs(TRUTH - GUESS).mean())
+    assert found["corr"] == pytest.approx(np.corrcoef(TRUTH, GUESS)[0, 1])
+
+
+@pytest.mark.parametrize("guess", [np.zeros(3), np.full(3, np.nan), np.array([np.inf, 1.0, 2.0])])
+def test_correlation_of_a_constant_or_of_no_numbers_is_nan(guess: np.ndarray) -> None:
+    assert math.isnan(metrics.regression(np.array([1.0, 2.0, 3.0]), guess)["corr"])
+
+
+def test_a_failed_prediction_counts_as_failed_and_in_nothing_else() -> None:
+    found = metrics.regression(np.append(TRUTH, [1.0, -2.0]), np.append(GUESS, [np.nan, np.nan]))
+    assert found["parse_failure_rate"] == pytest.approx(2 / 10)
+    whole = metrics.regression(TRUTH, GUESS)
+    assert whole.pop("parse_failure_rate") == 0
+    assert {name: found[name] for name in whole} == whole
+
+
+def test_without_non_zero_labels_only_the_non_zero_variants_are_nan() -> None:
+    found = metrics.regression(np.zeros(3), np.array([1.0, -1.0, 0.0]))
+    assert math.isnan(found["acc2_non0"]) and math.isnan(found["f1_non0"])
+    assert found["acc2_has0"] == pytest.approx(2 / 3)
+
+
+def test_no_rows_give_nan_and_no_error() -> None:
+    empty = np.zeros(0)
+    assert all(math.isnan(value) for value in metrics.regression(empty, empty).values())
+    assert all(math.isnan(value) for value in metrics.classification(empty, empty).values())
+    assert math.isnan(metrics.expected_calibration_error(empty, empty))
+
+
+def test_recall_is_averaged_over_the_classes_that_occur() -> None:
+    truth, guess = np.array(["a", "a", "a", "b"]), np.array(["a", "a", "c", "b"])
+    found = metrics.classification(truth, guess)
+    assert found["uar"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["accuracy"] == pytest.approx(3 / 4)
+    assert found["weighted_f1"] == pytest.approx(0.75 * 0.8 + 0.25)
+    assert found["macro_f1"] == pytest.approx((0.8 + 1 + 0) / 3)
+
+
+def test_mmsa_names() -> None:
+    found = metrics.mmsa(metrics.regression(TRUTH, GUESS))
+    assert set(found) == {
+        "Has0_acc_2",
+        "Has0_F1_score",
+        "Non0_acc_2",
+        "Non0_F1_score",
+        "Mult_acc_3",
+        "Mult_acc_5",
+        "Mult_acc_7",
+        "MAE",
+        "Corr",
+    }
+
+
+def test_calibration_error_is_the_weighted_gap() -> None:
+    confidence = np.array([0.95, 0.95, 0.55, 0.55])
+    assert metrics.expected_calibration_error(confidence, np.array([1, 1, 1, 0])) == pytest.approx(0.05)
+    assert metrics.expected_calibration_error(np.ones(4), np.ones(4)) == 0

@@ -1,0 +1,65 @@
+"""Confidence is calibrated and abstention keeps its promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.training.calibration import abstain_threshold, calibrate, fit_temperature, risk_coverage
+from emopipe.models.training.loop import TrainConfig, train
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(3, p=row) for row in p])
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
+    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
+
+
+def test_risk_falls_with_coverage_when_confidence_tells() -> None:
+    curve = risk_coverage(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False]))
+    assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert curve.risk.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 2])
+    assert curve.area == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.5, 0.0), (0.6, 0.7), (0.9, 0.8), (1.0, 0.8)])
+def test_threshold_reaches_the_asked_accuracy_with_most_answers(accuracy: float, expected: float) -> None:
+    confidence, correct = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False])
+    assert abstain_threshold(confidence, correct, accuracy) == expected
+
+
+def test_threshold_does_not_split_ties() -> None:
+    assert abstain_threshold(np.array([0.9, 0.8, 0.8]), np.array([True, True, False]), 0.9) == 0.9
+
+
+def test_an_accuracy_out_of_reach_answers_nothing() -> None:
+    assert abstain_threshold(np.array([0.9, 0.8]), np.array([False, False]), 0.5) > 1
+
+
+def test_a_calibrated_predictor_abstains_where_it_would_miss_the_accuracy(shared: Dataset) -> None:
+    small = {"width": 16, "layers": 1, "heads": 2, "router_width": 8}
+    config = TrainConfig(epochs=6, batch_size=16, lr=3e-3, options=small)
+    predictor = train(shared, config).predictor
+    valid = shared.subset(shared.split == "valid")
+    strict = calibrate(predictor, valid, accuracy=0.95)
+    rows = [valid.sample(row) for row in range(len(valid))]
+    answered = [
+        (p.label, t) for p, t in zip(strict.predict(rows), valid.labels("label"), strict=True) if not p.abstained
+    ]
+    assert 0 < len(answered) < len(rows)
+    assert np.mean([label == truth for label, truth in answered]) >= 0.95
+    assert not any(p.abstained for p in predictor.predict(rows))
+
+
+def test_regression_is_left_as_it_is(shared: Dataset) -> None:
+    config = TrainConfig(epochs=1, label="sentiment", options={"width": 16, "layers": 1, "heads": 2})
+    predictor = train(shared, config).predictor
+    assert calibrate(predictor, shared) is predictor
+    assert replace(predictor.spec) == predictor.spec

@@ -1,0 +1,65 @@
+"""The command line itself: quick to answer, and documented."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from emopipe.pipeline.cli import app
+from tests.conftest import ROOT
+
+HEAVY = ("torch", "numpy", "transformers", "mediapipe", "whisper", "librosa", "pyarrow", "feat", "cv2", "rich.console")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["models", "--help"]])
+def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
+    code = (
+        "import sys; from emopipe.pipeline.cli.app import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_every_command_and_option_has_help() -> None:
+    def check(command: object, name: str) -> None:
+        assert getattr(command, "help", None), name
+        for parameter in getattr(command, "params", []):
+            assert getattr(parameter, "help", "") or parameter.name == "help", f"{name} {parameter.name}"
+        for child, inner in getattr(command, "commands", {}).items():
+            check(inner, f"{name} {child}")
+
+    check(get_command(app), "emopipe")
+
+
+def test_commands_of_the_readme_exist() -> None:
+    known = set(getattr(get_command(app), "commands", {}))
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = {line.split()[1] for line in text.splitlines() if line.startswith("emopipe ")}
+    assert {"run", "extract", "train", "evaluate"} <= named <= known
+
+
+def test_models_and_doctor_and_config_answer() -> None:
+    listed = CliRunner().invoke(app, ["models", "list", "--json"])
+    rows = [json.loads(line) for line in listed.stdout.splitlines()]
+    names = {row["name"] for row in rows if "name" in row}
+    assert {"face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "smollm2-135m", "emopipe-default"} <= names
+    assert all(row["licence"] and row["intended use"] for row in rows if "licence" in row)
+    doctor = CliRunner().invoke(app, ["doctor", "--json"])
+    assert {"python", "torch", "disk"} <= {json.loads(line)["check"] for line in doctor.stdout.splitlines()}
+    shown = CliRunner().invoke(app, ["config", "show", "--fps", "3"])
+    assert shown.exit_code == 2
+    shown = CliRunner().invoke(app, ["config", "show"])
+    assert 'backend = "mediapipe"' in shown.stdout
+
+
+def test_unknown_names_are_told() -> None:
+    result = CliRunner().invoke(app, ["models", "fetch", "whisper-bass"])
+    assert result.exit_code == 3 and "EMO-205" in result.output and "whisper-base" in result.output

@@ -1,0 +1,196 @@
+"""Keys of results: they change with everything that decides a result, and with nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline import weights
+from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.execution.batch import extraction_job
+from emopipe.pipeline.execution.plan import Job, results
+from emopipe.pipeline.records import Source
+from emopipe.pipeline.stages.table import FUSION, STAGES, Stage, check_plan
+from emopipe.pipeline.store.store import Content, Store
+from tests.pipeline.backends.test_plugins import TEXT, distribution
+
+FILE = Content("a" * 64, 1, 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with Store(tmp_path / "store") as opened:
+        yield opened
+
+
+def job(store: Store, modalities: tuple[str, ...] = ("text", "face", "voice"), **tables: Any) -> Job:
+    config = ExtractionConfig.from_dict(tables)
+    return extraction_job(config, store, modalities=modalities, device="cpu", offline=True)
+
+
+def keys(chosen: Job, source: Source | None = None, file: Content = FILE) -> dict[str, str]:
+    source = source or Source("clip", media=Path("clip.mp4"))
+    return {name: result.key for name, result in results(source, {"media": file}, chosen).items()}
+
+
+def changed(first: dict[str, str], second: dict[str, str]) -> set[str]:
+    return {name for name in first if first[name] != second[name]}
+
+
+EVERYTHING = {stage.name for stage in STAGES}
+#: Stages that come after the words, and after who speaks.
+CUT = {"utterances", "people", "voice", "text", "subject"}
+TURNS = {"turns", "words", *CUT}
+NOBODY_ELSE = {"diarizer": "none"}
+
+
+def test_every_option_of_the_configuration_is_declared_by_a_stage() -> None:
+    declared = {name for stage in STAGES for name in stage.parameters if "." in name}
+    tables = {one.name: getattr(ExtractionConfig(), one.name) for one in dataclasses.fields(ExtractionConfig)}
+    assert declared == {f"{name}.{one.name}" for name, table in tables.items() for one in dataclasses.fields(table)}
+
+
+@pytest.mark.parametrize(
+    ("tables", "again"),
+    [
+        ({"face": {"rate": 4.0}}, {"face", "speakers", *TURNS}),
+        ({"face": {"deviations": True}}, {"subject"}),
+        ({"voice": {"window": 0.5}}, {"voice"}),
+        ({"text": {"layers": [-2, -1]}}, {"text"}),
+        ({"speech": {"pause": 0.4}}, CUT),
+        ({"speech": {"prompt": "Anna"}}, {"words", *CUT}),
+        ({"speech": {"vad_threshold": 0.4}}, {"speech", "speakers", *TURNS}),
+        ({"people": {"subject": "longest"}}, {"people", "subject"}),
+        ({"people": {"count": 2}}, {"speakers", *TURNS}),
+        ({"people": {"most": 3}}, {"speakers", *TURNS}),
+        ({"people": NOBODY_ELSE}, {"speakers", *TURNS}),
+        ({"people": {"baseline": "person"}}, {"baseline"}),
+        ({"speech": {"backend": "faster-whisper", "asr": "faster-whisper-base"}}, {"words", *CUT}),
+    ],
+)
+def test_an_option_changes_its_stage_and_those_after_it(store: Store, tables: Any, again: set[str]) -> None:
+    assert changed(keys(job(store)), keys(job(store, **tables))) == again
+
+
+def test_the_face_is_not_asked_who_speaks_where_one_person_does(store: Store) -> None:
+    first, second = (job(store, people=NOBODY_ELSE, face={"rate": rate}) for rate in (4.0, 5.0))
+    assert changed(keys(first), keys(second)) == {"face", "people", "subject"}
+    assert "speakers" not in first.kinds and "people" not in first.kinds
+
+
+def test_clips_of_people_count_by_their_bytes(store: Store, tmp_path: Path) -> None:
+    clips = [tmp_path / name for name in ("one.mp4", "same.mp4", "other.mp4")]
+    for clip, content in zip(clips, (b"one", b"one", b"other"), strict=True):
+        clip.write_bytes(content)
+    for option, again in (
+        (lambda clip: {"enrol": {"anna": clip}}, {"names", "people", "subject"}),
+        (lambda clip: {"baseline": clip}, {"names", "people", "subject", "baseline"}),
+    ):
+        one, same, other = (keys(job(store, people=option(str(clip)))) for clip in clips)
+        assert one == same
+        assert changed(one, other) == changed(keys(job(store)), one) == again
+    enrolled = {"enrol": {"anna": str(clips[0])}}
+    assert changed(keys(job(store, people=enrolled)), keys(job(store, people={**enrolled, "baseline": "person"}))) == {
+        "baseline"
+    }
+
+
+def test_the_speaker_encoder_counts_only_where_it_works(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = weights.entry("speaker-encoder")
+    (tmp_path / "given" / entry.name).mkdir(parents=True)
+    (tmp_path / "given" / entry.name / entry.ready).write_bytes(b"other")
+    before, alone = keys(job(store)), keys(job(store, people=NOBODY_ELSE))
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path / "given"))
+    assert changed(before, keys(job(store))) == {"speakers", *TURNS}
+    assert alone == keys(job(store, people=NOBODY_ELSE))
+
+
+def test_rows_of_a_table_are_of_one_person_each(store: Store) -> None:
+    def labelled(**people: Any) -> dict[str, str]:
+        config = ExtractionConfig.from_dict({"people": people})
+        return keys(extraction_job(config, store, labelled=True, device="cpu", offline=True))
+
+    assert labelled() == labelled(count=2) == labelled(baseline="person")
+
+
+def test_other_bytes_change_what_reads_them_and_another_path_nothing(store: Store) -> None:
+    chosen = job(store)
+    idle = {"names", "baseline"}
+    assert changed(keys(chosen), keys(chosen, file=Content("b" * 64, 1, 1))) == EVERYTHING - idle
+    assert keys(chosen) == keys(chosen, Source("moved", media=Path("elsewhere/clip.mov")))
+
+
+def test_what_is_not_wanted_does_not_matter(store: Store) -> None:
+    first, second = (job(store, ("face",), voice={"window": seconds}) for seconds in (1.0, 2.0))
+    assert keys(first) == keys(second) and first.kinds == ("face",)
+    found = results(Source("clip", media=Path("clip.mp4")), {"media": FILE}, first)
+    assert {name for name, result in found.items() if not result.idle} == {
+        "probe",
+        "face",
+        "turns",
+        "utterances",
+        "subject",
+    }
+
+
+def test_words_alone_have_nothing_to_do_but_text(store: Store) -> None:
+    found = results(Source("row", text="so glad"), {}, job(store))
+    assert [name for name, result in found.items() if not result.quick] == ["text"]
+
+
+def test_other_weights_under_the_same_name_are_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(job(store))
+    entry = weights.entry("silero-vad")
+    folder = tmp_path / "given"
+    (folder / entry.name).mkdir(parents=True)
+    monkeypatch.setenv("EMOPIPE_WEIGHTS", str(folder))
+    found = []
+    for content in (b"one", b"other"):
+        (folder / entry.name / entry.ready).write_bytes(content)
+        chosen = job(store)
+        assert list(chosen.unverified) == ["silero-vad"] == list(chosen.sealed_config()["unverified"])
+        found.append(keys(chosen))
+    again = {"speech", "speakers", *TURNS}
+    assert changed(before, found[0]) == changed(found[0], found[1]) == again
+
+
+def test_a_plugin_counts_with_its_version_its_table_and_the_files_that_it_names(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, own = tmp_path / "site", tmp_path / "own.bin"
+    monkeypatch.syspath_prepend(str(site))
+    distribution(site, "vowels", {TEXT: {"vowels": "vowels:create"}})
+    own.write_bytes(b"one")
+    text = {"backend": "vowels", "encoder": "", "options": {"table": str(own)}}
+    first = job(store, text=text)
+    assert first.bases["text"].libraries == {"vowels": "1.5"} and str(own) in first.unverified
+    assert "transformers" not in first.sealed_config()["versions"]
+    own.write_bytes(b"another")
+    assert changed(keys(first), keys(job(store, text=text))) == {"text"}
+    more = {**text, "max_tokens": 9}
+    assert changed(keys(job(store, text=text)), keys(job(store, text=more))) == {"text"}
+    (site / "vowels-1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vowels\nVersion: 1.6\n")
+    assert job(store, text=text).bases["text"].libraries == {"vowels": "1.6"}
+
+
+def test_a_plan_in_which_something_is_missing_is_refused() -> None:
+    check_plan()
+    lost = Stage("lost", 1, ("nowhere",), ("found",), lambda values, backends, hook: {})
+    with pytest.raises(EmopipeError, match="'lost' requires 'nowhere'"):
+        check_plan((*STAGES, lost, FUSION))
+
+
+def test_unknown_backends_and_devices_are_told_before_work(store: Store) -> None:
+    for tables in ({"text": {"backend": "mystery"}}, {"face": {"backend": "pyfeat", "detector": "v9"}}):
+        with pytest.raises(EmopipeError, match="EMO-503"):
+            job(store, **tables)
+    with pytest.raises(EmopipeError, match="unknown device"):
+        extraction_job(ExtractionConfig(), store, device="abacus")

@@ -1,0 +1,182 @@
+"""Decoding: times, rotation, gaps, damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emopipe.errors import EmopipeError
+from emopipe.pipeline.media.decoding import SAMPLE_RATE, Media, ahead, find_media, read_image
+from tests.conftest import blank, tone, turn_by_metadata, write_media
+
+
+def code_of(path: Path) -> str:
+    with pytest.raises(EmopipeError) as caught:
+        Media(path)
+    assert caught.value.path == str(path)
+    return caught.value.code
+
+
+def test_frames_are_sampled_at_the_asked_rate_and_sound_comes_from_the_same_pass(tmp_path: Path) -> None:
+    clip = write_media(tmp_path / "a.mp4", blank(2.0), tone(2.0))
+    with Media(clip) as media:
+        times = [frame.time for frame in media.frames(5)]
+        sound = media.audio
+    assert times == pytest.approx([i / 5 for i in range(10)], abs=0.041)
+    assert sound is not None and sound[:10].dtype == np.float32
+    assert len(sound) / SAMPLE_RATE == pytest.approx(2.0, abs=0.1)
+    assert np.abs(sound[3200:-3200]).max() == pytest.approx(0.3, abs=0.05)
+    peak = np.abs(np.fft.rfft(sound[:SAMPLE_RATE])).argmax()
+    assert peak == pytest.approx(220, abs=2)
+
+
+def test_sound_alone_needs_no_pictures(tmp_path: Path) -> None:
+    clip = write_media(tmp_path / "a.mp4", blank(1.0), tone(1.0))
+    with Media(clip) as media:
+        assert media.audio is not None and len(media.audio) / SAMPLE_RATE == pytest.approx(1.0, abs=0.1)
+
+
+def test_variable_frame_rate_keeps_time(tmp_path: Path) -> None:
+    """Frames thin out in the middle, as a phone does in the dark; grey level tells which frame was taken."""
+    times = [*np.arange(0, 1, 0.04), 1.5, 2.0, *np.arange(2.5, 3.5, 0.04)]
+    frames = [np.full((64, 64, 3), round(40 + 50 * t), np.uint8) for t in times]
+    clip = write_media(tmp_path / "vfr.mp4", frames, times=times)
+    with Media(clip) as media:
+        taken = list(media.frames(2))
+    assert [f.time for f in taken] == pytest.approx([0, 0.52, 1.5, 2.0, 2.5, 3.02], abs=0.03)
+    for frame in taken:
+        assert frame.rgb.mean() == pytest.approx(40 + 50 * frame.time, abs=6)
+
+
+def test_rotation_of_phone_videos_is_applied(tmp_path: Path) -> None:
+    picture = np.zeros((64, 128, 3), np.uint8)
+    picture[:, :32] = 250
+    clip = turn_by_metadata(write_media(tmp_path / "phone.mp4", [picture] * 10))
+    with Media(clip) as media:
+        upright = next(iter(media.frames(5))).rgb
+    assert upright.shape == (128, 64, 3)
+    assert upright[:20].mean() > 200 and upright[60:].mean() < 40
+
+
+def test_late_sound_is_put_in_its_place(tmp_path: Path) -> None:
+    clip = write_media(tmp_path / "late.mkv", blank(2.0), tone(1.0), sound_start=0.5)
+    with Media(clip) as media:
+        sound = media.audio
+    assert sound is not None
+    assert np.abs(sound[: int(0.4 * SAMPLE_RATE)]).max() < 0.01
+    assert np.abs(sound[int(0.6 * SAMPLE_RATE) : int(1.4 * SAMPLE_RATE)]).max() > 0.2
+
+
+def test_large_frames_are_scaled_down(tmp_path: Path) -> None:
+    clip = write_media(tmp_path / "big.mp4", blank(0.2, size=(2160, 3840)))
+    with Media(clip) as media:
+        assert next(iter(media.frames(5))).rgb.shape == (1080, 1920, 3)
+        assert (media.info.width, media.info.height) == (3840, 2160)
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_fetching_ahead_changes_nothing(items: list[int], depth: int) -> None:
+    assert list(ahead(items, depth)) == items
+
+
+def test_fetching_ahead_hands_on_errors_and_may_be_left_early() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(ahead(failing()))
+    numbers = count()
+    assert next(item for item in ahead(numbers) if item == 3) == 3
+    assert next(numbers) < 20
+
+
+@settings(max_examples=25, deadline=None)
+@given(rate=st.floats(0.5, 30), fps=st.integers(5, 30))
+def test_sampling_never_exceeds_the_rate_and_times_ascend(
+    tmp_path_factory: pytest.TempPathFactory, rate: float, fps: int
+) -> None:
+    path = tmp_path_factory.mktemp("clip") / "a.mp4"
+    write_media(path, [np.zeros((32, 32, 3), np.uint8)] * fps, fps=fps)
+    with Media(path) as media:
+        times = [frame.time for frame in media.frames(rate)]
+    assert times[0] == 0
+    assert all(b > a for a, b in pairwise(times))
+    assert len(times) <= rate + 1
+
+
+def test_unusable_files_have_codes(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "missing.mp4") == "EMO-101"
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert code_of(empty) == "EMO-103"
+    text = tmp_path / "text.mp4"
+    text.write_text("Dear diary,\n" * 200)
+    assert code_of(text) == "EMO-104"
+    whole = write_media(tmp_path / "whole.mp4", blank(2.0), tone(2.0)).read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert code_of(cut) == "EMO-104"
+
+
+def test_a_file_that_may_not_be_read_has_a_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_media(tmp_path / "a.mp4", blank(0.2))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("av.open", refuse)
+    assert code_of(clip) == "EMO-102"
+
+
+def test_damage_in_the_middle_keeps_what_could_be_decoded(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 64, 64, 3), np.uint8)
+    whole = write_media(tmp_path / "whole.mkv", list(noise), tone(4.0)).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) * 6 // 10])
+    with Media(cut) as media:
+        taken = list(media.frames(5))
+    assert 5 <= len(taken) < 20
+
+
+def test_folders_are_searched_in_order_and_bad_ones_are_told(tmp_path: Path) -> None:
+    (tmp_path / "deep er").mkdir()
+    names = ["b.mp4", "a'quote.MOV", "deep er/ünï.wav"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".hidden.mp4").touch()
+    (tmp_path / "none").mkdir()
+    found, errors = find_media([tmp_path, tmp_path / "none"])
+    assert [str(p.relative_to(tmp_path)) for p in found] == sorted(names)
+    assert [error.code for error in errors] == ["EMO-106"]
+
+
+def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path, onerror: object) -> list[object]:
+        assert callable(onerror)
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return []
+
+    monkeypatch.setattr("os.walk", refuse)
+    found, errors = find_media([tmp_path])
+    assert not found and errors[0].code == "EMO-102" and errors[0].path == str(tmp_path)
+
+
+def test_pictures_are_read_and_refused(tmp_path: Path) -> None:
+    import cv2
+
+    good = tmp_path / "ü.png"
+    good.write_bytes(cv2.imencode(".png", np.full((4, 6, 3), (255, 0, 0), np.uint8))[1].tobytes())
+    image = read_image(good)
+    assert image.shape == (4, 6, 3) and tuple(image[0, 0]) == (0, 0, 255)
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    with pytest.raises(EmopipeError, match="EMO-104"):
+        read_image(bad)

@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 
+from emopipe.constants import MODALITIES
 from emopipe.extractors.windows import Sequence
-from emopipe.pipeline.config import MODALITIES
 from emopipe.pipeline.datasets.writing import FeatureWriter
 
 ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")

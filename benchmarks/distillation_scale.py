@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emopipe.models.data.dataset import Dataset, read
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.networks.losses import Distillation
 from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.models.registry import build

@@ -46,7 +46,8 @@ from default_checkpoint import clips
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.models import checkpoint
-from emopipe.models.data.dataset import Dataset, read
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.registry import configure

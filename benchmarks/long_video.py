@@ -25,7 +25,7 @@ from typing import Any
 
 import av
 
-from emopipe.pipeline.execution.batch import prediction_job
+from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.plan import Task
 from emopipe.pipeline.execution.worker import Worker
 from emopipe.pipeline.progress import Event

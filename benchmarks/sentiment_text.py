@@ -24,8 +24,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emopipe.models.data.dataset import read
-from emopipe.models.evaluation import metrics
+from emopipe.models import metrics
+from emopipe.models.data.reading import read
 
 SHOWN: Final = ("mae", "corr", "acc2_has0", "acc2_non0", "acc7")
 #: Text encoders that the probe stands on; the models read the words themselves.

@@ -24,7 +24,7 @@ import tomli_w
 import torch
 
 from emopipe.extractors.windows import Sequence
-from emopipe.models.data.dataset import read
+from emopipe.models.data.reading import read
 from emopipe.models.networks.emoe import Emoe
 from emopipe.models.training.loop import TrainConfig, train
 from emopipe.pipeline.config import ExtractionConfig

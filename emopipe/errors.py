@@ -1,60 +1,39 @@
-"""The one root exception, and the stable codes that users can look up and scripts can test for."""
+"""Every failure as a type with a stable code, and every reason for an incomplete result as a value.
+
+All errors derive from :class:`EmopipeError`. Groups share a base class (:class:`InputError`, :class:`WeightError` and
+others), so that a caller may catch one kind of failure and let the others through. `docs/errors.md` is generated from
+this file.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Final
-
-#: Code -> what it stands for. A code never changes its meaning once released.
-CODES: Final[dict[str, str]] = {
-    "EMO-101": "input path does not exist",
-    "EMO-102": "input cannot be read (permissions or an I/O error)",
-    "EMO-103": "input is empty",
-    "EMO-104": "input is not media that can be decoded",
-    "EMO-105": "input has neither a video nor an audio stream",
-    "EMO-106": "no media files were found under the path",
-    "EMO-107": "input changed while it was being read",
-    "EMO-201": "a weight is not here and may not be fetched (offline)",
-    "EMO-202": "a weight's hash differs from the catalogue's",
-    "EMO-203": "no source of a weight could be reached",
-    "EMO-204": "the disk is full or the cache cannot be written",
-    "EMO-205": "no weight of that name is in the catalogue",
-    "EMO-301": "a library is missing or has the wrong version",
-    "EMO-302": "the requested device is not available",
-    "EMO-303": "a Ray cluster cannot be reached, or cannot be worked with",
-    "EMO-401": "a checkpoint is missing, incomplete or damaged",
-    "EMO-402": "features offered differ from those the checkpoint was trained on",
-    "EMO-501": "a labels table is unusable",
-    "EMO-502": "a dataset is missing, incomplete or damaged",
-    "EMO-503": "a configuration value is unusable",
-    "EMO-504": "training cannot start on this dataset",
-    "EMO-505": "a participants table is unusable",
-    "EMO-601": "output cannot be written",
-    "EMO-602": "results cannot be stored",
-    "EMO-901": "an unexpected failure inside a stage",
-    "EMO-902": "a worker process died",
-    "EMO-903": "a file needs more memory than it may have",
-}
-
-ENVIRONMENT_CODES: Final = frozenset(code for code in CODES if code.startswith(("EMO-2", "EMO-3")))
-#: What befalls one input befalls them all.
-STOPPING_CODES: Final = ENVIRONMENT_CODES | {"EMO-401", "EMO-402", "EMO-503"}
+from typing import Any, ClassVar, Final
 
 
 class EmopipeError(Exception):
     """A failure that a user can act on.
 
     Args:
-        code: one of :data:`CODES`.
         what: what happened, one sentence without a full stop.
-        path: the file or folder it happened to, when there is one.
+        path: the file or folder that it happened to, when there is one.
         hint: what to do next, one sentence without a full stop.
+
+    Attributes:
+        code: stable; never changes its meaning once released. Empty for classes that only group others.
+        advice: what to do next where the error itself gives no hint.
+        stops_all: every other input would fail in the same way, so a batch ends.
+        exit_code: of the command line.
     """
 
-    def __init__(self, code: str, what: str, *, path: str | PathLike[str] | None = None, hint: str = "") -> None:
-        if code not in CODES:
-            raise KeyError(f"unknown error code {code}")
-        self.code = code
+    code: ClassVar[str] = ""
+    advice: ClassVar[str] = ""
+    stops_all: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, path: str | PathLike[str] | None = None, hint: str = "") -> None:
         self.what = what
         self.path = None if path is None else str(path)
         self.hint = hint
@@ -62,23 +41,458 @@ class EmopipeError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive the way back from a worker process."""
-        return _rebuilt, (self.code, self.what, self.path, self.hint)
+        return _rebuilt, (type(self), self.what, self.path, self.hint)
 
     def __str__(self) -> str:
+        """Code, what happened, to which file, and what to do."""
+        code = f"{self.code}: " if self.code else ""
         where = f" ({self.path})" if self.path else ""
         todo = f". {self.hint}" if self.hint else ""
-        return f"{self.code}: {self.what}{where}{todo}"
+        return f"{code}{self.what}{where}{todo}"
 
-    @property
-    def stops_all(self) -> bool:
-        """Whether every other input would fail in the same way."""
-        return self.code in STOPPING_CODES
+    def changed(self, *, path: str | PathLike[str] | None = None, hint: str | None = None) -> EmopipeError:
+        """The same error of another file, or with another hint."""
+        return type(self)(self.what, path=self.path if path is None else path, hint=self.hint if hint is None else hint)
 
-    @property
-    def exit_code(self) -> int:
-        """3 for environment problems (missing weight or library), 2 for everything a changed command can mend."""
-        return 3 if self.code in ENVIRONMENT_CODES else 2
+    def reason(self) -> Reason:
+        """The error as a value, for manifests and pages."""
+        where = Where(path=self.path) if self.path else None
+        return Reason(self.code, self.what, self.hint or self.advice, where=where)
 
 
-def _rebuilt(code: str, what: str, path: str | None, hint: str) -> EmopipeError:
-    return EmopipeError(code, what, path=path, hint=hint)
+def _rebuilt(kind: type[EmopipeError], what: str, path: str | None, hint: str) -> EmopipeError:
+    return kind(what, path=path, hint=hint)
+
+
+# Input files
+
+
+class InputError(EmopipeError):
+    """An input cannot be used."""
+
+
+class InputNotFound(InputError):
+    """A path does not exist."""
+
+    code = "EMO-101"
+    advice = "Check the path; the file may have been moved or renamed"
+
+
+class InputUnreadable(InputError):
+    """A file or folder cannot be read: permissions, or an I/O error."""
+
+    code = "EMO-102"
+    advice = "Check the permissions of the file and the disk that it lies on"
+
+
+class InputEmpty(InputError):
+    """A file is empty."""
+
+    code = "EMO-103"
+    advice = "Copy or download the file again"
+
+
+class NotMedia(InputError):
+    """A file is not media that can be decoded."""
+
+    code = "EMO-104"
+    advice = "Play it in a media player to check; copy or export it again"
+
+
+class NoStreams(InputError):
+    """A file has neither a video nor an audio stream."""
+
+    code = "EMO-105"
+    advice = "Check that it is a recording; export it again"
+
+
+class NoMediaFound(InputError):
+    """No media files were found under a folder or pattern."""
+
+    code = "EMO-106"
+    advice = "Name a folder that holds recordings"
+
+
+class InputChanged(InputError):
+    """A file changed while it was being read."""
+
+    code = "EMO-107"
+    advice = "Wait until it is written or copied, and run again with --retry-failed"
+
+
+class ReferenceClipUnusable(InputError):
+    """A clip that a person or a baseline is learnt from shows or lets hear nobody."""
+
+    code = "EMO-108"
+    advice = "Give a clip in which the person is seen, or speaks alone for some seconds"
+    stops_all = True
+
+
+# Weights, libraries, devices
+
+
+class EnvironmentFault(EmopipeError):
+    """This machine lacks something that the work needs."""
+
+    stops_all = True
+    exit_code = 3
+
+
+class WeightError(EnvironmentFault):
+    """A weight cannot be used."""
+
+
+class WeightMissing(WeightError):
+    """A weight is not on this machine and may not be fetched (offline)."""
+
+    code = "EMO-201"
+    advice = "Run `emopipe models fetch` once with network"
+
+
+class WeightChanged(WeightError):
+    """The hash of a weight differs from the catalogue's, or from what was stored."""
+
+    code = "EMO-202"
+    advice = "Run `emopipe models fetch NAME` to replace it"
+
+
+class WeightUnreachable(WeightError):
+    """No source of a weight could be reached."""
+
+    code = "EMO-203"
+    advice = "Check the network and pip's index settings"
+
+
+class CacheUnwritable(WeightError):
+    """The disk is full, or the cache folder cannot be written."""
+
+    code = "EMO-204"
+    advice = "Free some space, or set EMOPIPE_CACHE to a folder on another disk"
+
+
+class WeightUnknown(WeightError):
+    """No weight of that name is known."""
+
+    code = "EMO-205"
+    advice = "`emopipe models list` shows the names"
+
+
+class WeightFolderMissing(WeightError):
+    """A folder or file of weights that the user names does not exist."""
+
+    code = "EMO-206"
+    advice = "Set EMOPIPE_WEIGHTS to a folder that exists, or unset it"
+
+
+class LibraryMissing(EnvironmentFault):
+    """A library is missing or has the wrong version."""
+
+    code = "EMO-301"
+    advice = "`emopipe doctor` lists what is missing"
+
+
+class DeviceUnavailable(EnvironmentFault):
+    """The requested device is not available."""
+
+    code = "EMO-302"
+    advice = "Use --device cpu or --device auto"
+
+
+class ClusterUnavailable(EnvironmentFault):
+    """A Ray cluster cannot be reached, or cannot be worked with."""
+
+    code = "EMO-303"
+    advice = "Check that the cluster runs and that all machines see the same folders"
+
+
+class BackendUnusable(EnvironmentFault):
+    """An extractor or model cannot be loaded with the weights and options that are configured."""
+
+    code = "EMO-304"
+    advice = "Check the weights and options that the configuration names (`emopipe config show`)"
+    exit_code = 2
+
+
+# Checkpoints
+
+
+class CheckpointError(EmopipeError):
+    """A checkpoint is missing, incomplete or damaged."""
+
+    code = "EMO-401"
+    advice = "Give the folder of a checkpoint, or the name of a shipped one (`emopipe models list`)"
+    stops_all = True
+
+
+class FeatureMismatch(CheckpointError):
+    """The features offered differ from those that the checkpoint was trained on."""
+
+    code = "EMO-402"
+    advice = "Extract with the checkpoint's own configuration, or train a new checkpoint on these features"
+
+
+class ModalityNotRead(CheckpointError):
+    """A modality is asked for that the checkpoint does not read."""
+
+    code = "EMO-403"
+    advice = "Ask for modalities that the checkpoint reads"
+
+
+# Tables, datasets, configurations
+
+
+class LabelsTableError(EmopipeError):
+    """A labels table is unusable."""
+
+    code = "EMO-501"
+    advice = "Correct the table and repeat the command"
+
+
+class DatasetError(EmopipeError):
+    """A dataset is missing, incomplete or damaged."""
+
+    code = "EMO-502"
+    advice = "Make it again with `emopipe extract`"
+
+
+class ConfigError(EmopipeError):
+    """The value of a setting is unknown or out of bounds."""
+
+    code = "EMO-503"
+    advice = "`emopipe config show` lists the settings"
+    stops_all = True
+
+
+class BackboneError(ConfigError):
+    """A pretrained network that a model stands on is missing, or is not the one that it was trained with."""
+
+    code = "EMO-404"
+    advice = "Give the folder that holds it, or set EMOPIPE_WEIGHTS to a folder that holds it under its name"
+
+
+class TrainingError(EmopipeError):
+    """Training cannot start or go on with this dataset."""
+
+    code = "EMO-504"
+    advice = "Check labels, speakers and splits of the dataset"
+
+
+class ParticipantsTableError(EmopipeError):
+    """A participants table is unusable."""
+
+    code = "EMO-505"
+    advice = "Correct the table and repeat the command"
+
+
+class ConfigFileError(ConfigError):
+    """A configuration file is not TOML."""
+
+    code = "EMO-506"
+    advice = "Correct the file; `emopipe config show` prints a valid one"
+
+
+class UnknownName(ConfigError):
+    """No extractor, model or face detector has that name, or two packages bring it."""
+
+    code = "EMO-507"
+    advice = "`emopipe models list` shows the names"
+
+
+class OptionConflict(ConfigError):
+    """Options were combined that exclude each other."""
+
+    code = "EMO-508"
+    advice = "Leave out one of the options"
+
+
+class StudyError(ConfigError):
+    """A comparison, ablation or diagnosis cannot be made of this model or dataset."""
+
+    code = "EMO-509"
+    advice = "Choose another model, metric or reference"
+
+
+# Output
+
+
+class OutputError(EmopipeError):
+    """Output cannot be written, or that of an earlier run cannot be used."""
+
+    code = "EMO-601"
+    advice = "Free some space or name another folder with --out"
+
+
+class StoreError(EmopipeError):
+    """Results cannot be stored."""
+
+    code = "EMO-602"
+    advice = "Free some space (`emopipe store --prune`), or name another folder with --store"
+
+
+# Failures while working
+
+
+class StageFailure(EmopipeError):
+    """An unexpected failure inside a stage."""
+
+    code = "EMO-901"
+    advice = "Run this file alone with --debug to see where"
+
+
+class WorkerDied(EmopipeError):
+    """A worker process died."""
+
+    code = "EMO-902"
+    advice = "Lower --jobs or close other programs, and run again with --retry-failed"
+
+
+class OutOfMemory(EmopipeError):
+    """A file needs more memory than it may have."""
+
+    code = "EMO-903"
+    advice = "Raise --limit-memory or lower --jobs, and run again with --retry-failed"
+
+
+class PlanError(EmopipeError):
+    """The stages of a plan do not fit together."""
+
+    code = "EMO-904"
+    advice = "Please report this: it is a fault of the program or of a plugin"
+    stops_all = True
+
+
+def error_types() -> list[type[EmopipeError]]:
+    """All errors that have a code, in the order of their codes."""
+
+    def below(kind: type[EmopipeError]) -> Iterator[type[EmopipeError]]:
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    return sorted((one for one in below(EmopipeError) if one.code), key=lambda one: one.code)
+
+
+# Reasons
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a recording, or a file.
+
+    Attributes:
+        path: a file other than the recording itself, or the input that failed.
+        start, end: seconds on the media clock.
+    """
+
+    path: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a result is incomplete, doubtful or missing.
+
+    Attributes:
+        code: an error's ("EMO-104") where a file failed, else a key of :data:`REASONS` ("no_face").
+        what: what happened, in words.
+        hint: what to do next, in words.
+        modality: "text", "face" or "voice", where it concerns one of them.
+        where: the place or file that it concerns; None for the recording as a whole.
+    """
+
+    code: str
+    what: str
+    hint: str = ""
+    modality: str | None = None
+    where: Where | None = None
+
+    def __str__(self) -> str:
+        """In one line, as the terminal and tables show it."""
+        if self.code.startswith("EMO-"):
+            path = f" ({self.where.path})" if self.where and self.where.path else ""
+            return f"{self.code}: {self.what}{path}" + (f". {self.hint}" if self.hint else "")
+        about = f"{self.modality}: " if self.modality else ""
+        return f"{about}{self.what}"
+
+
+@dataclass(frozen=True)
+class ReasonKind:
+    """What a code of :class:`Reason` stands for.
+
+    Attributes:
+        meaning: in words.
+        advice: what to do next.
+        absence: a modality of an utterance is absent for this reason.
+    """
+
+    meaning: str
+    advice: str
+    absence: bool = False
+
+
+#: Code -> what it stands for, of everything that makes a result incomplete or doubtful without making it fail.
+REASONS: Final[dict[str, ReasonKind]] = {
+    "no_face": ReasonKind(
+        "No face was found in the utterance",
+        "Check that a face is large enough, lit and uncovered; the other modalities count",
+        absence=True,
+    ),
+    "other_face": ReasonKind(
+        "Only faces of other people were seen while the speaker spoke",
+        "Check who is filmed; the other modalities count",
+        absence=True,
+    ),
+    "speaker_not_seen": ReasonKind(
+        "The speaker's face is never seen in the recording",
+        "Check who is filmed; the other modalities count",
+        absence=True,
+    ),
+    "no_speech": ReasonKind(
+        "Nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
+    ),
+    "no_video_stream": ReasonKind(
+        "The file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
+    ),
+    "no_audio_stream": ReasonKind(
+        "The file has no audio stream", "Nothing, if it is meant to be without sound", absence=True
+    ),
+    "too_short": ReasonKind(
+        "There is less speech than voice features need (0.25 s)", "Nothing; the other modalities count", absence=True
+    ),
+    "decode_error": ReasonKind("No picture could be decoded", "Copy or export the file again", absence=True),
+    "not_requested": ReasonKind(
+        "The run was not asked to look at this modality", "Nothing; leave out --modalities to have it", absence=True
+    ),
+    "no_baseline": ReasonKind(
+        "What is normal for the person is not known, so features cannot be taken relative to it",
+        "Give a baseline clip of the person",
+        absence=True,
+    ),
+    "no_evidence": ReasonKind(
+        "There is no utterance to predict from", "Check that the file shows or lets hear somebody"
+    ),
+    "file_truncated": ReasonKind(
+        "The file ends before the duration that it promises", "Copy or download the file again"
+    ),
+    "timestamps_joined": ReasonKind(
+        "Time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
+    ),
+    "data_damaged": ReasonKind("Some data could not be decoded", "Copy or export the file again"),
+    "language_not_read": ReasonKind(
+        "The words are in a language that the text encoder was not trained to read",
+        "Set [text] multilingual, or use --modalities face,voice",
+    ),
+    "person_not_found": ReasonKind(
+        "A person who was named or enrolled was not heard", "Check the name and the enrolment clip"
+    ),
+    "weights_unverified": ReasonKind(
+        "No hash vouches for a weight that measured the features", "See `emopipe models list`"
+    ),
+}
+
+
+def reason(code: str, what: str = "", *, modality: str | None = None, where: Where | None = None) -> Reason:
+    """A reason of :data:`REASONS`, with the words and the advice that belong to it unless others are given."""
+    kind = REASONS[code]
+    return Reason(code, what or kind.meaning, kind.advice, modality, where)

@@ -7,6 +7,7 @@ of the group `emopipe.extractors.face`, `.voice`, `.speech` or `.text`. The entr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +15,58 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import TimedPicture
-from emopipe.extractors.speech.transcript import Word
 from emopipe.extractors.windows import Sequence as Steps
 
 #: From a weight's name, a path, or "owner/model" of the hub, to what a library loads. A backend fetches nothing itself.
 Locate = Callable[[str], Path]
+
+
+#: Start and end in seconds.
+Interval = tuple[float, float]
+
+
+class Samples(Protocol):
+    """Sound that need not be in memory as a whole: slices of it are float32 arrays (samples,)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as heard: times in seconds on the media clock, the recogniser's probability of it."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A stretch of speech of one person.
+
+    Attributes:
+        start, end: seconds.
+        person: number of the speaker.
+        overlapped: somebody else may be speaking too.
+    """
+
+    start: float
+    end: float
+    person: int
+    overlapped: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of the clip: seconds, the words spoken in it ("" without speech), and the number of who speaks them."""
+
+    start: float
+    end: float
+    text: str = ""
+    words: tuple[Word, ...] = ()
+    person: int | None = None
 
 
 class Create(Protocol):
@@ -99,4 +147,35 @@ class TextBackend(Protocol):
         Args:
             texts: not empty, of any length, in any script.
             language: ISO 639-1 code of the texts, None when unknown.
+        """
+
+
+class VoiceEncoder(Protocol):
+    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.speakers.SpeakerEncoder`."""
+
+    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray: ...
+
+
+class Diarizer(Protocol):
+    """What cuts speech into turns."""
+
+    def turns(
+        self,
+        samples: Samples,
+        speech: Sequence[Interval],
+        *,
+        people: int,
+        least: int,
+        most: int,
+        alike: float,
+    ) -> list[Turn]:
+        """Turns in order.
+
+        Args:
+            samples: float32 mono at 16 kHz (samples,), the whole clip.
+            speech: spans of speech, ascending and apart.
+            people: how many speak; 0 estimates it.
+            least, most: the estimate is between these.
+            alike: cosine above which two voices are taken for one, when the number is estimated; diarizers that
+                estimate it in another way pay no heed to it.
         """

@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
+from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend, Word
 from emopipe.extractors.face.table import BOX, FEATURE_GROUPS, SCHEMA, feature_columns
-from emopipe.extractors.speech.transcript import LONGEST_WINDOW, SAMPLE_RATE, Word, transcribe
+from emopipe.extractors.speech.transcript import LONGEST_WINDOW, transcribe
 
 #: Texts of one word, of many, of other scripts and of none that anybody can read.
 TEXTS: Final = (

@@ -17,15 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from emopipe.models.errors import BackboneError, CheckpointError, ConfigError, FeatureMismatch
+from emopipe.errors import BackboneError, ConfigError
 from emopipe.models.prediction import Prediction
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.sealed import FORMAT, damaged, find, identity, read_config, read_weights, shipped
 
 __all__ = [
     "FORMAT",
-    "CheckpointError",
-    "FeatureMismatch",
     "Prediction",
     "Predictor",
     "Spec",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from emopipe.models.errors import ConfigError
+from emopipe.errors import ConfigError
 
 C = TypeVar("C")
 V = TypeVar("V", int, float)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+from emopipe.errors import BackendUnusable, UnknownName
 from emopipe.models.configs import change
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.comparison.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
 from emopipe.models.networks.comparison.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
 from emopipe.models.networks.comparison.misa import Misa, MisaConfig
@@ -68,10 +68,10 @@ def entry(name: str) -> Entry:
         return MODELS[name]
     found = list(entry_points(group=GROUP, name=name))
     if not found:
-        raise ConfigError(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
+        raise UnknownName(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
     if len(found) > 1:
         both = " and ".join(one.dist.name for one in found if one.dist)
-        raise ConfigError(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
+        raise UnknownName(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
     return _loaded(found[0])
 
 
@@ -80,11 +80,11 @@ def _loaded(point: EntryPoint) -> Entry:
     try:
         model = point.load()
     except Exception as error:  # whatever another package's code raises
-        raise ConfigError(f"the model {point.name!r} of {origin} cannot be imported: {error}") from error
+        raise BackendUnusable(f"the model {point.name!r} of {origin} cannot be imported: {error}") from error
     if isinstance(model, type) and issubclass(model, FusionModel):
         return Entry(model, model.Config())
     if not isinstance(model, Entry):
-        raise ConfigError(f"what {origin} calls the model {point.name!r} is none: {point.value}")
+        raise BackendUnusable(f"what {origin} calls the model {point.name!r} is none: {point.value}")
     return model
 
 

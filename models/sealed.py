@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.models.errors import CheckpointError, FeatureMismatch
+from emopipe.errors import CheckpointError, FeatureMismatch
 
 #: Entries of an extraction table that do not change the meaning of features.
 _IGNORED = frozenset({"version", "versions", "device", "threads"})

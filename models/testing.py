@@ -18,9 +18,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from emopipe.errors import ConfigError
 from emopipe.models import checkpoint
 from emopipe.models.data.dataset import Batch, Dataset, FeatureStore, Sample
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.losses import Task, task_costs
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import build, configure

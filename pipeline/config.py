@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import ConfigFileError, InputNotFound
 from emopipe.models.configs import change
-from emopipe.pipeline.translate import coded_errors
 
-MODALITIES: Final = ("text", "face", "voice")
 #: Marks an option or a table that came after the first checkpoints: at its default it is left out, so that what was
 #: sealed before and after it came compares equal.
 LATER: Final = {"later": True}
@@ -205,15 +203,14 @@ class ExtractionConfig:
         """Build from plain tables; keys that are left out keep their defaults, those of the face backend named.
 
         Raises:
-            EmopipeError: EMO-503 for an unknown table or key, or a value of the wrong type.
+            ConfigError: for an unknown table or key, or a value of the wrong type.
         """
         defaults = cls(face=_face_defaults(tables.get("face")))
         given = {name: table for name, table in tables.items() if name not in FACTS}
-        with coded_errors():
-            for name, table in given.items():
-                if hasattr(defaults, name) and isinstance(table, Mapping):
-                    given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
-            return change(defaults, given, origin)
+        for name, table in given.items():
+            if hasattr(defaults, name) and isinstance(table, Mapping):
+                given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
+        return change(defaults, given, origin)
 
 
 def _face_defaults(table: Any) -> FaceConfig:
@@ -238,7 +235,7 @@ def load_config(path: Path) -> ExtractionConfig:
     """Read a TOML file with any of the tables [face], [voice], [speech], [text] and [people].
 
     Raises:
-        EmopipeError: EMO-101 when there is no such file, EMO-503 when it cannot be used.
+        InputNotFound: when there is no such file, ConfigError when it cannot be used.
     """
     return ExtractionConfig.from_dict(extraction_tables(read_toml(path)), origin=str(path))
 
@@ -247,14 +244,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file.
 
     Raises:
-        EmopipeError: EMO-101 when there is no such file, EMO-503 when it is not TOML.
+        InputNotFound: when there is no such file, ConfigError when it is not TOML.
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise EmopipeError("EMO-101", "there is no such configuration file", path=path) from None
+        raise InputNotFound("there is no such configuration file", path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EmopipeError("EMO-503", f"the file is not TOML: {error}", path=path) from None
+        raise ConfigFileError(f"the file is not TOML: {error}", path=path) from None
 
 
 def extraction_tables(tables: dict[str, Any]) -> dict[str, Any]:

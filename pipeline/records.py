@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from emopipe.extractors.speech.diarize import Turn
+    from emopipe.extractors.contracts import Turn
     from emopipe.extractors.windows import Sequence
 
 #: Why an utterance lacks a modality.

@@ -10,9 +10,8 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from emopipe.extractors.speech.diarize import Turn
-from emopipe.extractors.speech.transcript import Word
-from emopipe.extractors.speech.utterances import Span, split_utterances
+from emopipe.extractors.contracts import Span, Turn, Word
+from emopipe.extractors.speech.utterances import split_utterances
 
 
 def speaker_utterances(words: Sequence[Word], turns: Sequence[Turn], *, pause: float, longest: float) -> list[Span]:

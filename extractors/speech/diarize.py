@@ -7,15 +7,13 @@ in the order in which they first speak.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
+from emopipe.extractors.contracts import Interval, Samples, Turn, VoiceEncoder
 from emopipe.extractors.speech.speakers import SHORTEST, unit
-
-#: Start and end in seconds.
-Span = tuple[float, float]
 
 #: Length of a piece, in seconds: what the encoder was trained on.
 PIECE: Final = 1.6
@@ -44,60 +42,6 @@ OVERLAP: Final = 0.5
 ROUNDS: Final = 5
 
 
-class Voices(Protocol):
-    """Sound that need not be in memory as a whole: slices of it are float32 arrays (samples,)."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> np.ndarray: ...
-
-
-class Encoder(Protocol):
-    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.speakers.SpeakerEncoder`."""
-
-    def embed(self, samples: Voices, pieces: Sequence[Span]) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A stretch of speech of one person.
-
-    Attributes:
-        start, end: seconds.
-        person: number of the speaker.
-        overlapped: somebody else may be speaking too.
-    """
-
-    start: float
-    end: float
-    person: int
-    overlapped: bool = False
-
-
-class Diarizer(Protocol):
-    """What cuts speech into turns."""
-
-    def turns(
-        self,
-        samples: Voices,
-        speech: Sequence[Span],
-        *,
-        people: int = 0,
-        least: int = 1,
-        most: int = 4,
-        alike: float = ALIKE,
-    ) -> list[Turn]:
-        """Turns in order.
-
-        Args:
-            samples: float32 mono at 16 kHz (samples,), the whole clip.
-            speech: spans of speech, ascending and apart.
-            people: how many speak; 0 estimates it.
-            least, most: the estimate is between these.
-            alike: cosine above which two voices are taken for one, when the number is estimated; diarizers that
-                estimate it in another way pay no heed to it.
-        """
-
-
 class VoiceClusters:
     """The diarizer of this module.
 
@@ -105,20 +49,20 @@ class VoiceClusters:
         encoder: gives pieces of speech their vectors.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: VoiceEncoder) -> None:
         self._encoder = encoder
 
     def turns(
         self,
-        samples: Voices,
-        speech: Sequence[Span],
+        samples: Samples,
+        speech: Sequence[Interval],
         *,
         people: int = 0,
         least: int = 1,
         most: int = 4,
         alike: float = ALIKE,
     ) -> list[Turn]:
-        """Turns that together cover exactly `speech`; arguments as for :class:`Diarizer`."""
+        """Turns that together cover exactly `speech`; see :class:`emopipe.extractors.contracts.Diarizer`."""
         pieces = cut_pieces(speech)
         if not pieces or people == 1:
             return one_speaker(speech)
@@ -133,14 +77,14 @@ class VoiceClusters:
         return one_speaker(speech)
 
 
-def one_speaker(speech: Sequence[Span]) -> list[Turn]:
+def one_speaker(speech: Sequence[Interval]) -> list[Turn]:
     """All speech as turns of person 0."""
     return [Turn(start, end, 0) for start, end in speech]
 
 
-def cut_pieces(speech: Sequence[Span]) -> list[Span]:
+def cut_pieces(speech: Sequence[Interval]) -> list[Interval]:
     """Pieces of 1.6 s, or whole spans that are shorter; spans that are too short for the encoder give none."""
-    pieces: list[Span] = []
+    pieces: list[Interval] = []
     for start, end in speech:
         if end - start < SHORTEST:
             continue
@@ -152,7 +96,7 @@ def cut_pieces(speech: Sequence[Span]) -> list[Span]:
     return pieces
 
 
-def step_times(speech: Sequence[Span]) -> np.ndarray:
+def step_times(speech: Sequence[Interval]) -> np.ndarray:
     """Middles in seconds (steps,) of steps of 0.1 s that fill the speech."""
     steps = [np.arange(start + STEP / 2, max(end, start + STEP), STEP) for start, end in speech]
     return np.concatenate(steps) if steps else np.zeros(0)
@@ -161,7 +105,7 @@ def step_times(speech: Sequence[Span]) -> np.ndarray:
 class _Shares:
     """How much each piece tells of each step: a sparse matrix (steps, pieces) whose rows sum to one."""
 
-    def __init__(self, pieces: Sequence[Span], times: np.ndarray) -> None:
+    def __init__(self, pieces: Sequence[Interval], times: np.ndarray) -> None:
         from scipy.sparse import csr_array
 
         edges = np.array(pieces)
@@ -241,7 +185,7 @@ def _are_different(labels: np.ndarray, vectors: np.ndarray, shares: _Shares, ali
     return means is not None and float((means @ means.T)[np.triu_indices(count, 1)].max()) < alike
 
 
-def turns_of(labels: np.ndarray, times: np.ndarray, speech: Sequence[Span]) -> list[Turn]:
+def turns_of(labels: np.ndarray, times: np.ndarray, speech: Sequence[Interval]) -> list[Turn]:
     """Turns from the person of each step; people are numbered anew as they first speak."""
     order = {int(person): number for number, person in enumerate(dict.fromkeys(labels.tolist()))}
     turns: list[Turn] = []
@@ -321,7 +265,7 @@ def overlap_share(turns: Sequence[Turn], start: float, end: float) -> float:
     return _overlapped(inside) / whole if whole > 0 else 0.0
 
 
-def voice_of(samples: Voices, speech: Sequence[Span], encoder: Encoder) -> np.ndarray | None:
+def voice_of(samples: Samples, speech: Sequence[Interval], encoder: VoiceEncoder) -> np.ndarray | None:
     """The mean unit vector (dims,) of the voice in the given speech; None when there is too little of it."""
     pieces = cut_pieces(speech)
     if not pieces:

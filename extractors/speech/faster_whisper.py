@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Locate
-from emopipe.extractors.speech.transcript import Word
+from emopipe.extractors.contracts import Locate, Word
 from emopipe.extractors.speech.whisper import Decoding
 
 #: Without the last one, the library would look for it on the hub.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from emopipe.extractors.speech.diarize import ALIKE, STEP, Span, Turn, Voices
-
-SAMPLE_RATE: Final = 16_000
+from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.contracts import Interval, Samples, Turn
+from emopipe.extractors.speech.diarize import ALIKE, STEP
 
 
 class Pyannote:
@@ -44,15 +44,15 @@ class Pyannote:
 
     def turns(
         self,
-        samples: Voices,
-        speech: Sequence[Span],
+        samples: Samples,
+        speech: Sequence[Interval],
         *,
         people: int = 0,
         least: int = 1,
         most: int = 4,
         alike: float = ALIKE,
     ) -> list[Turn]:
-        """Turns within `speech`; arguments as for :class:`emopipe.extractors.speech.diarize.Diarizer`."""
+        """Turns within `speech`; arguments as for :class:`emopipe.extractors.contracts.Diarizer`."""
         import torch
 
         sound = torch.from_numpy(np.ascontiguousarray(samples[0 : len(samples)], np.float32))[None]
@@ -63,7 +63,7 @@ class Pyannote:
         return exclusive_turns(heard, speech)
 
 
-def exclusive_turns(heard: Sequence[tuple[float, float, str]], speech: Sequence[Span]) -> list[Turn]:
+def exclusive_turns(heard: Sequence[tuple[float, float, str]], speech: Sequence[Interval]) -> list[Turn]:
     """One speaker for every moment of speech, flagged where more speak; who spoke already goes on speaking.
 
     Args:

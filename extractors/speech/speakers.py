@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.constants import SAMPLE_RATE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from emopipe.extractors.speech.diarize import Span, Voices
+    from emopipe.extractors.contracts import Interval, Samples
 
-SAMPLE_RATE: Final = 16_000
 MELS: Final = 40
 WIDTH: Final = 256
 LAYERS: Final = 3
@@ -52,7 +53,7 @@ class SpeakerEncoder:
         self._network.to(device).eval()
         self._device = device
 
-    def embed(self, samples: Voices, pieces: Sequence[Span]) -> np.ndarray:
+    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
         """Unit vectors, float32 (pieces, 256).
 
         Args:
@@ -81,7 +82,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _batches(pieces: Sequence[Span]) -> list[list[int]]:
+def _batches(pieces: Sequence[Interval]) -> list[list[int]]:
     """Rows of pieces that are equally long to 10 ms, at most BATCH at once."""
     by_length: dict[int, list[int]] = {}
     for row, (start, end) in enumerate(pieces):

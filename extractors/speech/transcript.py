@@ -10,28 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emopipe.extractors.speech.vad import Samples
+from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.contracts import Samples, Word
 
 if TYPE_CHECKING:
     from emopipe.extractors.contracts import SpeechBackend
 
-SAMPLE_RATE: Final = 16_000
 #: A recogniser is given at most this much at once, in seconds.
 LONGEST_WINDOW: Final = 30.0
 #: Sound left on both sides of a span of speech, in seconds.
 MARGIN: Final = 0.2
 #: Windows handed over at once, to be decoded side by side: a decoder step reads all weights, however many share it.
 BATCH: Final = 8
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word as heard: times in seconds on the media clock, the recogniser's probability of it."""
-
-    text: str
-    start: float
-    end: float
-    probability: float
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from emopipe.extractors.speech.transcript import Word
+from emopipe.extractors.contracts import Span, Word
 
 SENTENCE_ENDS: Final = tuple(".?!。？！…")
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of the clip: seconds, the words spoken in it ("" without speech), and the number of who speaks them."""
-
-    start: float
-    end: float
-    text: str = ""
-    words: tuple[Word, ...] = ()
-    person: int | None = None
 
 
 def split_utterances(words: Sequence[Word], *, pause: float, longest: float) -> list[Span]:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
+from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.contracts import Samples
 from emopipe.extractors.import_isolation import contained
 
-SAMPLE_RATE: Final = 16_000
 #: Samples that the model takes at once.
 FRAME: Final = 512
 #: Samples held in memory at once.
 BLOCK: Final = 1000 * FRAME
-
-
-class Samples(Protocol):
-    """Sound that need not be in memory as a whole: slices of it are float32 arrays (samples,)."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 class VoiceActivity:

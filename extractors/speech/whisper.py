@@ -11,8 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from emopipe.extractors.contracts import Locate
-from emopipe.extractors.speech.transcript import Word
+from emopipe.extractors.contracts import Locate, Word
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-SAMPLE_RATE: Final = 16_000
+from emopipe.constants import SAMPLE_RATE
+
 HOP: Final = 160
 FRAME: Final = 512
 PITCH_FRAME: Final = 1024

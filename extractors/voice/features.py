@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Locate
 from emopipe.extractors.speech.whisper import load_whisper
-from emopipe.extractors.voice.acoustic import COLUMNS, SAMPLE_RATE, acoustic_features
+from emopipe.extractors.voice.acoustic import COLUMNS, acoustic_features
 from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
 from emopipe.extractors.windows import Sequence, window_deviations, window_edges, window_means
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emopipe.constants import SAMPLE_RATE
+
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
 #: Encoder frames per second of sound.
 FRAME_RATE: Final = 50
-SAMPLE_RATE: Final = 16_000
 LONGEST: Final = 30.0
 
 

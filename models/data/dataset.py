@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emopipe.constants import MODALITIES
+from emopipe.errors import DatasetError
 from emopipe.models.data.conversation import Transcript
-from emopipe.models.errors import DatasetError
-
-MODALITIES: Final = ("text", "face", "voice")
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -198,11 +195,13 @@ class FeatureStore:
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             if isinstance(error, DatasetError):
                 raise
-            raise DatasetError(f"the {modality} features cannot be read: {error}", hint=_EXTRACT, path=path) from error
+            raise DatasetError(
+                f"the {modality} features cannot be read: {error}", hint=EXTRACT_AGAIN, path=path
+            ) from error
         first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
         lengths = np.diff(np.r_[first, len(keys)]).astype(np.int64)
         if len(set(keys[first])) != len(first):
-            raise DatasetError(f"rows of a key of the {modality} features are scattered", hint=_EXTRACT, path=path)
+            raise DatasetError(f"rows of a key of the {modality} features are scattered", hint=EXTRACT_AGAIN, path=path)
         load = partial(_read_values, path, modality, len(keys), len(names))
         return cls(path, modality, names, [str(key) for key in keys[first]], lengths, load)
 
@@ -241,7 +240,7 @@ def _read_names(path: Path, modality: str) -> tuple[str, ...]:
     names = json.loads((schema.metadata or {})[b"emopipe"])["names"]
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != len(names):
         raise DatasetError(
-            f"the {modality} features are {kind} but {len(names)} names are given", hint=_EXTRACT, path=path
+            f"the {modality} features are {kind} but {len(names)} names are given", hint=EXTRACT_AGAIN, path=path
         )
     return tuple(str(name) for name in names)
 
@@ -250,12 +249,12 @@ def _read_values(path: Path, modality: str, steps: int, dim: int) -> Floats:
     column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
     flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
     if flat.size != steps * dim:
-        raise DatasetError(f"some rows of the {modality} features are null", hint=_EXTRACT, path=path)
+        raise DatasetError(f"some rows of the {modality} features are null", hint=EXTRACT_AGAIN, path=path)
     table: Floats = flat.reshape(-1, dim)
     return table
 
 
-_EXTRACT: Final = "Write the dataset again with `emopipe extract`"
+EXTRACT_AGAIN: Final = "Write the dataset again with `emopipe extract`"
 
 
 class Dataset:
@@ -301,7 +300,7 @@ class Dataset:
         if missing:
             raise DatasetError(
                 f"{len(missing)} utterances name {modality} features that are not there, the first is {missing[0]!r}",
-                hint=_EXTRACT,
+                hint=EXTRACT_AGAIN,
                 path=self._stores[modality].path,
             )
         return np.array([-1 if key is None else index[key] for key in keys], dtype=np.int64)
@@ -446,47 +445,3 @@ class Dataset:
             lines=tuple(map(self.transcript.line, names)),
             earlier=tuple(map(self.transcript.earlier, names)),
         )
-
-
-def read(path: str | Path) -> Dataset:
-    """Open a dataset folder: `manifest.parquet`, one Parquet per modality, `config.toml`.
-
-    Feature values are read when they are first used. A file is opened as one of MMSA's; see
-    :mod:`emopipe.models.data.mmsa`.
-
-    Raises:
-        DatasetError: the folder or a part of it is missing or damaged.
-    """
-    folder = Path(path)
-    if folder.is_file():
-        from emopipe.models.data import mmsa
-
-        return mmsa.read(folder)
-    manifest_path = folder / "manifest.parquet"
-    if not manifest_path.is_file():
-        raise DatasetError("there is no dataset here", hint="Make one with `emopipe extract`", path=folder)
-    try:
-        manifest = pq.read_table(manifest_path)
-        digest = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
-        config = folder / "config.toml"
-        extraction = tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"the dataset cannot be read: {error}", hint=_EXTRACT, path=folder) from error
-    _check_manifest(manifest, manifest_path)
-    stores = {
-        m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
-    }
-    for modality in MODALITIES:
-        used = modality in manifest.column_names and manifest[modality].null_count < manifest.num_rows
-        if used and modality not in stores:
-            raise DatasetError(f"{modality}.parquet is missing", hint=_EXTRACT, path=folder)
-    return Dataset(manifest, stores, extraction, digest)
-
-
-def _check_manifest(manifest: pa.Table, path: Path) -> None:
-    missing = [name for name in ("id", "split") if name not in manifest.column_names]
-    if missing:
-        raise DatasetError(f"the manifest has no column {missing[0]!r}", hint=_EXTRACT, path=path)
-    ids = manifest["id"].to_pylist()
-    if len(set(ids)) != len(ids):
-        raise DatasetError("the manifest has utterances with the same id", hint=_EXTRACT, path=path)

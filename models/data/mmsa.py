@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emopipe.errors import DatasetError
 from emopipe.models.data import unpickle
 from emopipe.models.data.dataset import Dataset, FeatureStore, Floats, Indices, Mask
-from emopipe.models.errors import DatasetError
 
 SPLITS: Final = ("train", "valid", "test")
 #: Our modalities and MMSA's keys.

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Indices
-from emopipe.models.errors import TrainingError
 
 
 def strata(labels: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from emopipe.models.errors import DatasetError
+from emopipe.errors import DatasetError
 
 
 class Dtype:

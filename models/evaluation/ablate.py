@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from emopipe.models.errors import ConfigError
+from emopipe.errors import StudyError
 from emopipe.models.networks.emoe import Mixture
 from emopipe.models.registry import configure, entry
 from emopipe.models.training.loop import TrainConfig
@@ -68,7 +68,7 @@ def sweep(base: TrainConfig) -> dict[str, dict[float, TrainConfig]]:
 def _settings(base: TrainConfig) -> dict[str, Any]:
     config = configure(base.model, base.options)
     if not issubclass(entry(base.model).model, Mixture):
-        raise ConfigError(f"model {base.model} has no parts to take away", hint="Ablate emoe, or one of its forms")
+        raise StudyError(f"model {base.model} has no parts to take away", hint="Ablate emoe, or one of its forms")
     return {name: getattr(config, name) for name in ("fusion", "distillation", *SWEEP)}
 
 

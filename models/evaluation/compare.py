@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from emopipe.errors import StudyError
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.errors import ConfigError
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
@@ -36,7 +36,7 @@ class Run:
         model, fold, seed: which run.
         parameters: of the network that are trained.
         seconds: of training.
-        metrics: see :mod:`emopipe.models.evaluation.metrics`.
+        metrics: see :mod:`emopipe.models.metrics`.
         ids, truth, predicted: of the N utterances tested on: class names, or values.
     """
 
@@ -78,7 +78,7 @@ def compare(
     """
     labels = {config.label for config in configs.values()}
     if len(labels) != 1:
-        raise ConfigError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
+        raise StudyError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
     known = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
     parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
     keys = {name: _key(dataset, config, folds, requires) for name, config in configs.items()}
@@ -213,10 +213,10 @@ def differences(
     """
     names = list(dict.fromkeys(run.model for run in runs))
     if reference not in names:
-        raise ConfigError(f"the reference {reference!r} is not compared", hint=f"Choose one of: {', '.join(names)}")
+        raise StudyError(f"the reference {reference!r} is not compared", hint=f"Choose one of: {', '.join(names)}")
     if metric not in SCORES or metric not in runs[0].metrics:
         usable = ", ".join(name for name in SCORES if name in runs[0].metrics)
-        raise ConfigError(f"differences of {metric!r} have no interval", hint=f"Choose one of: {usable}")
+        raise StudyError(f"differences of {metric!r} have no interval", hint=f"Choose one of: {usable}")
     each = {name: [run for run in runs if run.model == name] for name in names}
     return [_difference(each[name], each[reference], groups, metric, resamples) for name in names]
 

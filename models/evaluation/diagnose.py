@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emopipe.errors import StudyError
+from emopipe.models import metrics
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask
-from emopipe.models.errors import ConfigError
-from emopipe.models.evaluation import metrics
 from emopipe.models.evaluation.compare import Run, differences
 from emopipe.models.evaluation.explain import labelled
 from emopipe.models.networks.egmf.experts import BRANCHES, Gate
@@ -123,7 +123,7 @@ def _look(predictor: Predictor, batch: Batch) -> dict[str, Floats]:
     elif "f" in output.features:
         found = {"there": batch.present, "weights/router": output.weights, "outputs": output.features["f"]}
     else:
-        raise ConfigError(f"model {predictor.spec.model} mixes nothing", hint="Diagnose egmf, emoe or a form of it")
+        raise StudyError(f"model {predictor.spec.model} mixes nothing", hint="Diagnose egmf, emoe or a form of it")
     found |= {"logits": output.logits, "present": batch.present}
     return {name: table.float().cpu().numpy() for name, table in found.items()}
 

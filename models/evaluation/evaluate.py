@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
+from emopipe.errors import DatasetError
+from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
-from emopipe.models.errors import DatasetError
-from emopipe.models.evaluation import metrics
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.loop import Hook, TrainConfig, Trained, silent, train, usable
 
@@ -28,7 +28,7 @@ class Evaluation:
     Attributes:
         rows: utterances with a known label and at least one of the modalities.
         no_evidence: labelled utterances left out because they have none of the modalities.
-        metrics: see :mod:`emopipe.models.evaluation.metrics`; classes also have `ece`.
+        metrics: see :mod:`emopipe.models.metrics`; classes also have `ece`.
         weights: modality -> mean router weight where it is present.
         subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden.
         confusion: rows true, columns predicted, in the order of `classes`; empty for regression.

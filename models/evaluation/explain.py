@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.manifold import TSNE
 
+from emopipe.errors import DatasetError, StudyError
 from emopipe.models.data.dataset import Dataset, Indices
-from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.networks import losses
 from emopipe.models.predictor import Predictor
 
@@ -109,7 +109,7 @@ def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.
     batch = dataset.batch(rows, predictor.spec.modalities).to(predictor.device)
     output, targets = predictor.module(batch), targets.to(predictor.device)
     if "fused" not in output.features:
-        raise ConfigError(f"model {predictor.spec.model} tells no fused features", hint="Use another model")
+        raise StudyError(f"model {predictor.spec.model} tells no fused features", hint="Use another model")
     names = predictor.spec.modalities
     if all(name in output.unimodal for name in names):
         task = predictor.spec.task

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from emopipe.models.errors import BackboneError
+from emopipe.errors import BackboneError
 
 
 def find_backbone(name: str, path: str, sha256: str) -> tuple[Path, str]:
@@ -48,7 +48,8 @@ def _locate(name: str, path: str) -> Path:
             pass
     raise BackboneError(
         f"the backbone {name} is not here",
-        hint="Give its folder, or a hub id that was downloaded, as backbone_path",
+        hint="Give its folder, or a hub id that was downloaded, as backbone_path, or set EMOPIPE_WEIGHTS to a folder "
+        "that holds it under its name",
         path=path or None,
     )
 

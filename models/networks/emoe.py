@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import of_modality
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.networks import losses
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.losses import Distillation, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
-from emopipe.models.networks.words import Tuning, WordsEncoder, chosen, sealed
+from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
 
 @dataclass(frozen=True)
@@ -386,3 +386,9 @@ def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:
 
 #: E of :func:`evidence`.
 _EVIDENCE: Final[dict[Task, int]] = {"classification": 2, "regression": 1}
+
+
+def sealed(config: EmoeConfig, model: nn.Module) -> EmoeConfig:
+    """The configuration that a checkpoint keeps: which backbone it needs, not where that lay."""
+    found = next((part.sha256 for part in model.modules() if isinstance(part, WordsEncoder)), None)
+    return config if found is None else replace(config, backbone_path="", backbone_sha256=found)

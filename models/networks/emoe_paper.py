@@ -15,8 +15,8 @@ from typing import Final, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.networks.emoe import Head, Mixture, MixtureConfig, choose, masked_softmax
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.losses import Distillation

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from emopipe.models.errors import ConfigError
+from emopipe.errors import ConfigError
 
 Tuning = Literal["full", "lora", "frozen"]
 

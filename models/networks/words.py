@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from emopipe.models.errors import BackboneError
+from emopipe.errors import BackboneError
 from emopipe.models.networks.backbone import find_backbone, keep_changes_only
 
-if TYPE_CHECKING:
-    from emopipe.models.networks.emoe import EmoeConfig
-
 Tuning = Literal["frozen", "lora", "full"]
-Config = TypeVar("Config", bound="EmoeConfig")
+
+
+class BackboneSettings(Protocol):
+    """What a configuration says of the encoder of the words; see :class:`emopipe.models.networks.emoe.EmoeConfig`."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def backbone_path(self) -> str: ...
+    @property
+    def backbone_sha256(self) -> str: ...
+    @property
+    def backbone_tuning(self) -> Tuning: ...
+    @property
+    def lora_rank(self) -> int: ...
+    @property
+    def text_tokens(self) -> int: ...
 
 
 class WordsEncoder(nn.Module):
@@ -33,7 +45,7 @@ class WordsEncoder(nn.Module):
         BackboneError: it is not there, cannot be read, or is not the one that `config` names.
     """
 
-    def __init__(self, config: EmoeConfig) -> None:
+    def __init__(self, config: BackboneSettings) -> None:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
@@ -87,12 +99,6 @@ class WordsEncoder(nn.Module):
         ).to(device)
         states: Tensor = self.encoder(**tokens).last_hidden_state
         return states, tokens["attention_mask"].sum(1)
-
-
-def sealed(config: Config, model: nn.Module) -> Config:
-    """The configuration that a checkpoint keeps: which backbone it needs, not where that lay."""
-    found = next((part.sha256 for part in model.modules() if isinstance(part, WordsEncoder)), None)
-    return config if found is None else replace(config, backbone_path="", backbone_sha256=found)
 
 
 def chosen(words: Sequence[str], rows: Tensor) -> list[str]:

@@ -23,12 +23,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from emopipe.errors import ConfigError, ConfigFileError, DeviceUnavailable, TrainingError
+from emopipe.models import metrics
 from emopipe.models.checkpoint import identify, write_synced
 from emopipe.models.configs import change
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
-from emopipe.models.errors import ConfigError, TrainingError
-from emopipe.models.evaluation import metrics
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.predictor import Predictor, Spec, pattern_name
@@ -69,7 +69,7 @@ class TrainConfig:
             dataset without a validation split is then trained on whole.
         patience: stop after so many epochs without progress.
         metric: of validation; `auto` is uar for classes and mae for values. Also any other name in
-            :mod:`emopipe.models.evaluation.metrics`, or `loss`.
+            :mod:`emopipe.models.metrics`, or `loss`.
         balance: `balanced` weights rows so that all classes count the same, `patterns` does so within each set of
             present modalities, `none` leaves rows as they are. Weights rather than a sampler: an epoch sees each row
             once, and the weights multiply those of the manifest.
@@ -153,7 +153,7 @@ def read_configuration(path: str | Path) -> TrainConfig:
     try:
         return configuration(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the configuration cannot be read: {error}", path=path) from error
+        raise ConfigFileError(f"the configuration cannot be read: {error}", path=path) from error
 
 
 @dataclass(frozen=True)
@@ -660,7 +660,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("there is no CUDA device", hint='Use device = "cpu" or "auto"')
+        raise DeviceUnavailable("there is no CUDA device", hint='Use device = "cpu" or "auto"')
     return torch.device(name)
 
 

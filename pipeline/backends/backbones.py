@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends.loading import pick_device
 from emopipe.pipeline.progress import Hook, silent
-from emopipe.pipeline.translate import coded_errors
 
 if TYPE_CHECKING:
     from emopipe.models.predictor import Predictor
@@ -30,7 +29,7 @@ def locate(options: Mapping[str, Any], *, offline: bool = False, hook: Hook = si
         model without a backbone, or with one whose place is told already: a folder or a hub id.
 
     Raises:
-        EmopipeError: EMO-201 to EMO-204 when it is not here and cannot be had.
+        WeightError: when it is not here and cannot be had.
     """
     name = options.get("backbone", "")
     if not name or options.get("backbone_path"):
@@ -64,11 +63,10 @@ def load_predictor(
         hook: told of a fetch.
 
     Raises:
-        EmopipeError: EMO-401 when it is missing or damaged, EMO-201 to EMO-204 or EMO-503 when its backbone is missing.
+        CheckpointError: when it is missing or damaged, WeightError or ConfigError when its backbone is missing.
     """
     from emopipe.models import checkpoint
 
-    with coded_errors():
-        options = locate(checkpoint.read_spec(model).options, offline=offline, hook=hook)
-        predictor = checkpoint.load(model, pick_device(device), options)
+    options = locate(checkpoint.read_spec(model).options, offline=offline, hook=hook)
+    predictor = checkpoint.load(model, pick_device(device), options)
     return predictor, checkpoint.identify(predictor)

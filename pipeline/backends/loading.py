@@ -10,20 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.constants import MODALITIES
+from emopipe.errors import ConfigError, DeviceUnavailable, EmopipeError, FeatureMismatch, UnknownName
 from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends import registry as plugins
 from emopipe.pipeline.backends import speakers as enrolment
 from emopipe.pipeline.backends.registry import Plugin
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig, FaceConfig
+from emopipe.pipeline.config import ExtractionConfig, FaceConfig
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend
-    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.contracts import Diarizer, FaceBackend, SpeechBackend, TextBackend, VoiceBackend
     from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
 
@@ -56,19 +56,19 @@ def pick_device(wanted: str) -> str:
     """Turn "auto", "cpu" or "cuda" into a torch device name.
 
     Raises:
-        EmopipeError: EMO-302 when CUDA is asked for and absent, EMO-503 for another word.
+        DeviceUnavailable: when CUDA is asked for and absent, ConfigError for another word.
     """
     _check_device(wanted)
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise EmopipeError("EMO-302", "no CUDA device is available", hint="Use --device cpu or --device auto")
+        raise DeviceUnavailable("no CUDA device is available", hint="Use --device cpu or --device auto")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _check_device(wanted: str) -> None:
     if wanted not in DEVICES:
-        raise EmopipeError("EMO-503", f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
+        raise ConfigError(f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
 
 
 def table(config: ExtractionConfig, kind: str) -> Any:
@@ -80,7 +80,7 @@ def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
     """The backend of another package that a configuration chooses; None when it is this package's own.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        ConfigError: for an unknown backend.
     """
     plugin = plugins.chosen(kind, table(config, kind).backend) if kind in plugins.BUILT_IN else None
     return plugin if plugin is not None and plugin.foreign else None
@@ -90,7 +90,7 @@ def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
     """Distribution -> version of what measures; those that are not installed are left out.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        ConfigError: for an unknown backend.
     """
     if (plugin := chosen(config, kind)) is not None:
         name, _, release = plugin.origin.rpartition(" ")
@@ -113,7 +113,7 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     """The weights that a backend loads; of a plugin's, as far as its options name what is here.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        ConfigError: for an unknown backend.
     """
     options = table(config, kind)
     if kind in PEOPLE:
@@ -178,7 +178,7 @@ class Backends:
         hook: told about fetches.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend or device.
+        ConfigError: for an unknown backend or device.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Backends:
         Those that need a hub come first: where it is out of reach, nothing else is fetched in vain.
 
         Raises:
-            EmopipeError: EMO-201 to EMO-205 when one cannot be had.
+            WeightError: when one cannot be had.
         """
         own = [kind for kind in kinds if chosen(self.config, kind) is None]
         names = dict.fromkeys(name for kind in own for name in weight_names(self.config, kind))
@@ -237,7 +237,7 @@ class Backends:
             digest: tells the sha256 of a file.
 
         Raises:
-            EmopipeError: EMO-201 to EMO-205 when a weight outside the catalogue cannot be had.
+            WeightError: when a weight outside the catalogue cannot be had.
         """
         names = weight_names(self.config, kind)
         if any(map(weights.needs_file, names)):
@@ -329,14 +329,14 @@ class Backends:
             digest: tells the sha256 of a file.
 
         Raises:
-            EmopipeError: EMO-402, naming both; EMO-201 to EMO-205 when one cannot be had.
+            FeatureMismatch: naming both; WeightError when one cannot be had.
         """
         for name, sha256 in sealed.items():
             self._weight(name)
             if (found := self._located[name].sha256(digest)) != sha256:
                 what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {found}"
                 hint = "Put the right ones there, or set EMOPIPE_WEIGHTS to a folder that holds them under their name"
-                raise EmopipeError("EMO-402", what, path=self._located[name].path, hint=hint)
+                raise FeatureMismatch(what, path=self._located[name].path, hint=hint)
 
     def _create(self, kind: str, **more: Any) -> Any:
         settings = {**self.config.as_dict(full=True)[kind], **more}
@@ -366,14 +366,14 @@ def _all_told(names: Sequence[str]) -> Iterator[None]:
         if not others:
             raise
         hint = f"{error.hint}. Not here either: {', '.join(others)}"
-        raise EmopipeError(error.code, error.what, path=error.path, hint=hint) from None
+        raise error.changed(hint=hint) from None
 
 
 def _check_face(config: FaceConfig) -> None:
     """Refuse a detector or features that there are none of.
 
     Raises:
-        EmopipeError: EMO-503.
+        ConfigError: .
     """
     from emopipe.extractors.face import mediapipe, pyfeat
 
@@ -383,8 +383,8 @@ def _check_face(config: FaceConfig) -> None:
     ):
         if name not in known:
             hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
-            raise EmopipeError("EMO-503", f"unknown {what} {name!r}", hint=hint)
+            raise UnknownName(f"unknown {what} {name!r}", hint=hint)
     measured = {"mediapipe": mediapipe.MEASURED, "pyfeat": pyfeat.MEASURED.get(config.detector, frozenset())}
     if config.backend in measured and not feature_columns(config.features, measured[config.backend]):
         what = f"{config.backend} measures none of the face features {', '.join(config.features)}"
-        raise EmopipeError("EMO-503", what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")
+        raise ConfigError(what, hint=f"Choose among {', '.join(FEATURE_GROUPS)}")

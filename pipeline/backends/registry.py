@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import BackendUnusable, EmopipeError, LibraryMissing, UnknownName
 from emopipe.pipeline import weights
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def create(kind: str, name: str, settings: Mapping[str, Any], locate: Locate, de
     """Make the backend of that name.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown name, or settings or weights that it refuses; EMO-301 when a library is
+        ConfigError: for an unknown name, or settings or weights that it refuses; LibraryMissing when a library is
             missing or the plugin cannot be imported; what `locate` raises.
     """
     plugin = chosen(kind, name)
@@ -99,27 +99,27 @@ def create(kind: str, name: str, settings: Mapping[str, Any], locate: Locate, de
         raise
     except ImportError as error:
         hint = f'pip install "emopipe[{EXTRAS[name]}]"' if name in EXTRAS else f"Install what {plugin.origin} asks for"
-        raise EmopipeError("EMO-301", f"the {kind} backend {name} cannot be loaded: {error}", hint=hint) from error
+        raise LibraryMissing(f"the {kind} backend {name} cannot be loaded: {error}", hint=hint) from error
     except (ValueError, OSError, KeyError, AttributeError, RuntimeError) as error:
         hint = "Check the weights and options that the configuration names (`emopipe config show`)"
-        raise EmopipeError("EMO-503", f"the {kind} backend {name} cannot be made: {error}", hint=hint) from error
+        raise BackendUnusable(f"the {kind} backend {name} cannot be loaded: {error}", hint=hint) from error
 
 
 def chosen(kind: str, name: str) -> Plugin:
     """The backend of that name. Imports none.
 
     Raises:
-        EmopipeError: EMO-503 when there is none, or more than one.
+        ConfigError: when there is none, or more than one.
     """
     found = [plugin for plugin in extractors(kind) if plugin.name == name]
     if not found:
         known = list(dict.fromkeys(plugin.name for plugin in extractors(kind)))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Use {' or '.join(known)}, or install a plugin that brings it"
-        raise EmopipeError("EMO-503", f"unknown {kind} backend {name!r}", hint=hint)
+        raise UnknownName(f"unknown {kind} backend {name!r}", hint=hint)
     if found[0].foreign and len(found) > 1:
         both = " and ".join(plugin.origin for plugin in found)
-        raise EmopipeError("EMO-503", f"the {kind} backend {name!r} is brought by {both}", hint="Uninstall one of them")
+        raise UnknownName(f"the {kind} backend {name!r} is brought by {both}", hint="Uninstall one of them")
     return found[0]
 
 
@@ -127,7 +127,7 @@ def speech_option(text: str | None) -> dict[str, str]:
     """What `--asr BACKEND:SIZE`, `BACKEND:PATH`, `BACKEND`, `SIZE` or `PATH` says in a table `speech`.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        ConfigError: for an unknown backend.
     """
     if not text:
         return {}
@@ -144,7 +144,7 @@ def text_option(text: str | None) -> dict[str, str]:
     """What `--text NAME`, `PATH`, `BACKEND:NAME` or `BACKEND` says in a table `text`.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown backend.
+        ConfigError: for an unknown backend.
     """
     if not text:
         return {}

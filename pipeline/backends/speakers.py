@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import ConfigError, InputNotFound, LibraryMissing, ReferenceClipUnusable, UnknownName, WeightMissing
 from emopipe.pipeline.config import PeopleConfig, diarizes, given_clip, recognises
 from emopipe.pipeline.media.decoding import Media
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.speech.diarize import Diarizer
+    from emopipe.extractors.contracts import Diarizer
     from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
 
@@ -23,18 +23,18 @@ def check(config: PeopleConfig) -> None:
     """Refuse settings that cannot be meant.
 
     Raises:
-        EmopipeError: EMO-503 naming the setting; EMO-101 for a clip that is not there.
+        ConfigError: naming the setting; InputNotFound for a clip that is not there.
     """
     if config.diarizer not in DIARIZERS:
         hint = f"Use one of {', '.join(DIARIZERS)}"
-        raise EmopipeError("EMO-503", f"unknown diarizer {config.diarizer!r}", hint=hint)
+        raise UnknownName(f"unknown diarizer {config.diarizer!r}", hint=hint)
     subject = config.subject
     if subject and subject != "longest" and not subject.isdecimal() and subject not in config.enrol:
         hint = "Give a number in the order of first words, longest, or a name enrolled with --enrol NAME=CLIP"
-        raise EmopipeError("EMO-503", f"nobody is enrolled as {subject!r}", hint=hint)
+        raise ConfigError(f"nobody is enrolled as {subject!r}", hint=hint)
     for clip in map(Path, given_clips(config)):
         if not clip.is_file():
-            raise EmopipeError("EMO-101", "there is no such clip to learn a person from", path=clip)
+            raise InputNotFound("there is no such clip to learn a person from", path=clip)
 
 
 def weight_names(config: PeopleConfig, kind: str) -> list[str]:
@@ -55,7 +55,7 @@ def load_pyannote(where: str, device: str, *, offline: bool = False) -> Diarizer
     """pyannote's pipeline of that hub id or folder.
 
     Raises:
-        EmopipeError: EMO-301 without the library, EMO-201 when the pipeline is neither here nor to be fetched.
+        LibraryMissing: without the library, WeightMissing when the pipeline is neither here nor to be fetched.
     """
     from emopipe.extractors.speech.pyannote import Pyannote
 
@@ -63,17 +63,17 @@ def load_pyannote(where: str, device: str, *, offline: bool = False) -> Diarizer
         return Pyannote(where, device, offline=offline)
     except ImportError as error:
         hint = "Run `pip install pyannote.audio`, or use --diarizer ge2e"
-        raise EmopipeError("EMO-301", f"pyannote cannot be loaded: {error}", hint=hint) from error
+        raise LibraryMissing(f"pyannote cannot be loaded: {error}", hint=hint) from error
     except FileNotFoundError as error:
         hint = "Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote"
-        raise EmopipeError("EMO-201", str(error), path=where, hint=f"{hint}; or use --diarizer ge2e") from error
+        raise WeightMissing(str(error), path=where, hint=f"{hint}; or use --diarizer ge2e") from error
 
 
 def enrol(config: PeopleConfig, vad: VoiceActivity, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
     """Name -> mean voice of the enrolment clip.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
+        InputError: for a clip that cannot be used, ConfigError for one without speech.
     """
     return {name: voice_of_clip(Path(clip), vad, encoder) for name, clip in config.enrol.items()}
 
@@ -82,7 +82,7 @@ def voice_of_clip(clip: Path, vad: VoiceActivity, encoder: SpeakerEncoder) -> np
     """The mean voice of a clip in which one person speaks.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one without speech.
+        InputError: for a clip that cannot be used, ConfigError for one without speech.
     """
     from emopipe.extractors.speech.diarize import voice_of
 
@@ -92,5 +92,5 @@ def voice_of_clip(clip: Path, vad: VoiceActivity, encoder: SpeakerEncoder) -> np
         voice = voice_of(sound, speech, encoder) if sound is not None else None
     if voice is None:
         hint = "Give one in which the person speaks, alone, for some seconds"
-        raise EmopipeError("EMO-503", "nobody speaks in the clip to learn a person from", path=clip, hint=hint)
+        raise ReferenceClipUnusable("nobody speaks in the clip to learn a person from", path=clip, hint=hint)
     return voice

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from emopipe.errors import ConfigError, EmopipeError, OptionConflict
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -103,15 +105,12 @@ Epochs = Annotated[int | None, typer.Option(min=1, help="At most so many passes 
 @contextmanager
 def _session(json_lines: bool, debug: bool) -> Iterator[Console]:
     """A console; coded errors are shown and become the exit code."""
-    from emopipe.errors import EmopipeError
     from emopipe.pipeline.cli.console import Console
-    from emopipe.pipeline.translate import coded_errors
 
     _quieten()
     with Console(json_lines=json_lines) as console:
         try:
-            with coded_errors():
-                yield console
+            yield console
         except EmopipeError as error:
             if debug:
                 raise
@@ -126,14 +125,13 @@ def _store(folder: Path | None, temporary: bool, shared: bool = False) -> Iterat
     """The store that the options name.
 
     Raises:
-        EmopipeError: EMO-503 when it shall be both temporary and shared with other machines.
+        ConfigError: when it shall be both temporary and shared with other machines.
     """
-    from emopipe.errors import EmopipeError
     from emopipe.pipeline.store.store import Store, store_dir, temporary_store
 
     if temporary and shared:
         hint = "Name a folder that all machines see with --store"
-        raise EmopipeError("EMO-503", "machines of a cluster meet in the store: --no-store cannot be", hint=hint)
+        raise OptionConflict("machines of a cluster meet in the store: --no-store cannot be", hint=hint)
     with temporary_store() if temporary else Store(folder or store_dir(), shared=shared) as store:
         yield store
 
@@ -161,16 +159,15 @@ def _size(text: str) -> int:
     """Bytes of a size such as 800M, 2.5G or 1T.
 
     Raises:
-        EmopipeError: EMO-503 when it is none.
+        ConfigError: when it is none.
     """
-    from emopipe.errors import EmopipeError
 
     units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
     number = text.strip().upper().removesuffix("B")
     try:
         return round(float(number.rstrip("KMGT")) * units.get(number[-1:], 1))
     except ValueError:
-        raise EmopipeError("EMO-503", f"{text!r} is no size", hint="Write it like 800M or 2.5G") from None
+        raise ConfigError(f"{text!r} is no size", hint="Write it like 800M or 2.5G") from None
 
 
 def _quieten() -> None:
@@ -224,7 +221,8 @@ def run(
     if not paths and not retry_failed:
         raise typer.BadParameter("name files, folders or patterns", param_hint="PATHS")
     with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
-        from emopipe.pipeline.execution.batch import find_inputs, prediction_job, run_files
+        from emopipe.pipeline.execution.batch import find_inputs, run_files
+        from emopipe.pipeline.execution.jobs import prediction_job
         from emopipe.pipeline.report.participants import read_participants
 
         inputs = find_inputs(paths or [], out if retry_failed else None)
@@ -291,9 +289,11 @@ def extract(
 ) -> None:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
     with _session(json, debug) as console, _store(store, no_store, shared=engine == "ray") as kept:
-        from emopipe.pipeline.config import MODALITIES, ExtractionConfig
-        from emopipe.pipeline.datasets.writing import read_labels, unlabelled_sources, write_dataset
-        from emopipe.pipeline.execution.batch import extraction_job
+        from emopipe.constants import MODALITIES
+        from emopipe.pipeline.config import ExtractionConfig
+        from emopipe.pipeline.datasets.labels import read_labels, unlabelled_sources
+        from emopipe.pipeline.execution.extraction import write_dataset
+        from emopipe.pipeline.execution.jobs import extraction_job
 
         table = labels or (path if path.suffix.lower() == ".csv" else None)
         rows = read_labels(table, path if labels else None) if table else unlabelled_sources([path])
@@ -689,15 +689,14 @@ def _people(
     """What the flags say of the table `people`, None where they say nothing.
 
     Raises:
-        EmopipeError: EMO-503 when an enrolment is not NAME=CLIP.
+        ConfigError: when an enrolment is not NAME=CLIP.
     """
-    from emopipe.errors import EmopipeError
 
     enrolled: dict[str, str] = {}
     for text in enrol or ():
         name, _, clip = text.partition("=")
         if not name or not clip:
-            raise EmopipeError("EMO-503", f"--enrol {text!r} is not NAME=CLIP", hint="Write --enrol anna=anna.mp4")
+            raise ConfigError(f"--enrol {text!r} is not NAME=CLIP", hint="Write --enrol anna=anna.mp4")
         enrolled[name] = clip
     flags = {"subject": subject, "count": count, "diarizer": diarizer, "baseline": baseline}
     return {**flags, "enrol": enrolled or None}
@@ -712,15 +711,14 @@ def _chosen(modalities: str | None) -> tuple[str, ...]:
     """The modalities of a comma-separated option, () when it was not given.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown name.
+        ConfigError: for an unknown name.
     """
-    from emopipe.errors import EmopipeError
-    from emopipe.pipeline.config import MODALITIES
+    from emopipe.constants import MODALITIES
 
     names = _listed(modalities)
     for name in names:
         if name not in MODALITIES:
-            raise EmopipeError("EMO-503", f"unknown modality {name!r}", hint=f"Choose among {', '.join(MODALITIES)}")
+            raise ConfigError(f"unknown modality {name!r}", hint=f"Choose among {', '.join(MODALITIES)}")
     return names
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import ReferenceClipUnusable
 from emopipe.extractors.person_normalization import person_baselines
 from emopipe.pipeline.progress import Hook
 from emopipe.pipeline.records import AbsenceReason, Absent
@@ -90,7 +90,7 @@ def reference_of(values: Mapping[str, Any], clip: Path, modalities: Sequence[str
         modalities: whose baselines are wanted.
 
     Raises:
-        EmopipeError: EMO-503 when it shows nothing.
+        ConfigError: when it shows nothing.
     """
     main = max(values["people"], key=lambda person: person.talk, default=None)
     own = [index for index, span in enumerate(values["spans"]) if main is None or span.person == main.number]
@@ -100,7 +100,7 @@ def reference_of(values: Mapping[str, Any], clip: Path, modalities: Sequence[str
         found[modality] = np.concatenate(steps).mean(0) if steps else None
     if all(value is None for value in found.values()):
         hint = "Give one in which the person is seen or heard"
-        raise EmopipeError("EMO-503", "the baseline clip shows nobody's features", path=clip, hint=hint)
+        raise ReferenceClipUnusable("the baseline clip shows nobody's features", path=clip, hint=hint)
     return found
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,12 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emopipe.errors import EmopipeError
-from emopipe.pipeline.backends.backbones import locate
-from emopipe.pipeline.backends.loading import Backends, model_basis, pick_device
-from emopipe.pipeline.backends.speakers import given_clips
-from emopipe.pipeline.config import FACTS, MODALITIES, ExtractionConfig
+from emopipe.errors import EmopipeError, OptionConflict
+from emopipe.pipeline.backends.loading import Backends, pick_device
 from emopipe.pipeline.execution.forecast import Step, explain
+from emopipe.pipeline.execution.jobs import config_hash, prediction_job
 from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.execution.processes import WORKER_BYTES, Engine, Here, Processes
 from emopipe.pipeline.execution.worker import Outcome, Worker
@@ -28,120 +24,14 @@ from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
 from emopipe.pipeline.report.outputs import ClipResult, Sink, read_manifest
 from emopipe.pipeline.report.participants import Participants
-from emopipe.pipeline.stages.table import PROBE, check_plan
+from emopipe.pipeline.stages.table import PROBE
 from emopipe.pipeline.store.store import Content, Store, temporary_store
-from emopipe.pipeline.translate import coded_errors
 
 if TYPE_CHECKING:
-    from emopipe.models.sealed import Sealed
+    pass
 
 #: Reasons for absence that belong to the nature of an utterance or of what is asked, and are no fault of the file.
 ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
-
-
-def prediction_job(
-    model: str,
-    store: Store,
-    *,
-    modalities: Collection[str] = (),
-    device: str = "auto",
-    offline: bool = False,
-    overrides: Mapping[str, Any] | None = None,
-    backends: Callable[..., Backends] = Backends,
-    hook: Hook = silent,
-) -> Job:
-    """The job of predicting with a checkpoint, by the extractors that it was trained on.
-
-    Args:
-        model: name of a shipped checkpoint, or the folder of another.
-        store: where results are kept.
-        modalities: look at these alone; () for all that the checkpoint reads.
-        device: "auto", "cpu" or "cuda".
-        offline: never fetch a weight.
-        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
-        backends: what loads the extractors.
-        hook: told when the network that the model stands on is fetched.
-
-    Raises:
-        EmopipeError: EMO-401 without the checkpoint, EMO-402 when `overrides` names other features, or the checkpoint's
-            own cannot be extracted from media, EMO-201 to EMO-204 when the network that it stands on is missing,
-            EMO-503 when the checkpoint does not read one of the modalities.
-    """
-    from emopipe.models.sealed import check_features, read_sealed
-
-    with coded_errors():
-        sealed = read_sealed(model)
-    _refuse_foreign(sealed.extraction, model)
-    for name in modalities:
-        if name not in sealed.modalities:
-            known = f"It reads {', '.join(sealed.modalities)}"
-            raise EmopipeError("EMO-503", f"the checkpoint {model} does not read {name}", hint=known)
-    tables = _overlaid(portable(sealed.extraction), overrides or {})
-    config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
-    with coded_errors():
-        check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
-    locate(sealed.options, offline=offline, hook=hook)
-    job = Job(
-        config,
-        store.folder,
-        modalities=tuple(name for name in sealed.modalities if not modalities or name in modalities),
-        model=model,
-        checkpoint=sealed.id,
-        device=device,
-        offline=offline,
-        backends=backends,
-    )
-    return based(job, store, hook, sealed)
-
-
-def extraction_job(
-    config: ExtractionConfig,
-    store: Store,
-    *,
-    labelled: bool = False,
-    modalities: Collection[str] = MODALITIES,
-    device: str = "auto",
-    offline: bool = False,
-    hook: Hook = silent,
-) -> Job:
-    """The job of extracting features; arguments as for :class:`Job`.
-
-    Raises:
-        EmopipeError: EMO-503 for an unknown backend or device, EMO-201 to EMO-205 for a weight outside the catalogue
-            that cannot be had.
-    """
-    job = Job(
-        config,
-        store.folder,
-        modalities=tuple(modalities),
-        labelled=labelled,
-        device=device,
-        offline=offline,
-    )
-    return based(job, store, hook)
-
-
-def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
-    """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
-    check_plan(job.stages)
-
-    def digest(path: Path) -> str:
-        return store.content(path).hash
-
-    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        job = replace(job, clips={clip: digest(Path(clip)) for clip in given_clips(job.config.people)})
-        bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
-        if sealed is not None:
-            used = {name for basis in bases.values() for name in basis.weights}
-            known = sealed.extraction.get("unverified", {})
-            backends.check_weights({name: known[name] for name in known if name in used}, digest)
-            bases["model"] = model_basis(sealed.model)
-    return replace(job, bases=bases)
-
-
-def config_hash(config: ExtractionConfig) -> str:
-    """What identifies an extraction config in outputs."""
-    return hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def engine_for(
@@ -164,14 +54,14 @@ def engine_for(
         ray: address of a Ray cluster.
 
     Raises:
-        EmopipeError: EMO-301 without Ray, EMO-303 without the cluster, EMO-503 for a limit of memory on one.
+        LibraryMissing: without Ray, ClusterUnavailable without the cluster, ConfigError for a limit of memory on one.
     """
     if ray is not None and not debug:
         from emopipe.pipeline.execution.ray import Ray
 
         if memory is not None:
             hint = "Leave out --limit-memory: Ray itself watches the memory of each machine"
-            raise EmopipeError("EMO-503", "memory cannot be limited on a Ray cluster", hint=hint)
+            raise OptionConflict("memory cannot be limited on a Ray cluster", hint=hint)
         return Ray(ray, jobs=jobs)
     if debug or (files <= 1 and memory is None):
         return Here(debug=debug)
@@ -214,7 +104,7 @@ def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
         retry: outputs of an earlier run: inputs that its manifest calls neither failed nor unfinished are kept.
 
     Raises:
-        EmopipeError: EMO-101 when there was no earlier run.
+        InputNotFound: when there was no earlier run.
     """
     earlier = {} if retry is None else read_manifest(retry)
     files, errors = find_media(paths or list(earlier))
@@ -257,7 +147,7 @@ def run_files(
         hook: told of progress.
 
     Raises:
-        EmopipeError: EMO-601 when the outputs cannot be written, and what befalls every file (see :class:`Engine`).
+        OutputError: when the outputs cannot be written, and what befalls every file (see :class:`Engine`).
     """
     every = inputs.every
     with Store(job.store) as store:
@@ -459,7 +349,7 @@ class Runner:
         """Load every extractor and the model now, and check that they fit.
 
         Raises:
-            EmopipeError: EMO-201 to EMO-204 for weights, EMO-402 for other features.
+            WeightError: for weights, FeatureMismatch for other features.
         """
         self.backends.prepare(*(kind for kind in self._worker.job.kinds if kind != "model"))
         self._worker.check_features(self._worker.job.modalities)
@@ -471,28 +361,6 @@ class Runner:
         """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
         source = Source(str(path), media=path)
         return _result(self._worker.job, source, self._worker.perform(Task(source)))
-
-
-def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
-    """Features that came in a file of somebody else's cannot be made from a recording."""
-    for modality, table in sealed.items():
-        if isinstance(table, Mapping) and "source" in table:
-            what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
-            hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
-            raise EmopipeError("EMO-402", what + "which cannot be extracted from media", hint=hint)
-
-
-def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
-    table = sealed.get("people", {})
-    kept = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
-    kept["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
-    return {**sealed, "people": kept}
-
-
-def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The sealed tables with single entries replaced."""
-    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}
 
 
 def _degradations(extraction: Extraction) -> list[str]:

@@ -40,7 +40,7 @@ def explain(source: Source, job: Job, store: Store, duration: float) -> list[Ste
         duration: of the source in seconds.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-107 for a file that cannot be read.
+        InputError: for a file that cannot be read.
     """
     files = contents(source, store)
     found = results(source, files, job)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from emopipe.constants import MODALITIES
 from emopipe.pipeline.backends.loading import Backends, Basis, installed
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig
+from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.table import EXTRACTED, FUSION, STAGES, Stage
 from emopipe.pipeline.store.store import Content, Store
@@ -155,7 +156,7 @@ def contents(source: Source, store: Store) -> dict[str, Content]:
     """The bytes of the files that a source consists of, by their role.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-107 for a file that cannot be read.
+        InputError: for a file that cannot be read.
     """
     roles = {"media": source.media, "audio": source.audio, "image": source.image}
     return {role: store.content(path) for role, path in roles.items() if path is not None}

@@ -16,7 +16,7 @@ from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, Final, Protocol
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, OutOfMemory, WorkerDied
 from emopipe.pipeline.execution.plan import Job, Task
 from emopipe.pipeline.execution.worker import Outcome, Worker
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -180,7 +180,7 @@ class Processes:
         """Forget a process that died; returns the task that was lost with it, and why.
 
         Raises:
-            EmopipeError: EMO-902 when it died before any worker had started: then none will.
+            WorkerDied: when it died before any worker had started: then none will.
         """
         self._workers.remove(worker)
         error = worker.cause_of_death()
@@ -235,10 +235,10 @@ class _Process:
         path = None if self.task is None else self.task.source.path
         if self._exceeded:
             what = f"stage {self.stage} took {self._exceeded / 1e9:.1f} GB, more than a worker may have"
-            return EmopipeError("EMO-903", what, path=path, hint="Raise --limit-memory, or lower --jobs")
+            return OutOfMemory(what, path=path, hint="Raise --limit-memory, or lower --jobs")
         how = f"was killed by signal {-code} ({_signal(-code)})" if code < 0 else f"ended with exit code {code}"
         hint = "If memory ran out (the system's log tells), lower --jobs or close other programs, and --retry-failed"
-        return EmopipeError("EMO-902", f"the worker process {how} in stage {self.stage}", path=path, hint=hint)
+        return WorkerDied(f"the worker process {how} in stage {self.stage}", path=path, hint=hint)
 
     def limit(self, most: int) -> None:
         """Stop the process when it holds more bytes than it may."""

@@ -20,7 +20,15 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import (
+    ClusterUnavailable,
+    DeviceUnavailable,
+    EmopipeError,
+    LibraryMissing,
+    OutOfMemory,
+    StageFailure,
+    WorkerDied,
+)
 from emopipe.pipeline.execution.plan import Job, Task, results
 from emopipe.pipeline.execution.processes import THREADS, WORKER_BYTES, paced
 from emopipe.pipeline.execution.worker import Outcome, Worker
@@ -69,7 +77,7 @@ class Ray:
         jobs: how many workers at most; None: as many as there is room for.
 
     Raises:
-        EmopipeError: EMO-301 when Ray is not installed, EMO-303 when the cluster cannot be reached or has no room.
+        LibraryMissing: when Ray is not installed, ClusterUnavailable when the cluster cannot be reached or has no room.
     """
 
     def __init__(self, address: str = "auto", *, jobs: int | None = None) -> None:
@@ -84,7 +92,7 @@ class Ray:
         if self.jobs < 1:
             self.close()
             what = f"no machine of the Ray cluster has a CPU and {WORKER_BYTES / 2**30:.0f} GiB of memory for a worker"
-            raise EmopipeError("EMO-303", what, hint="`ray status` shows what there is; let another machine join")
+            raise ClusterUnavailable(what, hint="`ray status` shows what there is; let another machine join")
 
     def run(self, job: Job, tasks: Sequence[Task], hook: Hook = silent) -> Iterator[tuple[Task, Outcome]]:
         """See :class:`emopipe.pipeline.execution.processes.Engine`."""
@@ -94,7 +102,7 @@ class Ray:
             self._job, self._seal = job, _seal(job)
         gpus = job.device != "cpu" and self._room.of("GPU") > 0
         if job.device == "cuda" and not gpus:
-            raise EmopipeError("EMO-302", "no machine of the Ray cluster has a GPU", hint="Use --device auto")
+            raise DeviceUnavailable("no machine of the Ray cluster has a GPU", hint="Use --device auto")
         errands = [_Errand(task, _steps(job, task, gpus)) for task in tasks]
         waiting: dict[str, deque[_Errand]] = {kind: deque() for kind in _RESOURCES}
         for errand in errands:
@@ -200,7 +208,7 @@ class Ray:
         """Forget a worker that died; its task is done again after all others, or has failed.
 
         Raises:
-            EmopipeError: EMO-902 when no worker comes so far as to ask for a task.
+            WorkerDied: when no worker comes so far as to ask for a task.
         """
         self._dismiss(worker)
         self._room.forget()
@@ -216,7 +224,7 @@ class Ray:
             hook(Event("warning", worker.stage, f"{error.what}; it is tried again at the end", source=source.id))
             waiting[errand.kind].append(errand)
             return None
-        error = EmopipeError(error.code, error.what, path=source.path, hint=error.hint)
+        error = error.changed(path=source.path)
         outcome = Outcome(error, computed=errand.computed, seconds=time.perf_counter() - errand.begun)
         hook(Event("end", "file", source=source.id, seconds=outcome.seconds))
         return errand.task, outcome
@@ -307,11 +315,11 @@ class _Member:
         hint = "Run again with --retry-failed; if memory ran out (the system's log tells), let fewer work at a time"
         if death.memory:
             what = f"the memory of {self._machine} ran out in stage {self.stage}"
-            return EmopipeError("EMO-903", what, hint=hint)
+            return OutOfMemory(what, hint=hint)
         what = f"the worker on {self._machine} died, or the machine left the cluster, in stage {self.stage}"
         if not self.started:
             what = f"a worker died before its first task: {' '.join(death.told.split())}"
-        return EmopipeError("EMO-902", what, hint=hint)
+        return WorkerDied(what, hint=hint)
 
     def kill(self) -> None:
         with suppress(Exception):  # it, or the cluster, is gone
@@ -358,7 +366,7 @@ class Servant:
             self._messages.put(error)
         except BaseException as error:
             what = f"a worker on {platform.node()} broke: {type(error).__name__}: {error}"
-            self._messages.put(EmopipeError("EMO-901", what))
+            self._messages.put(StageFailure(what))
 
 
 class _Room:
@@ -409,12 +417,12 @@ def _seal(job: Job) -> Mapping[str, Any]:
     """What all machines must agree on: which store it is, and what results are made with.
 
     Raises:
-        EmopipeError: EMO-303 when the store was opened for one machine only.
+        ClusterUnavailable: when the store was opened for one machine only.
     """
     with Store(job.store) as store:
         if store.shared_as is None:
             hint = "Open it by Store(folder, shared=True)"
-            raise EmopipeError("EMO-303", "the store is not shared with other machines", path=job.store, hint=hint)
+            raise ClusterUnavailable("the store is not shared with other machines", path=job.store, hint=hint)
         return {"store": store.shared_as, "facts": _facts(job)}
 
 
@@ -426,41 +434,39 @@ def _check_seal(job: Job, seal: Mapping[str, Any]) -> None:
     """Refuse a machine that would keep its results elsewhere, or measure with other libraries or weights.
 
     Raises:
-        EmopipeError: EMO-303, EMO-301.
+        ClusterUnavailable: LibraryMissing.
     """
     from emopipe.models.sealed import read_sealed
-    from emopipe.pipeline.execution.batch import based
-    from emopipe.pipeline.translate import coded_errors
+    from emopipe.pipeline.execution.jobs import based
 
     machine = platform.node()
     if not job.store.is_dir():
-        raise EmopipeError("EMO-303", f"{machine} does not see the store", path=job.store, hint=_SEE)
+        raise ClusterUnavailable(f"{machine} does not see the store", path=job.store, hint=_SEE)
     with Store(job.store) as store:
         if store.shared_as != seal["store"]:
-            raise EmopipeError("EMO-303", f"{machine} sees another store", path=job.store, hint=_SEE)
-        with coded_errors():
-            sealed = None if job.model is None else read_sealed(job.model)
+            raise ClusterUnavailable(f"{machine} sees another store", path=job.store, hint=_SEE)
+        sealed = None if job.model is None else read_sealed(job.model)
         found = _facts(based(replace(job, bases={}), store, silent, sealed))
     for stage, facts in seal["facts"].items():
         for what in ("version", "libraries", "weights", "parameters"):
             here, there = found[stage][what], facts[what]
             if here != there:
                 said = f"{machine} does stage {stage} with {what} {here}, this machine with {there}"
-                raise EmopipeError("EMO-301", said, hint="Install the same emopipe on all machines")
+                raise LibraryMissing(said, hint="Install the same emopipe on all machines")
 
 
 def _connect(address: str) -> tuple[Any, bool]:
     """Ray, connected to a cluster, and whether the connection was made here.
 
     Raises:
-        EmopipeError: EMO-301 when Ray is not installed, EMO-303 when there is no cluster.
+        LibraryMissing: when Ray is not installed, ClusterUnavailable when there is no cluster.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
     except ImportError:
         hint = 'Install it on every machine: pip install "emopipe[ray]"'
-        raise EmopipeError("EMO-301", "Ray is not installed", hint=hint) from None
+        raise LibraryMissing("Ray is not installed", hint=hint) from None
     if ray.is_initialized():
         return ray, False
     try:
@@ -468,7 +474,7 @@ def _connect(address: str) -> tuple[Any, bool]:
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
-        raise EmopipeError("EMO-303", f"there is no Ray cluster at {address}: {first}", hint=_START) from error
+        raise ClusterUnavailable(f"there is no Ray cluster at {address}: {first}", hint=_START) from error
     return ray, True
 
 

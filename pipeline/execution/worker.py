@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, StageFailure, StoreError
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import given_clip
 from emopipe.pipeline.datasets.person_normalization import Baselines, reference_of
@@ -21,7 +21,6 @@ from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.stages.table import Stage, assembled
 from emopipe.pipeline.store import serialization as artefacts
 from emopipe.pipeline.store.store import Store, changed
-from emopipe.pipeline.translate import coded_errors
 
 if TYPE_CHECKING:
     from emopipe.models.prediction import Prediction
@@ -59,7 +58,7 @@ class Worker:
         debug: let a failure through instead of making it an outcome.
 
     Raises:
-        EmopipeError: EMO-602 when the store cannot be used.
+        StoreError: when the store cannot be used.
     """
 
     def __init__(self, job: Job, hook: Hook = silent, *, debug: bool = False) -> None:
@@ -97,7 +96,7 @@ class Worker:
         """Modality -> baseline that the configured clip shows.
 
         Raises:
-            EmopipeError: EMO-101 to EMO-105 for a clip that cannot be used, EMO-503 for one that shows nothing.
+            InputError: for a clip that cannot be used, ConfigError for one that shows nothing.
         """
         config = self.job.config.people
         clip = given_clip(config.baseline)
@@ -110,16 +109,15 @@ class Worker:
         """Refuse extractors whose features the checkpoint was not trained on; loads what it must ask.
 
         Raises:
-            EmopipeError: EMO-402, naming both sides; EMO-201 to EMO-204 when a weight is missing.
+            FeatureMismatch: naming both sides; WeightError when a weight is missing.
         """
         from emopipe.models.sealed import check_features, read_sealed
 
         if self.job.model is None or self._checked.issuperset(modalities):
             return
         offered = self.backends.feature_names(modalities)
-        with coded_errors():
-            sealed = read_sealed(self.job.model)
-            check_features(sealed.schema, sealed.extraction, offered, self.job.config.as_dict())
+        sealed = read_sealed(self.job.model)
+        check_features(sealed.schema, sealed.extraction, offered, self.job.config.as_dict())
         self._checked.update(modalities)
 
     def remembered(self, key: str) -> dict[str, Any] | None:
@@ -153,7 +151,7 @@ class Worker:
             if self._debug:
                 raise
             what = f"an unexpected failure: {type(error).__name__}: {error}"
-            outcome = Outcome(EmopipeError("EMO-901", what, path=task.source.path, hint=REPEAT))
+            outcome = Outcome(StageFailure(what, path=task.source.path, hint=REPEAT))
         return replace(outcome, computed=computed, seconds=time.perf_counter() - began)
 
     def _answer(self, task: Task, found: _Evaluation) -> Outcome:
@@ -277,9 +275,7 @@ class _Evaluation:
         guarded = {name: self._within(result.stage.name, value) for name, value in made.items()}
         try:
             return self._store.put(result.key, guarded, result.facts, began)
-        except EmopipeError as error:
-            if error.code != "EMO-602":
-                raise
+        except StoreError as error:
             self._hook(Event("warning", result.stage.name, str(error)))
             used_up = any(isinstance(value, Iterator) for value in made.values())
             return artefacts.in_memory(result.stage.run(values, self._worker.backends, self._hook) if used_up else made)
@@ -313,4 +309,4 @@ class _Evaluation:
             raise
         except Exception as error:
             what = f"stage {stage} broke: {type(error).__name__}: {error}"
-            raise EmopipeError("EMO-901", what, path=self._source.path, hint=REPEAT) from error
+            raise StageFailure(what, path=self._source.path, hint=REPEAT) from error

@@ -19,11 +19,11 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
-from emopipe.errors import EmopipeError
+from emopipe.constants import SAMPLE_RATE
+from emopipe.errors import EmopipeError, InputEmpty, InputNotFound, InputUnreadable, NoMediaFound, NoStreams, NotMedia
 
 T = TypeVar("T")
 
-SAMPLE_RATE: Final = 16_000
 #: Frames larger than this are scaled down, in pixels; the face model's input is smaller still.
 MAX_FRAME_SIDE: Final = 1920
 #: Frames decoded ahead of the one in use.
@@ -136,7 +136,7 @@ class Media:
         threads: for decoding video; 0 lets the codec choose.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-105 when the file is missing, unreadable, empty or no media.
+        InputError: when the file is missing, unreadable, empty or no media.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
@@ -155,7 +155,7 @@ class Media:
         self._sound = next(iter(self._container.streams.audio), None)
         if self._video is None and self._sound is None:
             self._container.close()
-            raise EmopipeError("EMO-105", "the file has neither a video nor an audio stream", path=self.path)
+            raise NoStreams("the file has neither a video nor an audio stream", path=self.path)
         self._origin = _origin(self._container, self._streams())
         self._fresh = True
 
@@ -356,7 +356,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a picture file as upright RGB uint8 (height, width, 3).
 
     Raises:
-        EmopipeError: EMO-101 to EMO-104.
+        InputError: .
     """
     import cv2
 
@@ -364,7 +364,7 @@ def read_image(path: str | Path) -> np.ndarray:
     data = checked(path, lambda: np.fromfile(path, np.uint8))
     image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise EmopipeError("EMO-104", "the file is no picture that can be decoded", path=path)
+        raise NotMedia("the file is no picture that can be decoded", path=path)
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
@@ -375,8 +375,8 @@ def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[EmopipeError]]:
     pattern when there is no file of that very name; `**` stands for any folders.
 
     Returns:
-        The files, and an error for every folder that cannot be listed (EMO-102), holds no media, or pattern that
-        matches nothing (EMO-106).
+        The files, and an error for every folder that cannot be listed (InputUnreadable), holds no media, or
+        pattern that matches nothing (NoMediaFound).
     """
     found: list[Path] = []
     errors: list[EmopipeError] = []
@@ -394,14 +394,14 @@ def _matches(path: Path, errors: list[EmopipeError]) -> list[Path]:
         return [path]
     matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
     if not matches:
-        errors.append(EmopipeError("EMO-106", "the pattern matches no file", path=path))
+        errors.append(NoMediaFound("the pattern matches no file", path=path))
     return matches
 
 
 def _media_below(folder: Path, errors: list[EmopipeError]) -> list[Path]:
     def refuse(error: OSError) -> None:
         what = "the folder cannot be listed"
-        errors.append(EmopipeError("EMO-102", what, path=error.filename, hint="Check its permissions"))
+        errors.append(InputUnreadable(what, path=error.filename, hint="Check its permissions"))
 
     wanted, before = VIDEO_SUFFIXES | AUDIO_SUFFIXES, len(errors)
     files = sorted(
@@ -411,7 +411,7 @@ def _media_below(folder: Path, errors: list[EmopipeError]) -> list[Path]:
         if Path(name).suffix.lower() in wanted and not name.startswith(".")
     )
     if not files and len(errors) == before:
-        errors.append(EmopipeError("EMO-106", "the folder holds no video or audio files", path=folder))
+        errors.append(NoMediaFound("the folder holds no video or audio files", path=folder))
     return files
 
 
@@ -419,17 +419,17 @@ def checked(path: Path, read: Callable[[], Any]) -> Any:
     """Run `read` on a file that exists, may be read and is not empty; turn the failures into coded errors."""
     try:
         if not path.exists():
-            raise EmopipeError("EMO-101", "there is no such file", path=path, hint="Check the spelling")
+            raise InputNotFound("there is no such file", path=path, hint="Check the spelling")
         if not path.is_file():
-            raise EmopipeError("EMO-104", "it is no regular file", path=path)
+            raise NotMedia("it is no regular file", path=path)
         if path.stat().st_size == 0:
-            raise EmopipeError("EMO-103", "the file is empty", path=path, hint="Copy or download it again")
+            raise InputEmpty("the file is empty", path=path, hint="Copy or download it again")
         return read()
     except PermissionError:
         what = "no permission to read the file"
-        raise EmopipeError("EMO-102", what, path=path, hint="Check its permissions") from None
+        raise InputUnreadable(what, path=path, hint="Check its permissions") from None
     except OSError as error:
-        raise EmopipeError("EMO-102", f"the file cannot be read: {_reason(error)}", path=path) from None
+        raise InputUnreadable(f"the file cannot be read: {_reason(error)}", path=path) from None
 
 
 def _open(path: Path) -> Any:
@@ -442,9 +442,7 @@ def _open(path: Path) -> Any:
             if isinstance(error, PermissionError):
                 raise
             hint = "It may be truncated or not be media at all; play it in a media player to check"
-            raise EmopipeError(
-                "EMO-104", f"the file cannot be decoded: {_reason(error)}", path=path, hint=hint
-            ) from None
+            raise NotMedia(f"the file cannot be decoded: {_reason(error)}", path=path, hint=hint) from None
 
     return checked(path, open_container)
 

@@ -112,7 +112,7 @@ class Batch:
         folder: the outputs.
 
     Raises:
-        EmopipeError: EMO-101 when there was no run, EMO-601 when its manifest cannot be used.
+        InputNotFound: when there was no run, OutputError when its manifest cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -220,7 +220,7 @@ def write_summary(folder: Path, participants: Participants | None = None) -> Pat
         participants: which groups people belong to; read with the inputs of that run.
 
     Raises:
-        EmopipeError: EMO-101 when there was no run, EMO-601 when its manifest cannot be used or the page cannot
+        InputNotFound: when there was no run, OutputError when its manifest cannot be used or the page cannot
             be written.
     """
     return put(folder / SUMMARY, render_summary(Batch(folder), participants))

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
-from emopipe.errors import EmopipeError
-from emopipe.extractors.speech.diarize import Turn, joined
+from emopipe.errors import EmopipeError, InputNotFound, OutputError
+from emopipe.extractors.contracts import Turn
+from emopipe.extractors.speech.diarize import joined
 from emopipe.pipeline.records import Extraction, Utterance
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Sink:
         version: of emopipe.
 
     Raises:
-        EmopipeError: EMO-601 when the folder cannot be made or written to.
+        OutputError: when the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Path], config_hash: str, version: str) -> None:
@@ -237,7 +238,7 @@ def put(path: Path, text: str) -> Path:
     """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes.
 
     Raises:
-        EmopipeError: EMO-601 when it cannot be written.
+        OutputError: when it cannot be written.
     """
     partial = path.parent / f"{_PARTIAL}{os.getpid()}"
     try:
@@ -278,16 +279,16 @@ def read_manifest(folder: Path) -> dict[Path, dict[str, Any]]:
     """What an earlier run into the folder says of its inputs.
 
     Raises:
-        EmopipeError: EMO-101 when there was none, EMO-601 when its manifest cannot be used.
+        InputNotFound: when there was none, OutputError when its manifest cannot be used.
     """
     path = folder / MANIFEST
     try:
         inputs = json.loads(path.read_text("utf-8"))["inputs"]
         return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in inputs}
     except FileNotFoundError:
-        raise EmopipeError("EMO-101", "no earlier run has left a manifest here", path=path) from None
+        raise InputNotFound("no earlier run has left a manifest here", path=path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EmopipeError("EMO-601", f"the manifest of the earlier run cannot be used: {error}", path=path) from None
+        raise OutputError(f"the manifest of the earlier run cannot be used: {error}", path=path) from None
 
 
 def stems(inputs: Iterable[Path]) -> dict[Path, str]:
@@ -317,7 +318,7 @@ def _hashed(path: Path) -> str:
 
 def _unwritable(path: Path, error: OSError) -> EmopipeError:
     hint = "Free some space or name another folder with --out; what was computed is kept, run again"
-    return EmopipeError("EMO-601", f"output cannot be written: {error.strerror}", path=path, hint=hint)
+    return OutputError(f"output cannot be written: {error.strerror}", path=path, hint=hint)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, ParticipantsTableError
 from emopipe.pipeline.datasets.csv_input import read_table
 
 NAME: Final = "participants table"
-CODE: Final = "EMO-505"
 #: Columns that say who is meant; all others are groups.
 KEYS: Final = ("person", "file")
 
@@ -76,17 +75,17 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
         files: the inputs of the run.
 
     Raises:
-        EmopipeError: EMO-101 without the file; EMO-505 when it is no such table, naming the line or column.
+        InputNotFound: without the file; ParticipantsTableError when it is no such table, naming the line or column.
     """
-    table = read_table(path, NAME, CODE)
+    table = read_table(path, NAME, ParticipantsTableError)
     columns = next(iter(table.values()))
     groups = tuple(column for column in columns if column not in KEYS)
     if len(groups) == len(columns):
         hint = "Say who is meant in a column called person or file"
-        raise EmopipeError(CODE, f"the {NAME} has only the columns {', '.join(columns)}", path=path, hint=hint)
+        raise ParticipantsTableError(f"the {NAME} has only the columns {', '.join(columns)}", path=path, hint=hint)
     if not groups:
         what = f"the {NAME} has no column of groups beside {', '.join(columns)}"
-        raise EmopipeError(CODE, what, path=path, hint="Add one, such as group")
+        raise ParticipantsTableError(what, path=path, hint="Add one, such as group")
     named = _by_name(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
     for line, cells in table.items():
@@ -129,4 +128,4 @@ def _by_name(files: Iterable[Path]) -> dict[str, set[Path]]:
 
 
 def _unusable(table: Path, line: int, what: str, hint: str) -> EmopipeError:
-    return EmopipeError(CODE, f"line {line} of the {NAME}: {what}", path=table, hint=hint)
+    return ParticipantsTableError(f"line {line} of the {NAME}: {what}", path=table, hint=hint)

@@ -17,8 +17,7 @@ from emopipe.pipeline.records import Person, Role
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from emopipe.extractors.speech.diarize import Turn
-    from emopipe.extractors.speech.utterances import Span
+    from emopipe.extractors.contracts import Span, Turn
     from emopipe.pipeline.backends.loading import Backends
 
 Values = Mapping[str, Any]

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.errors import EmopipeError
+from emopipe.constants import MODALITIES, SAMPLE_RATE
+from emopipe.errors import FeatureMismatch, PlanError
 from emopipe.pipeline.backends.loading import Backends
-from emopipe.pipeline.config import MODALITIES, ExtractionConfig, diarizes, recognises
+from emopipe.pipeline.config import ExtractionConfig, diarizes, recognises
 from emopipe.pipeline.datasets.person_normalization import find_baselines, relative, relative_absence
-from emopipe.pipeline.media.decoding import SAMPLE_RATE, Frame, Media, ahead, read_image
+from emopipe.pipeline.media.decoding import Frame, Media, ahead, read_image
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import AbsenceReason, Absent, Extraction, Source, Utterance
 from emopipe.pipeline.stages.people import (
@@ -30,7 +31,6 @@ from emopipe.pipeline.stages.people import (
     with_person,
 )
 from emopipe.pipeline.store.serialization import GROUP
-from emopipe.pipeline.translate import coded_errors
 
 Values = Mapping[str, Any]
 
@@ -178,9 +178,10 @@ def find_utterances(values: Values, backends: Backends, hook: Hook) -> dict[str,
     A labelled source, or one whose words are given, is one utterance; a clip with words is cut at changes of speaker,
     pauses and sentence ends; a clip without is cut at changes of speaker and pauses, or into fixed windows.
     """
+    from emopipe.extractors.contracts import Span
     from emopipe.extractors.speech.attribution import speaker_utterances, turn_utterances
     from emopipe.extractors.speech.diarize import joined
-    from emopipe.extractors.speech.utterances import Span, fixed_windows
+    from emopipe.extractors.speech.utterances import fixed_windows
 
     source, config, words = values["source"], backends.config.speech, values["words"]
     whole, turns = _whole(source, values["duration"]), joined(values["turns"])
@@ -350,13 +351,11 @@ def _speaker(values: Values, span: Any) -> str | None:
 
 
 def _refuse_other_widths(features: Mapping[str, Any], schema: Mapping[str, Sequence[str]]) -> None:
-    from emopipe.models.errors import FeatureMismatch
 
     for name, sequence in features.items():
         found, wanted = sequence.features.shape[1], len(schema[name])
         if found != wanted:
-            with coded_errors():
-                raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {found}")
+            raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {found}")
 
 
 PROBE: Final = Stage(
@@ -549,15 +548,13 @@ def check_plan(stages: Sequence[Stage] = (*STAGES, FUSION), given: Iterable[str]
     """Refuse a plan in which a stage requires what nobody before it provides.
 
     Raises:
-        EmopipeError: EMO-503, naming the stage and the value.
+        ConfigError: naming the stage and the value.
     """
     known = set(given)
     for stage in stages:
         for name in stage.requires:
             if name not in known:
-                raise EmopipeError(
-                    "EMO-503", f"stage {stage.name!r} requires {name!r}, which no stage before it provides"
-                )
+                raise PlanError(f"stage {stage.name!r} requires {name!r}, which no stage before it provides")
         known |= set(stage.provides)
 
 

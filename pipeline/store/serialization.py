@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import StoreError
 from emopipe.pipeline.records import AbsenceReason, Absent
 
 #: Class -> module of the records that a result may hold.
@@ -29,9 +29,9 @@ RECORDS: Final = {
     "Absent": "emopipe.pipeline.records",
     "Person": "emopipe.pipeline.records",
     "Prediction": "emopipe.models.prediction",
-    "Span": "emopipe.extractors.speech.utterances",
-    "Turn": "emopipe.extractors.speech.diarize",
-    "Word": "emopipe.extractors.speech.transcript",
+    "Span": "emopipe.extractors.contracts",
+    "Turn": "emopipe.extractors.contracts",
+    "Word": "emopipe.extractors.contracts",
 }
 #: Utterances whose sequences are written, read and held in memory together.
 GROUP: Final = 64
@@ -156,7 +156,7 @@ class StoredSequences(Sequence[Any]):
             if isinstance(self._source, Path):
                 self._source.unlink(missing_ok=True)
             what = f"a stored result is damaged and was removed: {error}"
-            raise EmopipeError("EMO-602", what, path=self._source, hint="Run again: it is computed anew") from error
+            raise StoreError(what, path=self._source, hint="Run again: it is computed anew") from error
 
 
 def absence(sequences: Sequence[Any], index: int) -> AbsenceReason | None:

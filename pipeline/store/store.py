@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, InputChanged, StoreError
 from emopipe.files import sync
 from emopipe.pipeline import weights
 from emopipe.pipeline.store import serialization as artefacts
@@ -93,7 +93,7 @@ class Store:
         shared: let other machines use it, too, from now on; each must see it under the same path.
 
     Raises:
-        EmopipeError: EMO-602 when the folder cannot be made or written to.
+        StoreError: when the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
@@ -160,7 +160,7 @@ class Store:
             The result as it is read back.
 
         Raises:
-            EmopipeError: EMO-602 when it cannot be written.
+            StoreError: when it cannot be written.
         """
         path, partial = self._path(key), self._temporary / uuid.uuid4().hex
         try:
@@ -213,7 +213,7 @@ class Store:
         """The bytes of a file, hashed unless the file is known by path, size and time of change.
 
         Raises:
-            EmopipeError: EMO-101 to EMO-104 when it cannot be read, EMO-107 when it changes meanwhile.
+            InputError: when it cannot be read, InputChanged when it changes meanwhile.
         """
         from emopipe.pipeline.media.decoding import checked
 
@@ -371,7 +371,7 @@ def temporary_store() -> Iterator[Store]:
 def changed(path: Path) -> EmopipeError:
     """The error for a file that is written to while it is read."""
     hint = "Run again when its recording or copying has ended"
-    return EmopipeError("EMO-107", "the file changed while it was being read", path=path, hint=hint)
+    return InputChanged("the file changed while it was being read", path=path, hint=hint)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -404,7 +404,7 @@ def _unusable(folder: Path, error: OSError | sqlite3.Error) -> EmopipeError:
     full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(_existing(folder)).free == 0
     what = "the disk is full" if full else str(getattr(error, "strerror", None) or error)
     hint = "Free some space (`emopipe store --prune`), name another folder with --store, or give --no-store"
-    return EmopipeError("EMO-602", f"results cannot be stored: {what}", path=folder, hint=hint)
+    return StoreError(f"results cannot be stored: {what}", path=folder, hint=hint)
 
 
 def _existing(folder: Path) -> Path:

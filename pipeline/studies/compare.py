@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import DatasetError, OutputError
 from emopipe.pipeline.backends.backbones import with_backbone
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.studies.train import bridge, split_or_all
@@ -96,7 +96,7 @@ def configurations(
         modalities: of the dataset.
 
     Raises:
-        EmopipeError: EMO-503 for an unknown modality.
+        ConfigError: for an unknown modality.
         ConfigError: an unknown model or option.
     """
     from emopipe.models.training.loop import configuration
@@ -120,7 +120,7 @@ def _expanded(names: Sequence[str], modalities: Sequence[str]) -> list[str]:
         found += [f"{modality}{ONLY}" for modality in modalities] if name == "unimodal" else [name]
     for name in found:
         if name.endswith(ONLY) and name.removesuffix(ONLY) not in modalities:
-            raise EmopipeError("EMO-503", f"the dataset has no {name.removesuffix(ONLY)} features")
+            raise DatasetError(f"the dataset has no {name.removesuffix(ONLY)} features")
     return list(dict.fromkeys(found))
 
 
@@ -246,13 +246,13 @@ def visualize_checkpoint(
     Returns:
         The files.
     """
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
     from emopipe.models.evaluation.explain import agreement, explain, project
     from emopipe.pipeline.backends.backbones import load_predictor
     from emopipe.pipeline.studies import plots
 
     predictor, name = load_predictor(model, device, offline=offline, hook=hook)
-    found = explain(predictor, data.read(folder), split_or_all(split))
+    found = explain(predictor, reading.read(folder), split_or_all(split))
     places = project(found.fused)
     out.mkdir(parents=True, exist_ok=True)
     title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
@@ -282,9 +282,9 @@ def _utterance(found: Explanation, places: Any, row: int) -> Row:
 
 
 def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
 
-    dataset = data.read(folder)
+    dataset = reading.read(folder)
     return dataset.select(modalities) if modalities else dataset
 
 
@@ -330,7 +330,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Rows with the same keys as CSV; None is an empty cell.
 
     Raises:
-        EmopipeError: EMO-601 when it cannot be written.
+        OutputError: when it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -339,16 +339,16 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise EmopipeError("EMO-601", f"the table cannot be written: {error.strerror}", path=path) from error
+        raise OutputError(f"the table cannot be written: {error.strerror}", path=path) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """A page.
 
     Raises:
-        EmopipeError: EMO-601 when it cannot be written.
+        OutputError: when it cannot be written.
     """
     try:
         path.write_text(text, "utf-8")
     except OSError as error:
-        raise EmopipeError("EMO-601", f"the page cannot be written: {error.strerror}", path=path) from error
+        raise OutputError(f"the page cannot be written: {error.strerror}", path=path) from error

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import OptionConflict
 from emopipe.pipeline.backends.backbones import load_predictor
 from emopipe.pipeline.progress import Hook, silent, timed
 from emopipe.pipeline.studies.compare import Row, markdown, write_csv, write_text
@@ -82,14 +82,14 @@ def diagnose_checkpoint(
         The findings, and the files.
 
     Raises:
-        EmopipeError: EMO-503 for backbones of a model that stands on none.
-        ModelsError: see :func:`emopipe.models.evaluation.diagnose.look_inside`.
+        ConfigError: for backbones of a model that stands on none.
+        EmopipeError: see :func:`emopipe.models.evaluation.diagnose.look_inside`.
     """
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
     from emopipe.models.evaluation.diagnose import look_inside
 
     predictor, name = load_predictor(model, device, offline=offline, hook=hook)
-    dataset = data.read(folder)
+    dataset = reading.read(folder)
     others = _train_others(predictor, folder, backbones, out / "backbones", device, offline, hook)
     with timed(hook, "diagnose"):
         inside = look_inside(predictor, dataset, split_or_all(split))
@@ -338,13 +338,13 @@ def _train_others(
     """The checkpoint's configuration trained with each backbone.
 
     Raises:
-        EmopipeError: EMO-503 for a model that stands on none.
+        ConfigError: for a model that stands on none.
     """
     from emopipe.models.training.loop import configuration
 
     spec, found = predictor.spec, {}
     if backbones and not spec.options.get("backbone"):
-        raise EmopipeError("EMO-503", f"model {spec.model} stands on no backbone", hint="Omit --backbones")
+        raise OptionConflict(f"model {spec.model} stands on no backbone", hint="Omit --backbones")
     train = {**spec.training.get("config", {}), "modalities": list(spec.modalities), "device": device}
     for name in backbones:
         options = {**spec.options, "name": spec.model, "backbone": name, "backbone_path": "", "backbone_sha256": ""}

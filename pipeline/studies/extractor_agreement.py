@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import NotMedia, OptionConflict, OutputError
 from emopipe.extractors.face.table import ACTION_UNITS, BOX, subject_track
 from emopipe.extractors.face.tracks import LEAST_OVERLAP, overlap
 from emopipe.pipeline.backends.loading import Backends
@@ -64,18 +64,19 @@ def compare_backends(
         hook: told of progress, and of what the backends say of their weights.
 
     Raises:
-        EmopipeError: EMO-101 to EMO-105 for the clip, EMO-104 also when the two never see the same face; EMO-201 to
-            EMO-204 for weights; EMO-503 when the other backend is MediaPipe too.
+        InputError: for the clip, NotMedia also when the two never see the same face.
+        WeightError: for weights.
+        OptionConflict: when the other backend is MediaPipe too.
     """
     other = config.face
     embedded = replace(FACE_DEFAULTS["mediapipe"], rate=other.rate, max_faces=other.max_faces)
     if other.backend == embedded.backend:
-        raise EmopipeError("EMO-503", "mediapipe would be compared with itself", hint="Use --face pyfeat")
+        raise OptionConflict("mediapipe would be compared with itself", hint="Use --face pyfeat")
     measured = {face.backend: _measured(clip, face, device, offline, hook) for face in (other, embedded)}
     agreement = pair(measured[embedded.backend], measured[other.backend])
     if not len(agreement.times):
         what = "the backends see the same face in no frame"
-        raise EmopipeError("EMO-104", what, path=clip, hint="Choose a clip in which one is seen well")
+        raise NotMedia(what, path=clip, hint="Choose a clip in which one is seen well")
     if agreement.note:
         hook(Event("warning", "face", agreement.note))
     return agreement
@@ -88,7 +89,7 @@ def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Ho
             given = {"media": media, "image": None, "wanted": {"face"}}
             table = measure_face(given, backends, hook)["face_table"]
     if isinstance(table, Absent):
-        raise EmopipeError("EMO-104", "the file has no video stream", path=clip, hint="Choose a video")
+        raise NotMedia("the file has no video stream", path=clip, hint="Choose a video")
     return table
 
 
@@ -127,7 +128,7 @@ def write_agreement(agreement: Agreement, title: str, out: Path) -> list[Path]:
     """Write `agreement.csv` (one row per action unit), `traces.csv` (one per frame) and a picture of the traces.
 
     Raises:
-        EmopipeError: EMO-601 when they cannot be written.
+        OutputError: when they cannot be written.
     """
     from emopipe.pipeline.studies.plots import traces
 
@@ -148,7 +149,7 @@ def write_agreement(agreement: Agreement, title: str, out: Path) -> list[Path]:
         }
         drawn = traces(agreement.times, agreement.names, shown, title, agreement.note, out / "agreement")
     except OSError as error:
-        raise EmopipeError("EMO-601", f"the results cannot be written: {error.strerror}", path=out) from error
+        raise OutputError(f"the results cannot be written: {error.strerror}", path=out) from error
     return [out / "agreement.csv", out / "traces.csv", *drawn]
 
 

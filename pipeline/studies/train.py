@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import ConfigError, LibraryMissing
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
@@ -43,11 +43,11 @@ def train_checkpoint(
         The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
     """
     from emopipe.models import checkpoint
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import evaluate
     from emopipe.models.training.loop import train
 
-    dataset = data.read(folder)
+    dataset = reading.read(folder)
     first = load_predictor(start, "cpu", offline=offline, hook=hook)[0] if start else None
     if first is not None:
         config = replace(config, model=first.spec.model, options=dict(first.spec.options))
@@ -71,7 +71,7 @@ def _tensorboard(folder: Path | None) -> Iterator[Callable[[dict[str, Any]], Non
     """Something that takes training's events, and writes the scalars of each epoch when there is a folder.
 
     Raises:
-        EmopipeError: EMO-301 without TensorBoard.
+        LibraryMissing: without TensorBoard.
     """
     if folder is None:
         yield lambda event: None
@@ -80,7 +80,7 @@ def _tensorboard(folder: Path | None) -> Iterator[Callable[[dict[str, Any]], Non
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         hint = "pip install tensorboard, or leave out --tensorboard"
-        raise EmopipeError("EMO-301", "TensorBoard is not installed", hint=hint) from None
+        raise LibraryMissing("TensorBoard is not installed", hint=hint) from None
     with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
 
         def write(event: dict[str, Any]) -> None:
@@ -105,11 +105,11 @@ def evaluate_checkpoint(
     hook: Hook = silent,
 ) -> Evaluation:
     """Measure a checkpoint on a split of a dataset ("all": on every row)."""
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import evaluate
 
     predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
-    return evaluate(predictor, data.read(folder), split_or_all(split), modalities, _prior(prior))
+    return evaluate(predictor, reading.read(folder), split_or_all(split), modalities, _prior(prior))
 
 
 def evaluate_model(
@@ -124,10 +124,10 @@ def evaluate_model(
     offline: bool = False,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
 
-    dataset, config = data.read(folder), with_backbone(config, offline=offline, hook=hook)
+    dataset, config = reading.read(folder), with_backbone(config, offline=offline, hook=hook)
     first = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
@@ -189,7 +189,7 @@ def split_or_all(name: str) -> str | None:
 
 def _prior(name: str) -> Any:
     if name not in ("uniform", "train"):
-        raise EmopipeError("EMO-503", f"unknown prior {name!r}", hint="Use uniform or train")
+        raise ConfigError(f"unknown prior {name!r}", hint="Use uniform or train")
     return name
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import WeightUnknown
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,14 @@ def entry(name: str | Entry) -> Entry:
     """The entry of that name (an `Entry` stands for itself).
 
     Raises:
-        EmopipeError: EMO-205 when no weight has that name.
+        WeightUnknown: when no weight has that name.
     """
     if isinstance(name, Entry):
         return name
     if (found := known(name)) is not None:
         return found
     close = difflib.get_close_matches(name, names(), cutoff=0.5)
-    raise EmopipeError(
-        "EMO-205",
+    raise WeightUnknown(
         f"there is no weight named {name!r}",
         hint=f"Did you mean {' or '.join(close)}?" if close else "`emopipe models list` shows the names",
     )

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import WeightUnknown, WeightUnreachable
 from emopipe.pipeline.weights.catalogue import Entry, hub_entry
 from emopipe.pipeline.weights.sources import HUB, Unavailable, ask
 from emopipe.pipeline.weights.store import GIT
@@ -28,7 +28,7 @@ def look_up(name: str) -> Entry:
     """What the hub has under that name now.
 
     Raises:
-        EmopipeError: EMO-203 when the hub cannot be reached or refuses, EMO-205 when it has no such model.
+        WeightUnreachable: when the hub cannot be reached or refuses, WeightUnknown when it has no such model.
     """
     try:
         with ask(f"{HUB}/api/models/{name}?blobs=true") as response:
@@ -37,11 +37,11 @@ def look_up(name: str) -> Entry:
     except Unavailable as failure:
         if isinstance(failure.__cause__, urllib.error.HTTPError) and failure.__cause__.code in _NO_SUCH:
             what = f"there is neither a file or folder {name} here nor such a model on the hub"
-            raise EmopipeError("EMO-205", what, hint=_HINT) from failure
+            raise WeightUnknown(what, hint=_HINT) from failure
         what = f"there is no file or folder {name} here, and the hub could not be asked: {failure}"
-        raise EmopipeError("EMO-203", what, hint=_HINT) from failure
+        raise WeightUnreachable(what, hint=_HINT) from failure
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EmopipeError("EMO-203", f"the hub's answer about {name} cannot be read: {error!r}") from error
+        raise WeightUnreachable(f"the hub's answer about {name} cannot be read: {error!r}") from error
 
 
 #: The hub says "unauthorized" of models that do not exist, and of those that want a token.
@@ -56,7 +56,7 @@ def _entry(name: str, facts: Mapping[str, Any]) -> Entry:
     siblings = {one["rfilename"]: one for one in facts["siblings"]}
     files = {file: _hash(siblings[file]) for file in _needed(siblings)}
     if not files:
-        raise EmopipeError("EMO-205", f"the hub's model {name} has no weights that transformers or CTranslate2 read")
+        raise WeightUnknown(f"the hub's model {name} has no weights that transformers or CTranslate2 read")
     licences = [tag.removeprefix("license:") for tag in facts.get("tags", ()) if tag.startswith("license:")]
     base = f"{HUB}/{name}/resolve/{facts['sha']}/"
     size = sum(int(siblings[file].get("size") or 0) for file in files)

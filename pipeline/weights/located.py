@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import WeightMissing, WeightUnknown
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.weights import hub, store
 from emopipe.pipeline.weights.catalogue import Entry, entry, known, names
@@ -60,7 +60,7 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
         offline, hook, cache: as for :func:`resolve`.
 
     Raises:
-        EmopipeError: EMO-201 to EMO-205 and others of :func:`resolve`; EMO-205 also when there is nothing of that name.
+        WeightError: and others of :func:`resolve`; WeightUnknown also when there is nothing of that name.
     """
     path = Path(name).expanduser()
     if _is_path(name):
@@ -70,7 +70,7 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
             return Located(name, own, _recognised(own))
         if path.name != name and not hub.is_name(name):
             hint = f"Give a path that exists, or set EMOPIPE_WEIGHTS to a folder that holds {path.name}"
-            raise EmopipeError("EMO-205", "there is no such file or folder of weights", path=path, hint=hint)
+            raise WeightUnknown("there is no such file or folder of weights", path=path, hint=hint)
         weight = find(name, offline=offline, cache=cache)
     found = store.resolve(weight, offline=offline, hook=hook, cache=cache)
     listed = weight.name in names() and not weight.unhashed
@@ -125,16 +125,15 @@ def find(name: str, *, offline: bool = False, cache: Path | None = None) -> Entr
     """The entry of a weight of the catalogue, of the hub's that lie in the cache, or of the hub.
 
     Raises:
-        EmopipeError: EMO-201 when only the hub could tell and network use is forbidden, EMO-203 when it does not
-            answer, EMO-205 when nobody knows the name.
+        WeightMissing: when only the hub could tell and network use is forbidden, WeightUnreachable when it does not
+            answer, WeightUnknown when nobody knows the name.
     """
     if (weight := known(name)) is not None or not hub.is_name(name):
         return weight or entry(name)
     if (weight := store.recorded(name, cache)) is not None:
         return weight
     if offline or store.offline_by_environment():
-        raise EmopipeError(
-            "EMO-201",
+        raise WeightMissing(
             f"there is no file or folder {name} here, no such weight in the catalogue, and network use is forbidden",
             hint=f"Run `emopipe models fetch {name}` once with network, or set EMOPIPE_WEIGHTS to a folder that holds "
             f"{name}, or use a weight of the catalogue (`emopipe models list`)",

@@ -21,7 +21,16 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import (
+    CacheUnwritable,
+    EmopipeError,
+    LibraryMissing,
+    StageFailure,
+    WeightChanged,
+    WeightFolderMissing,
+    WeightMissing,
+    WeightUnreachable,
+)
 from emopipe.files import sync
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.weights import sources
@@ -96,10 +105,14 @@ def resolve(
         override: a file or folder to use for this weight.
 
     Raises:
-        EmopipeError: EMO-201 missing and offline, EMO-202 changed or another file than the catalogue's,
-            EMO-203 no source reachable, EMO-204 disk full or not writable, EMO-205 unknown name,
-            EMO-301 a library that converts is missing, EMO-503 a given path is absent, EMO-901 the
-            conversion failed otherwise.
+        WeightMissing: it is missing and network use is forbidden.
+        WeightChanged: it was changed, or is another file than the catalogue's.
+        WeightUnreachable: no source can be reached.
+        CacheUnwritable: the disk is full, or cannot be written.
+        WeightUnknown: nothing has that name.
+        WeightFolderMissing: a given path is absent.
+        LibraryMissing: a library that converts is missing.
+        StageFailure: the conversion failed otherwise.
     """
     weight = entry(name)
     if (own := _given(weight, override)) is not None:
@@ -161,17 +174,17 @@ def _status(weight: Entry, cache: Path | None, *, thorough: bool) -> Status:
             detail += f"; {_UNKNOWN.format(' and '.join(weight.unhashed))} first"
         return Status(weight.name, state, ready, _bytes(ready), detail)
     if state == "changed":
-        return Status(weight.name, state, ready, _bytes(ready), _changed(weight, folder).hint, "EMO-202")
+        return Status(weight.name, state, ready, _bytes(ready), _changed(weight, folder).hint, WeightChanged.code)
     if any(_installed_is_whole(weight, source, thorough) for source in weight.sources):
         return Status(weight.name, "installed", None, 0, "in an installed package; needs no network")
-    return Status(weight.name, "missing", None, 0, f"emopipe models fetch {weight.name}", "EMO-201")
+    return Status(weight.name, "missing", None, 0, f"emopipe models fetch {weight.name}", WeightMissing.code)
 
 
 def _given(weight: Entry, override: Path | None) -> Path | None:
     """What the user gave for this weight: `override`, or ``NAME`` or the ready file in EMOPIPE_WEIGHTS."""
     if override is not None:
         if not override.exists():
-            raise EmopipeError("EMO-503", f"what is given for weight {weight.name} does not exist", path=override)
+            raise WeightFolderMissing(f"what is given for weight {weight.name} does not exist", path=override)
         return override
     if weight.ready == ".":
         return given(weight.name) or given(Path(weight.name).name)
@@ -190,13 +203,13 @@ def given(name: str) -> Path | None:
     """What EMOPIPE_WEIGHTS holds under a relative path, for weights that no catalogue knows too.
 
     Raises:
-        EmopipeError: EMO-503 when EMOPIPE_WEIGHTS does not name a folder.
+        ConfigError: when EMOPIPE_WEIGHTS does not name a folder.
     """
     if not (chosen := os.environ.get("EMOPIPE_WEIGHTS")):
         return None
     root = Path(chosen).expanduser()
     if not root.is_dir():
-        raise EmopipeError("EMO-503", "EMOPIPE_WEIGHTS does not name a folder", path=root)
+        raise WeightFolderMissing("EMOPIPE_WEIGHTS does not name a folder", path=root)
     return root / name if (root / name).exists() else None
 
 
@@ -347,8 +360,7 @@ def _bytes(path: Path) -> int:
 
 
 def _changed(weight: Entry, folder: Path) -> EmopipeError:
-    return EmopipeError(
-        "EMO-202",
+    return WeightChanged(
         f"weight {weight.name} in the cache is not what was stored there",
         path=folder,
         hint=f"Run `emopipe models fetch {weight.name}` to replace it",
@@ -408,16 +420,14 @@ def _obtain(weight: Entry, upstream: Path, work: Path, keep: Path, offline: bool
             return sources.download(weight, source, upstream, work, keep, tell)
         except sources.Unavailable as failure:
             failures.append(str(failure))
-    raise EmopipeError(
-        "EMO-203",
+    raise WeightUnreachable(
         f"weight {weight.name} could not be fetched: {'; '.join(failures)}",
         hint=f"Check the network and pip's index settings, or {_by_hand(weight)}",
     )
 
 
 def _absent(weight: Entry) -> EmopipeError:
-    return EmopipeError(
-        "EMO-201",
+    return WeightMissing(
         f"weight {weight.name} is not here, and network use is forbidden",
         hint=f"Run `emopipe models fetch {weight.name}` once with network, or {_by_hand(weight)}",
     )
@@ -436,8 +446,7 @@ def _check(weight: Entry, upstream: Path) -> None:
     for file, expected in weight.files.items():
         found = _digest(upstream / file, expected)
         if expected and found != expected:
-            raise EmopipeError(
-                "EMO-202",
+            raise WeightChanged(
                 f"{file} of weight {weight.name} was refused: hash {found} instead of {expected}",
                 hint="The source offers another file than the one this release was tested with",
             )
@@ -450,13 +459,13 @@ def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
     try:
         CONVERTERS[weight.convert](upstream / file, ready / weight.ready)
     except ImportError as error:
-        raise EmopipeError("EMO-301", f"weight {weight.name} cannot be converted: {error}") from error
+        raise LibraryMissing(f"weight {weight.name} cannot be converted: {error}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(ready).free < _FULL_BYTES
-        raise EmopipeError(
-            "EMO-204" if full else "EMO-901",
+        failure = CacheUnwritable if full else StageFailure
+        raise failure(
             f"weight {weight.name} cannot be converted: {error}",
             hint=_MORE_ROOM if full else "Please report this with the versions that `emopipe doctor` lists",
         ) from error
@@ -490,8 +499,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EmopipeError(
-            "EMO-204",
+        raise CacheUnwritable(
             f"the weight could not be stored: {error.strerror or error}",
             path=root,
             hint=_MORE_ROOM,

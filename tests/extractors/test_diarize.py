@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emopipe.extractors.contracts import Turn, Word
 from emopipe.extractors.speech.attribution import speaker_utterances, turn_utterances
 from emopipe.extractors.speech.diarize import (
-    Turn,
     VoiceClusters,
     cut_pieces,
     joined,
@@ -30,7 +30,6 @@ from emopipe.extractors.speech.diarize import (
 )
 from emopipe.extractors.speech.pyannote import Pyannote, exclusive_turns
 from emopipe.extractors.speech.speakers import SpeakerEncoder, unit
-from emopipe.extractors.speech.transcript import Word
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 

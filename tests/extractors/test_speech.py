@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emopipe.extractors.speech.transcript import Word, speech_windows, transcribe
+from emopipe.extractors.contracts import Word
+from emopipe.extractors.speech.transcript import speech_windows, transcribe
 from emopipe.extractors.speech.utterances import fixed_windows, split_utterances
 from emopipe.extractors.speech.vad import VoiceActivity
 from emopipe.extractors.speech.whisper import WhisperRecogniser, load_whisper

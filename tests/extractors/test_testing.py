@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from emopipe.extractors import testing
-from emopipe.extractors.speech.transcript import Word
+from emopipe.extractors.contracts import Word
 from emopipe.pipeline.backends import registry as plugins
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.media.decoding import Media

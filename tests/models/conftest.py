@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emopipe.models.data.dataset import Dataset, read
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 
 DIMS = {"text": 12, "face": 6, "voice": 20}
 CLASSES = ("anger", "happiness", "neutral", "sadness")

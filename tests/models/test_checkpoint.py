@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from emopipe.errors import CheckpointError, FeatureMismatch
 from emopipe.models import checkpoint, sealed
 from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset, Sample
-from emopipe.models.errors import CheckpointError, FeatureMismatch
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor
 from emopipe.models.training.loop import TrainConfig, train

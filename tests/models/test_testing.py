@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from emopipe.errors import ConfigError
 from emopipe.models import registry, testing
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.model import FusionModel, Output
 from emopipe.models.registry import MODELS, Entry
 from tests.models.networks.test_comparison import NAMES

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from emopipe.pipeline.cli import app
-from emopipe.pipeline.execution import batch as run
+from emopipe.pipeline.cli.app import app
+from emopipe.pipeline.execution import jobs
 from tests.pipeline.stand_ins import SlowStandIns
 
-run.prediction_job = partial(run.prediction_job, backends=SlowStandIns)
+jobs.prediction_job = partial(jobs.prediction_job, backends=SlowStandIns)
 
 if __name__ == "__main__":
     app()

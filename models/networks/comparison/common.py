@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks import losses
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.comparison.common import SubnetConfig, SubnetModel, equal_shares
 from emopipe.models.networks.model import Output, Shape
 

@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import equal_shares, labels_of
-from emopipe.models.networks.emoe import Branch, EmoeConfig
+from emopipe.models.networks.emoe import Branch, EmoeConfig, sealed
 from emopipe.models.networks.model import FusionModel, Output, Shape
-from emopipe.models.networks.words import chosen, sealed
+from emopipe.models.networks.words import chosen
 
 
 @dataclass(frozen=True)

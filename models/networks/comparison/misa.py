@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, mean_step
 from emopipe.models.networks.model import Output, Shape

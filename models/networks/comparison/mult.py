@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, last_step, need_modalities, valid_steps
 from emopipe.models.networks.emoe import Head
 from emopipe.models.networks.layers import Layer, Transformer, sinusoids

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, last_step, mean_step
 from emopipe.models.networks.losses import Task

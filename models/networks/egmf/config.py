@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from emopipe.models.errors import ConfigError
+from emopipe.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.models.errors import BackboneError, ConfigError
+from emopipe.errors import BackboneError, ConfigError
 from emopipe.models.networks.backbone import find_backbone, keep_changes_only
 from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.graphs import GraphedDecoder

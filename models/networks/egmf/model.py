@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import of_modality
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError, DatasetError
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import equal_shares, labels_of
 from emopipe.models.networks.egmf.config import EgmfConfig

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from emopipe.models.data.dataset import Dataset, Sample, collate, read
-from emopipe.models.errors import DatasetError
+from emopipe.errors import DatasetError
+from emopipe.models.data.dataset import Dataset, Sample, collate
+from emopipe.models.data.reading import read
 from tests.models.conftest import DIMS, learnable, write_dataset
 
 

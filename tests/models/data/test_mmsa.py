@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emopipe.errors import DatasetError
 from emopipe.models.data import unpickle
-from emopipe.models.data.dataset import read
-from emopipe.models.errors import DatasetError
+from emopipe.models.data.reading import read
 from tests.models.mmsa_files import COUNTS, DIMS, content, write
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emopipe.errors import ConfigError
+from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.errors import ConfigError
-from emopipe.models.evaluation import metrics
 from emopipe.models.evaluation.ablate import FULL, SWEEP, ablations, sweep
 from emopipe.models.evaluation.compare import SCORES, Run, compare, differences, read_runs, scores
 from emopipe.models.evaluation.evaluate import fold_datasets, train_fold

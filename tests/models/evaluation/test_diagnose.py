@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emopipe.models.data.dataset import Dataset, read
-from emopipe.models.errors import ConfigError, DatasetError
+from emopipe.errors import ConfigError, DatasetError
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.diagnose import (
     ablations,
     closed,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.errors import DatasetError
 from emopipe.models.evaluation.evaluate import cross_validate, evaluate, evaluate_seeds, summarise
 from emopipe.models.predictor import Predictor, Scores
 from emopipe.models.training.loop import TrainConfig, train

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.errors import DatasetError
 from emopipe.models.evaluation.explain import Explanation, agreement, explain, project
 from emopipe.models.training.loop import TrainConfig, Trained, train
 

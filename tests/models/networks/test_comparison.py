@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset
-from emopipe.models.errors import ConfigError
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.comparison import self_mm
 from emopipe.models.networks.comparison.common import SubnetConfig, equal_shares

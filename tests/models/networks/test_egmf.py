@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from emopipe.errors import BackboneError, ConfigError, DatasetError
 from emopipe.models import checkpoint
-from emopipe.models.data.dataset import Batch, Dataset, read
-from emopipe.models.errors import BackboneError, ConfigError, DatasetError
+from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.backbone import digest
 from emopipe.models.networks.egmf.config import EgmfConfig

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch
-from emopipe.models.errors import ConfigError
 from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, evidence, masked_softmax, pooled_statistics
 from emopipe.models.networks.layers import Transformer, sinusoids
 from emopipe.models.networks.model import Shape, Standardise

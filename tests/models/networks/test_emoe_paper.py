@@ -14,9 +14,10 @@ import tomli_w
 import torch
 from typer.testing import CliRunner
 
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models import checkpoint
-from emopipe.models.data.dataset import Batch, Dataset, read
-from emopipe.models.errors import ConfigError, DatasetError
+from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig, FlatRouter, lay_out
 from emopipe.models.networks.layers import sinusoids
@@ -26,7 +27,7 @@ from emopipe.models.registry import build
 from emopipe.models.sealed import SHIPPED
 from emopipe.models.training import loop
 from emopipe.models.training.loop import TrainConfig, configuration, read_configuration
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from tests.models.mmsa_files import DIMS as FILE_DIMS
 from tests.models.mmsa_files import VOCABULARY, content, write
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from emopipe.errors import BackboneError, DatasetError
 from emopipe.models import checkpoint
-from emopipe.models.data.dataset import Dataset, read
-from emopipe.models.errors import BackboneError, DatasetError
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.backbone import digest
 from emopipe.models.training.loop import TrainConfig, train

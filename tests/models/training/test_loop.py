@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from emopipe.errors import ConfigError, TrainingError
 from emopipe.models.checkpoint import identify
-from emopipe.models.data.dataset import Dataset, read
-from emopipe.models.errors import ConfigError, TrainingError
+from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.training.loop import (
     TrainConfig,

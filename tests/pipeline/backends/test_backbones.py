@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
-from emopipe.extractors.speech.utterances import Span
+from emopipe.extractors.contracts import Span
 from emopipe.extractors.windows import Sequence
 from emopipe.models.data.dataset import Sample
 from emopipe.pipeline.backends.backbones import load_predictor, locate
 from emopipe.pipeline.backends.loading import Backends
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.execution import batch as run
 from emopipe.pipeline.progress import silent
@@ -65,7 +65,7 @@ def test_a_missing_backbone_is_an_error_that_says_what_to_do(
     unknown = tmp_path / "unknown.toml"
     unknown.write_text(SMALL + 'backbone = "nowhere"\n')
     shown = invoke("train", conversations, "--out", tmp_path / "out", "--config", unknown, code=2)
-    assert "EMO-503" in shown and "EMOPIPE_WEIGHTS" in shown
+    assert "EMO-404" in shown and "EMOPIPE_WEIGHTS" in shown
 
 
 def test_another_backbone_than_in_training_is_refused(
@@ -74,7 +74,7 @@ def test_another_backbone_than_in_training_is_refused(
     write_backbone(tmp_path / "smollm2-135m", seed=2)
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path))
     shown = invoke("evaluate", conversations, "--model", model, code=2)
-    assert "EMO-503" in shown and "sha256" in shown
+    assert "EMO-404" in shown and "sha256" in shown
 
 
 def test_the_checkpoint_names_its_backbone_and_no_place(model: Path, tiny_weights: Path) -> None:

@@ -17,8 +17,8 @@ import torch
 from typer.testing import CliRunner
 
 from emopipe.models import checkpoint
-from emopipe.models.data import dataset as data
-from emopipe.pipeline.cli import app
+from emopipe.models.data import reading
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.execution.batch import Runner
 from tests.conftest import SAMPLES
 from tests.tiny_bert import write_bert
@@ -91,7 +91,7 @@ def trained(given: Path, weight: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.slow
 def test_the_dataset_says_which_weights_measured_it(trained: Path) -> None:
-    dataset = data.read(trained / "data")
+    dataset = reading.read(trained / "data")
     assert len(dataset) == 4 and dataset.dims["text"] == 768
     assert dataset.extraction["speech"]["asr"] == "whisper-tiny"
     assert dataset.extraction["voice"] == {"encoder": "whisper-base", "window": 1.0}

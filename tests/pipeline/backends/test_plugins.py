@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emopipe.errors import EmopipeError
-from emopipe.models.errors import ConfigError
+from emopipe.errors import ConfigError, EmopipeError
 from emopipe.models.registry import configure, names
 from emopipe.pipeline import doctor
 from emopipe.pipeline.backends import registry as plugins
@@ -63,7 +62,7 @@ def test_built_in_backends_are_found_by_the_same_look_up() -> None:
 def test_an_unknown_name_gets_its_neighbour() -> None:
     with pytest.raises(EmopipeError, match="Did you mean faster-whisper") as caught:
         plugins.chosen("speech", "fast-whisper")
-    assert caught.value.code == "EMO-503"
+    assert caught.value.code == "EMO-507"
     with pytest.raises(EmopipeError, match="Use transformers, or install a plugin"):
         plugins.chosen("text", "zzz")
 
@@ -86,9 +85,9 @@ def test_a_plugin_that_cannot_be_imported_harms_nobody_else(site: Path) -> None:
 def test_a_plugin_that_refuses_its_settings_is_told_with_its_words(site: Path) -> None:
     code = "def create(settings, locate, device): raise ValueError('the moon is not full')"
     distribution(site, "picky", {TEXT: {"picky": "picky:create"}}, code)
-    with pytest.raises(EmopipeError, match="picky cannot be made: the moon is not full") as caught:
+    with pytest.raises(EmopipeError, match="picky cannot be loaded: the moon is not full") as caught:
         plugins.create("text", "picky", {}, Path, "cpu")
-    assert caught.value.code == "EMO-503"
+    assert caught.value.code == "EMO-304"
 
 
 def test_two_packages_with_one_name_are_both_named(site: Path) -> None:
@@ -187,13 +186,13 @@ def test_the_sample_plugin_is_listed_and_looked_at(run_in: Any) -> None:
 @pytest.mark.slow
 def test_features_and_model_of_the_sample_plugin_go_all_the_way(run_in: Any, tmp_path: Path) -> None:
     from emopipe.models import checkpoint
-    from emopipe.models.data import dataset as data
+    from emopipe.models.data import reading
 
     (tmp_path / "labels.csv").write_text(LABELS)
     (tmp_path / "config.toml").write_text(CONFIG)
     options = ["--config", "config.toml", "--offline"]
     run_in("emopipe.pipeline", "extract", "labels.csv", "--out", "data", "--modalities", "text", *options)
-    dataset = data.read(tmp_path / "data")
+    dataset = reading.read(tmp_path / "data")
     assert dataset.schema["text"][-1] == "ngram_095"
     assert dataset.extraction["text"]["backend"] == "ngrams"
     assert dataset.extraction["versions"]["emopipe-sample"] == "0.3.0"

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from tests.conftest import ROOT
 
 HEAVY = ("torch", "numpy", "transformers", "mediapipe", "whisper", "librosa", "pyarrow", "feat", "cv2", "rich.console")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.datasets.writing import read_labels
+from emopipe.pipeline.datasets.labels import read_labels
 
 
 def table(folder: Path, text: str) -> Path:

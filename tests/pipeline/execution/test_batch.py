@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.execution.batch import find_inputs, prediction_job, run_files
+from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.processes import Engine, Here
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.report.outputs import ClipResult
@@ -133,7 +134,7 @@ def test_modalities_that_are_not_asked_for_are_left_alone(model: Path, clips: Pa
 def test_a_modality_that_the_checkpoint_does_not_read_is_told(model: Path, tmp_path: Path) -> None:
     with pytest.raises(EmopipeError, match="does not read smell") as caught:
         batch([], model, tmp_path, modalities=["smell"])
-    assert caught.value.code == "EMO-503"
+    assert caught.value.code == "EMO-403"
 
 
 def conversation(path: Path) -> Path:

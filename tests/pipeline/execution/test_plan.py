@@ -11,7 +11,7 @@ import pytest
 from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.execution.batch import extraction_job
+from emopipe.pipeline.execution.jobs import extraction_job
 from emopipe.pipeline.execution.plan import Job, results
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.table import FUSION, STAGES, Stage, check_plan
@@ -190,7 +190,7 @@ def test_a_plan_in_which_something_is_missing_is_refused() -> None:
 
 def test_unknown_backends_and_devices_are_told_before_work(store: Store) -> None:
     for tables in ({"text": {"backend": "mystery"}}, {"face": {"backend": "pyfeat", "detector": "v9"}}):
-        with pytest.raises(EmopipeError, match="EMO-503"):
+        with pytest.raises(EmopipeError, match="EMO-507"):
             job(store, **tables)
     with pytest.raises(EmopipeError, match="unknown device"):
         extraction_job(ExtractionConfig(), store, device="abacus")

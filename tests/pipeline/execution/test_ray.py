@@ -16,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.datasets.writing import unlabelled_sources, write_dataset
-from emopipe.pipeline.execution.batch import extraction_job, find_inputs, prediction_job, run_files
+from emopipe.pipeline.datasets.labels import unlabelled_sources
+from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.extraction import write_dataset
+from emopipe.pipeline.execution.jobs import extraction_job, prediction_job
 from emopipe.pipeline.execution.processes import Processes
 from emopipe.pipeline.execution.ray import Ray
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -41,7 +43,7 @@ def test_ray_must_be_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_results_must_be_kept_where_all_machines_see_them() -> None:
     done = CliRunner().invoke(app, ["run", str(SAMPLES / "interview.mp4"), "--engine", "ray", "--no-store"])
-    assert done.exit_code == 2 and "EMO-503" in done.stderr and "--store" in done.stderr
+    assert done.exit_code == 2 and "EMO-508" in done.stderr and "--store" in done.stderr
 
 
 @pytest.mark.slow

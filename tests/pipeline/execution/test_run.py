@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
 from emopipe.models import checkpoint
-from emopipe.models.data.dataset import read
+from emopipe.models.data.reading import read
 from emopipe.models.training.loop import TrainConfig, train
-from emopipe.pipeline.cli import app
-from emopipe.pipeline.execution.batch import Runner, find_inputs, prediction_job, run_files
+from emopipe.pipeline.cli.app import app
+from emopipe.pipeline.execution.batch import Runner, find_inputs, run_files
+from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.store.store import temporary_store
 from tests.conftest import SAMPLES, blank, tone, write_media

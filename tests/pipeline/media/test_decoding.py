@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.media.decoding import SAMPLE_RATE, Media, ahead, find_media, read_image
+from emopipe.pipeline.media.decoding import Media, ahead, find_media, read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.report.batch_page import MOST_SPANS, Batch, render_summary, write_summary
 from emopipe.pipeline.report.outputs import DISCLAIMER
 from emopipe.pipeline.report.pages import PALETTE, SPARE, ink

@@ -15,19 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, FeatureMismatch
+from emopipe.extractors.contracts import Span, Turn
 from emopipe.extractors.face.table import face_table
-from emopipe.extractors.speech.diarize import Turn
-from emopipe.extractors.speech.utterances import Span
 from emopipe.extractors.windows import Sequence as Steps
-from emopipe.models.errors import FeatureMismatch
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.pipeline.backends.speakers import check
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
 from emopipe.pipeline.datasets.person_normalization import find_baselines, normalise_dataset, relative, relative_absence
 from emopipe.pipeline.datasets.writing import FeatureWriter
-from emopipe.pipeline.execution.batch import portable
+from emopipe.pipeline.execution.jobs import portable
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.people import find_subject, match, question_shares, tracks_of, with_person
 from emopipe.pipeline.stages.table import slice_face
@@ -81,7 +79,7 @@ def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     for config, code in (
-        (PeopleConfig(diarizer="magic"), "EMO-503"),
+        (PeopleConfig(diarizer="magic"), "EMO-507"),
         (PeopleConfig(subject="anna"), "EMO-503"),
         (PeopleConfig(enrol={"anna": str(tmp_path / "none.mp4")}), "EMO-101"),
         (PeopleConfig(baseline=str(tmp_path / "none.mp4")), "EMO-101"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from emopipe.errors import EmopipeError
 from emopipe.extractors.windows import Sequence
 from emopipe.models.prediction import Prediction
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.records import Absent
 from emopipe.pipeline.stages.table import PROBE
 from emopipe.pipeline.store import serialization as artefacts

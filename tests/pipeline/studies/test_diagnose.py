@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.models.evaluation.diagnose import Ablation, gate_use
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.studies.diagnose import _ablation_findings, _correlation_findings, _gate_findings
 from tests.pipeline.conftest import SMALL
 
@@ -88,7 +88,7 @@ def test_emoe_is_asked_the_same_where_it_has_the_same(conversations: Path, tmp_p
     arguments = ("diagnose", tmp_path / "model", conversations, "--out", out)
     assert "stands on no backbone" in invoke(*arguments, "--backbones", "own", code=2).replace("\n", " ")
     assert "EMO-502" in invoke(*arguments, "--split", "nowhere", code=2)
-    assert "EMO-503" in invoke(*arguments, "--metric", "corr", code=2)
+    assert "EMO-509" in invoke(*arguments, "--metric", "corr", code=2)
 
 
 def test_words_alone_leave_the_gate_unasked(conversations: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import ROOT, SAMPLES, write_media
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.studies.compare import configurations, markdown
 from tests.models.conftest import learnable
 

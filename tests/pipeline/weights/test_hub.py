@@ -22,7 +22,7 @@ from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.backends.registry import speech_option, text_option
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.weights import catalogue, sources

@@ -70,7 +70,7 @@ HEAVY = ("torch", "transformers", "mediapipe", "feat", "whisper", "faster_whispe
 SCRIPT = f"""
 import json, socket, sys
 from typer.testing import CliRunner
-from emopipe.pipeline.cli import app
+from emopipe.pipeline.cli.app import app
 
 asked = []
 def refuse(*place, **more):

@@ -342,11 +342,11 @@ def test_what_the_user_gives_comes_first(index: Path, monkeypatch: pytest.Monkey
 def test_a_given_place_that_is_absent_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(EmopipeError) as caught:
         weights.resolve("minilm-l6", override=tmp_path / "none")
-    assert caught.value.code == "EMO-503"
+    assert caught.value.code == "EMO-206"
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(EmopipeError) as caught:
         weights.resolve("minilm-l6")
-    assert caught.value.code == "EMO-503"
+    assert caught.value.code == "EMO-206"
 
 
 def test_a_cache_that_cannot_be_written(index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from emopipe.models.evaluation import metrics
+from emopipe.models import metrics
 
 TRUTH = np.array([0.0, 0.5, -0.5, 3.5, -3.5, 1.5, 2.5, 0.0])
 GUESS = np.array([0.0, 0.4, -1.5, 2.9, -2.0, 1.4, -0.1, -0.2])

@@ -1,0 +1,57 @@
+"""Open a dataset: a folder of ours, or one of MMSA's files."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emopipe.constants import MODALITIES
+from emopipe.errors import DatasetError
+from emopipe.models.data import mmsa
+from emopipe.models.data.dataset import EXTRACT_AGAIN, Dataset, FeatureStore
+
+
+def read(path: str | Path) -> Dataset:
+    """Open a dataset folder: `manifest.parquet`, one Parquet per modality, `config.toml`.
+
+    Feature values are read when they are first used. A file is opened as one of MMSA's; see
+    :mod:`emopipe.models.data.mmsa`.
+
+    Raises:
+        DatasetError: the folder or a part of it is missing or damaged.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        return mmsa.read(folder)
+    manifest_path = folder / "manifest.parquet"
+    if not manifest_path.is_file():
+        raise DatasetError("there is no dataset here", hint="Make one with `emopipe extract`", path=folder)
+    try:
+        manifest = pq.read_table(manifest_path)
+        digest = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
+        config = folder / "config.toml"
+        extraction = tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"the dataset cannot be read: {error}", hint=EXTRACT_AGAIN, path=folder) from error
+    _check_manifest(manifest, manifest_path)
+    stores = {
+        m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
+    }
+    for modality in MODALITIES:
+        used = modality in manifest.column_names and manifest[modality].null_count < manifest.num_rows
+        if used and modality not in stores:
+            raise DatasetError(f"{modality}.parquet is missing", hint=EXTRACT_AGAIN, path=folder)
+    return Dataset(manifest, stores, extraction, digest)
+
+
+def _check_manifest(manifest: pa.Table, path: Path) -> None:
+    missing = [name for name in ("id", "split") if name not in manifest.column_names]
+    if missing:
+        raise DatasetError(f"the manifest has no column {missing[0]!r}", hint=EXTRACT_AGAIN, path=path)
+    ids = manifest["id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        raise DatasetError("the manifest has utterances with the same id", hint=EXTRACT_AGAIN, path=path)

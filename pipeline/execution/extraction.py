@@ -1,0 +1,134 @@
+"""Extract a dataset: every labelled source goes through the stages, its features into the dataset's files."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+import tomli_w
+
+from emopipe.errors import DatasetError, EmopipeError, OutputError
+from emopipe.pipeline.backends.loading import PEOPLE
+from emopipe.pipeline.datasets.labels import LabelledSource
+from emopipe.pipeline.datasets.person_normalization import Baselines, normalise_dataset
+from emopipe.pipeline.datasets.writing import FeatureWriter, manifest_row, manifest_table
+from emopipe.pipeline.execution.plan import Job, Task
+from emopipe.pipeline.execution.processes import Engine, Here
+from emopipe.pipeline.execution.worker import Outcome, Worker
+from emopipe.pipeline.progress import Event, Hook, silent
+from emopipe.pipeline.records import Extraction, Source
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that gave nothing: its id, and the error in words with its code."""
+
+    id: str
+    reason: str
+
+
+def write_dataset(
+    rows: Sequence[LabelledSource], out: Path, job: Job, engine: Engine, *, hook: Hook = silent
+) -> list[Failure]:
+    """Extract every source and write a dataset.
+
+    Args:
+        rows: the sources.
+        out: folder to create; it appears when everything is written, and must not exist.
+        job: how to extract.
+        engine: what does the work.
+        hook: told of progress.
+
+    Returns:
+        The sources that failed; they are also listed in `failures.csv` and are not in the manifest.
+
+    Raises:
+        OutputError: when `out` exists or cannot be written; DatasetError when no source gave an utterance.
+    """
+    if out.exists():
+        raise OutputError("the output folder exists", path=out, hint="Name another, or remove it")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        failures = _write(rows, partial, job, engine, hook)
+        partial.rename(out)
+    except OSError as error:
+        raise OutputError(f"the dataset cannot be written: {error.strerror}", path=out) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return failures
+
+
+def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engine, hook: Hook) -> list[Failure]:
+    manifest: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        backends.prepare(*_kinds([row.source for row in rows], job))
+        names = backends.feature_names(job.modalities)
+    with ExitStack() as stack:
+        writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in job.modalities}
+        results = _extractions([row.source for row in rows], job, engine, hook)
+        for done, (row, result) in enumerate(zip(rows, results, strict=True), start=1):
+            hook(Event("progress", "extract", row.source.id, done=done, total=len(rows)))
+            if isinstance(result, EmopipeError):
+                failures.append(Failure(row.source.id, str(result)))
+                hook(Event("warning", "extract", str(result)))
+                continue
+            for warning in result.warnings:
+                hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
+            enrolled, count = job.config.people.enrol, len(result.utterances)
+            manifest += [manifest_row(row, u, i, count, writers, enrolled) for i, u in enumerate(result.utterances)]
+    if not manifest:
+        reasons = failures[0].reason if failures else "there were no utterances"
+        raise DatasetError(f"no source gave an utterance; the first reason: {reasons}")
+    if job.labelled and job.config.people.baseline != "none":
+        own = {name: names[name] for name in job.config.people.baseline_of if name in names}
+        normalise_dataset(folder, manifest, own, _reference(job, hook))
+    pq.write_table(manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
+    (folder / "config.toml").write_text(tomli_w.dumps(job.sealed_config()), "utf-8")
+    with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "reason"), *((f.id, f.reason) for f in failures)])
+    return failures
+
+
+def _extractions(
+    sources: Sequence[Source], job: Job, engine: Engine, hook: Hook
+) -> Iterator[Extraction | EmopipeError]:
+    """One result per source, in order: computed by the engine in any order, then read from the store."""
+    stages = tuple(stage.name for stage in job.stages if stage.stored)
+    outcomes = ((task.source, outcome) for task, outcome in engine.run(job, [Task(s, stages) for s in sources], hook))
+    done: dict[Source, Outcome] = {}
+    with closing(Here()) as reader:
+        for source in sources:
+            while source not in done:
+                finished, outcome = next(outcomes)
+                done[finished] = outcome
+            outcome = done.pop(source)
+            if outcome.error is None:
+                ((_, outcome),) = reader.run(job, [Task(source, features=True)])
+            yield outcome.error or cast(Extraction, outcome.extraction)
+
+
+def _reference(job: Job, hook: Hook) -> Baselines | None:
+    """The baseline that a clip shows; None without a clip."""
+    if job.baseline_clip is None:
+        return None
+    with Worker(job, hook) as worker:
+        return worker.reference
+
+
+def _kinds(sources: Sequence[Source], job: Job) -> list[str]:
+    """The backends that sources need: words that are given need no recogniser, silent ones nobody who listens."""
+    modalities = job.modalities
+    sound = any(source.media or source.audio for source in sources)
+    heard = "text" in modalities and any(source.text is None and (source.media or source.audio) for source in sources)
+    listening = sound and ("voice" in modalities or heard)
+    people = [kind for kind in PEOPLE if listening and kind in job.kinds]
+    return [*modalities, *(["vad"] if listening else []), *(["speech"] if heard else []), *people]

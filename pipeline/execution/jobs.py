@@ -1,0 +1,149 @@
+"""What is asked of every source of a run: the job of predicting with a checkpoint, or of extracting features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emopipe.constants import MODALITIES
+from emopipe.errors import FeatureMismatch, ModalityNotRead
+from emopipe.pipeline.backends.backbones import locate
+from emopipe.pipeline.backends.loading import Backends, model_basis
+from emopipe.pipeline.backends.speakers import given_clips
+from emopipe.pipeline.config import FACTS, ExtractionConfig
+from emopipe.pipeline.execution.plan import Job
+from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.stages.table import check_plan
+from emopipe.pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from emopipe.models.sealed import Sealed
+
+
+def prediction_job(
+    model: str,
+    store: Store,
+    *,
+    modalities: Collection[str] = (),
+    device: str = "auto",
+    offline: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    backends: Callable[..., Backends] = Backends,
+    hook: Hook = silent,
+) -> Job:
+    """The job of predicting with a checkpoint, by the extractors that it was trained on.
+
+    Args:
+        model: name of a shipped checkpoint, or the folder of another.
+        store: where results are kept.
+        modalities: look at these alone; () for all that the checkpoint reads.
+        device: "auto", "cpu" or "cuda".
+        offline: never fetch a weight.
+        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
+        backends: what loads the extractors.
+        hook: told when the network that the model stands on is fetched.
+
+    Raises:
+        CheckpointError: without the checkpoint; FeatureMismatch when `overrides` names other features, or the
+            checkpoint's own cannot be extracted from media; ModalityNotRead when it does not read one of `modalities`.
+        WeightError: when the network that it stands on is missing.
+    """
+    from emopipe.models.sealed import check_features, read_sealed
+
+    sealed = read_sealed(model)
+    _refuse_foreign(sealed.extraction, model)
+    for name in modalities:
+        if name not in sealed.modalities:
+            known = f"It reads {', '.join(sealed.modalities)}"
+            raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=known)
+    tables = _overlaid(portable(sealed.extraction), overrides or {})
+    config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
+    check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
+    locate(sealed.options, offline=offline, hook=hook)
+    job = Job(
+        config,
+        store.folder,
+        modalities=tuple(name for name in sealed.modalities if not modalities or name in modalities),
+        model=model,
+        checkpoint=sealed.id,
+        device=device,
+        offline=offline,
+        backends=backends,
+    )
+    return based(job, store, hook, sealed)
+
+
+def extraction_job(
+    config: ExtractionConfig,
+    store: Store,
+    *,
+    labelled: bool = False,
+    modalities: Collection[str] = MODALITIES,
+    device: str = "auto",
+    offline: bool = False,
+    hook: Hook = silent,
+) -> Job:
+    """The job of extracting features; arguments as for :class:`Job`.
+
+    Raises:
+        ConfigError: for an unknown backend or device, WeightError for a weight outside the catalogue
+            that cannot be had.
+    """
+    job = Job(
+        config,
+        store.folder,
+        modalities=tuple(modalities),
+        labelled=labelled,
+        device=device,
+        offline=offline,
+    )
+    return based(job, store, hook)
+
+
+def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
+    """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
+    check_plan(job.stages)
+
+    def digest(path: Path) -> str:
+        return store.content(path).hash
+
+    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        job = replace(job, clips={clip: digest(Path(clip)) for clip in given_clips(job.config.people)})
+        bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
+        if sealed is not None:
+            used = {name for basis in bases.values() for name in basis.weights}
+            known = sealed.extraction.get("unverified", {})
+            backends.check_weights({name: known[name] for name in known if name in used}, digest)
+            bases["model"] = model_basis(sealed.model)
+    return replace(job, bases=bases)
+
+
+def config_hash(config: ExtractionConfig) -> str:
+    """What identifies an extraction config in outputs."""
+    return hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
+    """Features that came in a file of somebody else's cannot be made from a recording."""
+    for modality, table in sealed.items():
+        if isinstance(table, Mapping) and "source" in table:
+            what = f"the checkpoint {model} was trained on {modality} features of a {table['source']} file, "
+            hint = "Measure it on such a file with `emopipe evaluate`, or train on what `emopipe extract` makes"
+            raise FeatureMismatch(what + "which cannot be extracted from media", hint=hint)
+
+
+def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    table = sealed.get("people", {})
+    kept = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
+    kept["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
+    return {**sealed, "people": kept}
+
+
+def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sealed tables with single entries replaced."""
+    return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
-from emopipe.extractors.windows import Sequence
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.datasets.writing import FeatureWriter
 
 ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")
@@ -159,8 +159,8 @@ def _write_moving_faces(work: Path) -> None:
         for key, picture in zip(table["key"].to_pylist(), features, strict=True):
             steps = int(rng.integers(2, 7))
             noise = spread * rng.standard_normal((steps, len(names)))
-            writer.add(key, Sequence(np.zeros(1), np.zeros(1), picture[None]))
-            writer.add(key + MOVING, Sequence(np.arange(steps), np.arange(steps) + 1, picture + noise))
+            writer.add(key, FeatureSequence(np.zeros(1), np.zeros(1), picture[None]))
+            writer.add(key + MOVING, FeatureSequence(np.arange(steps), np.arange(steps) + 1, picture + noise))
 
 
 def _moving_in_training(rows: list[Row]) -> Iterator[Row]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import tomli_w
 import torch
 
-from emopipe.extractors.windows import Sequence
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.data.reading import read
 from emopipe.models.networks.emoe import Emoe
 from emopipe.models.training.loop import TrainConfig, train
@@ -43,7 +43,7 @@ def write_dataset(folder: Path, utterances: int) -> None:
         with FeatureWriter(folder, modality, [f"{modality}_{index}" for index in range(width)]) as writer:
             for key in keys:
                 times = np.arange(rng.integers(least, most + 1), dtype=np.float64)
-                writer.add(key, Sequence(times, times + 1, rng.standard_normal((len(times), width), np.float32)))
+                writer.add(key, FeatureSequence(times, times + 1, rng.standard_normal((len(times), width), np.float32)))
     columns: dict[str, Any] = {"id": keys, "media": keys, "speaker": keys, "label": rng.choice(LABELS, utterances)}
     columns |= {"start": np.zeros(utterances), "end": np.full(utterances, 5.0), "split": ["train"] * utterances}
     for modality in SIZES:

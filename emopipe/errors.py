@@ -413,7 +413,7 @@ class Reason:
             path = f" ({self.where.path})" if self.where and self.where.path else ""
             return f"{self.code}: {self.what}{path}" + (f". {self.hint}" if self.hint else "")
         about = f"{self.modality}: " if self.modality else ""
-        return f"{about}{self.what}"
+        return f"{about}{self.what}" + (f" ({self.code})" if self.code else "")
 
 
 @dataclass(frozen=True)
@@ -434,60 +434,60 @@ class ReasonKind:
 #: Code -> what it stands for, of everything that makes a result incomplete or doubtful without making it fail.
 REASONS: Final[dict[str, ReasonKind]] = {
     "no_face": ReasonKind(
-        "No face was found in the utterance",
+        "no face was found in the utterance",
         "Check that a face is large enough, lit and uncovered; the other modalities count",
         absence=True,
     ),
     "other_face": ReasonKind(
-        "Only faces of other people were seen while the speaker spoke",
+        "only faces of other people were seen while the speaker spoke",
         "Check who is filmed; the other modalities count",
         absence=True,
     ),
     "speaker_not_seen": ReasonKind(
-        "The speaker's face is never seen in the recording",
+        "the speaker's face is never seen in the recording",
         "Check who is filmed; the other modalities count",
         absence=True,
     ),
     "no_speech": ReasonKind(
-        "Nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
+        "nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
     ),
     "no_video_stream": ReasonKind(
-        "The file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
+        "the file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
     ),
     "no_audio_stream": ReasonKind(
-        "The file has no audio stream", "Nothing, if it is meant to be without sound", absence=True
+        "the file has no audio stream", "Nothing, if it is meant to be without sound", absence=True
     ),
     "too_short": ReasonKind(
-        "There is less speech than voice features need (0.25 s)", "Nothing; the other modalities count", absence=True
+        "there is less speech than voice features need (0.25 s)", "Nothing; the other modalities count", absence=True
     ),
-    "decode_error": ReasonKind("No picture could be decoded", "Copy or export the file again", absence=True),
+    "decode_error": ReasonKind("no picture could be decoded", "Copy or export the file again", absence=True),
     "not_requested": ReasonKind(
-        "The run was not asked to look at this modality", "Nothing; leave out --modalities to have it", absence=True
+        "the run was not asked to look at this modality", "Nothing; leave out --modalities to have it", absence=True
     ),
     "no_baseline": ReasonKind(
-        "What is normal for the person is not known, so features cannot be taken relative to it",
+        "what is normal for the person is not known, so features cannot be taken relative to it",
         "Give a baseline clip of the person",
         absence=True,
     ),
     "no_evidence": ReasonKind(
-        "There is no utterance to predict from", "Check that the file shows or lets hear somebody"
+        "there is no utterance to predict from", "Check that the file shows or lets hear somebody"
     ),
     "file_truncated": ReasonKind(
-        "The file ends before the duration that it promises", "Copy or download the file again"
+        "the file ends before the duration that it promises", "Copy or download the file again"
     ),
     "timestamps_joined": ReasonKind(
-        "Time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
+        "time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
     ),
-    "data_damaged": ReasonKind("Some data could not be decoded", "Copy or export the file again"),
+    "data_damaged": ReasonKind("some data could not be decoded", "Copy or export the file again"),
     "language_not_read": ReasonKind(
-        "The words are in a language that the text encoder was not trained to read",
+        "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
     ),
     "person_not_found": ReasonKind(
-        "A person who was named or enrolled was not heard", "Check the name and the enrolment clip"
+        "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"
     ),
     "weights_unverified": ReasonKind(
-        "No hash vouches for a weight that measured the features", "See `emopipe models list`"
+        "no hash vouches for a weight that measured the features", "See `emopipe models list`"
     ),
 }
 

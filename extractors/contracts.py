@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import TimedPicture
-from emopipe.extractors.windows import Sequence as Steps
+from emopipe.extractors.windows import FeatureSequence
 
 #: From a weight's name, a path, or "owner/model" of the hub, to what a library loads. A backend fetches nothing itself.
 Locate = Callable[[str], Path]
@@ -110,7 +110,7 @@ class VoiceBackend(Protocol):
     def feature_names(self) -> list[str]:
         """Names of the feature columns, in order."""
 
-    def measure(self, samples: np.ndarray, *, start: float, window: float) -> Steps:
+    def measure(self, samples: np.ndarray, *, start: float, window: float) -> FeatureSequence:
         """Features of an utterance's sound, float32 mono at 16 kHz, at least 0.25 s, in windows of some seconds.
 
         Args:

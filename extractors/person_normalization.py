@@ -19,6 +19,8 @@ from typing import Final
 
 import numpy as np
 
+#: Modality -> what is normal for a person (dims,), None when that cannot be told.
+Baselines = Mapping[str, np.ndarray | None]
 #: Columns of the voice that rise with arousal.
 AROUSED_VOICE: Final = ("pitch_mean", "pitch_std", "centroid_mean")
 #: Share of a person's utterances that is calm.

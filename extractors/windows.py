@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Sequence:
+class FeatureSequence:
     """Features of one utterance in one modality.
 
     Attributes:

@@ -1,14 +1,18 @@
-"""The records that flow through the pipeline."""
+"""The records that flow through the pipeline, and those that come out of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+
+from emopipe.errors import Reason
 
 if TYPE_CHECKING:
     from emopipe.extractors.contracts import Turn
-    from emopipe.extractors.windows import Sequence
+    from emopipe.extractors.windows import FeatureSequence
+    from emopipe.models.prediction import Prediction
 
 #: Why an utterance lacks a modality.
 AbsenceReason = Literal[
@@ -108,9 +112,23 @@ class Utterance:
     speaker: str | None = None
     role: Role | None = None
     overlap: float = 0.0
-    features: dict[str, Sequence] = field(default_factory=dict)
+    features: dict[str, FeatureSequence] = field(default_factory=dict)
     absent: dict[str, AbsenceReason] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+
+
+class MediaInfo(TypedDict, total=False):
+    """Facts about a medium, where they are known.
+
+    `language` is an ISO 639-1 code, `width` and `height` are pixels, `frame_rate` is frames per second;
+    `unverified_weights` are names of weights that measured it and are not the catalogue's.
+    """
+
+    language: str | None
+    width: int
+    height: int
+    frame_rate: float
+    unverified_weights: list[str]
 
 
 @dataclass(frozen=True)
@@ -120,9 +138,8 @@ class Extraction:
     Attributes:
         utterances: in order of time.
         duration: seconds of the media.
-        warnings: what went wrong without stopping the work, for a person to read.
-        info: facts about the media (width, height, frame rate, language), and `unverified_weights`: names of weights
-            that measured it and are none of the catalogue's.
+        warnings: what went wrong without stopping the work.
+        info: facts about the media.
         people: who speaks, in the order of first words.
         turns: who speaks when, in order.
     """
@@ -130,7 +147,131 @@ class Extraction:
     source: Source
     utterances: list[Utterance]
     duration: float
-    warnings: list[str]
-    info: dict[str, Any]
+    warnings: list[Reason]
+    info: MediaInfo
     people: tuple[Person, ...] = ()
     turns: tuple[Turn, ...] = ()
+
+
+# Results
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a number in the results, for the description of the outputs."""
+
+    name: str
+
+
+Seconds = Annotated[float, Unit("s, on the media clock")]
+Share = Annotated[float, Unit("0..1")]
+State = Literal["ok", "degraded", "failed"]
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """A stretch of speech of one person.
+
+    Attributes:
+        start, end: when.
+        person: number of the speaker; see `people`.
+        overlap: half of it or more may be spoken over by somebody else.
+    """
+
+    start: Seconds
+    end: Seconds
+    person: int
+    overlap: bool
+
+
+@dataclass(frozen=True)
+class UtteranceResult:
+    """What was found and predicted of one utterance.
+
+    Attributes:
+        start, end: when.
+        speaker: enrolled name, or S1, S2, ... in the order of first words; None when unknown.
+        role: the speaker's part in an interview; None when nobody else speaks.
+        overlap: share of its speech in which somebody else may be speaking too.
+        text: the words, "" when there are none.
+        label: the likeliest class; None for a regression, or without evidence.
+        value: the predicted value of a regression, in the units of the labels that it was trained on.
+        probabilities: class -> calibrated probability.
+        weights: present modality -> the model's share of it, summing to one.
+        unimodal: present modality -> what it alone says, class -> probability (of a regression: `value` -> number).
+        absent: modality -> code of the reason why it is absent.
+        quality: present modality -> how well it was measured.
+        confidence: probability of `label`; None for a regression.
+        abstained: the model is too unsure to answer, or there was no evidence.
+        unverified_weights: names of weights that measured it and are not the catalogue's.
+    """
+
+    start: Seconds
+    end: Seconds
+    speaker: str | None
+    role: Role | None
+    overlap: Share
+    text: str
+    label: str | None
+    value: float | None
+    probabilities: Mapping[str, Share]
+    weights: Mapping[str, Share]
+    unimodal: Mapping[str, Mapping[str, float]]
+    absent: Mapping[str, AbsenceReason]
+    quality: Mapping[str, Share]
+    confidence: Share | None
+    abstained: bool
+    unverified_weights: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, utterance: Utterance, prediction: Prediction, unverified: Sequence[str]) -> UtteranceResult:
+        """Join an utterance and what is predicted for it."""
+        return cls(
+            start=utterance.start,
+            end=utterance.end,
+            speaker=utterance.speaker,
+            role=utterance.role,
+            overlap=utterance.overlap,
+            text=utterance.text,
+            label=prediction.label,
+            value=prediction.value,
+            probabilities=prediction.probabilities,
+            weights=prediction.weights,
+            unimodal=prediction.unimodal,
+            absent=utterance.absent,
+            quality=utterance.quality,
+            confidence=prediction.confidence,
+            abstained=prediction.abstained,
+            unverified_weights=tuple(unverified),
+        )
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input file.
+
+    Attributes:
+        media: the input.
+        state: "ok"; "degraded" when a modality or part of the file was unusable; "failed" without any result.
+        reasons: why it is not ok.
+        duration: of the media; None when failed.
+        info: facts about the media.
+        checkpoint: id of the model.
+        people: who speaks, in the order of first words.
+        turns: who speaks when, in order.
+        utterances: in order of time.
+        computed: stage -> seconds of work, for the stages whose results were not in the store.
+        keys: stage -> key of its result in the store.
+    """
+
+    media: Path
+    state: State
+    reasons: Sequence[Reason]
+    duration: Seconds | None = None
+    info: MediaInfo = field(default_factory=MediaInfo)
+    checkpoint: str = ""
+    people: Sequence[Person] = ()
+    turns: Sequence[TurnResult] = ()
+    utterances: Sequence[UtteranceResult] = ()
+    computed: Mapping[str, float] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)

@@ -50,3 +50,13 @@ def _cut(span: Span, longest: float) -> list[Span]:
     parts = max(1, math.ceil((span.end - span.start) / longest))
     edges = np.linspace(span.start, span.end, parts + 1).tolist()
     return [replace(span, start=low, end=high) for low, high in pairwise(edges)]
+
+
+def with_only_speaker(spans: Sequence[Span], turns: Sequence[Turn]) -> list[Span]:
+    """Give spans that were not cut by speaker to the only speaker there is; spans without speech stay nobody's."""
+    numbers = {turn.person for turn in turns}
+    if len(numbers) != 1:
+        return list(spans)
+    (number,) = numbers
+    heard = [any(turn.start < span.end and turn.end > span.start for turn in turns) for span in spans]
+    return [replace(span, person=number) if there else span for span, there in zip(spans, heard, strict=True)]

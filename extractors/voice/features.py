@@ -12,7 +12,7 @@ from emopipe.extractors.contracts import Locate
 from emopipe.extractors.speech.whisper import load_whisper
 from emopipe.extractors.voice.acoustic import COLUMNS, acoustic_features
 from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
-from emopipe.extractors.windows import Sequence, window_deviations, window_edges, window_means
+from emopipe.extractors.windows import FeatureSequence, window_deviations, window_edges, window_means
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -36,7 +36,7 @@ class VoiceExtractor:
         """Names of the feature columns, in order."""
         return feature_names(self._model)
 
-    def measure(self, samples: np.ndarray, *, start: float, window: float) -> Sequence:
+    def measure(self, samples: np.ndarray, *, start: float, window: float) -> FeatureSequence:
         """See :func:`voice_sequence`."""
         return voice_sequence(samples, self._model, start=start, window=window)
 
@@ -47,7 +47,7 @@ def feature_names(model: Whisper) -> list[str]:
     return acoustic + layer_names(model.dims.n_audio_layer, model.dims.n_audio_state)
 
 
-def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window: float) -> Sequence:
+def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window: float) -> FeatureSequence:
     """Features of an utterance in windows.
 
     Args:
@@ -74,7 +74,7 @@ def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window:
     state_times, states = encoder_states(samples, model)
     encoded, _ = window_means(state_times + start, states, edges)
     features = np.hstack([_filled(means), _filled(deviations), _filled(encoded)])
-    return Sequence(edges[:-1], edges[1:], features.astype(np.float32))
+    return FeatureSequence(edges[:-1], edges[1:], features.astype(np.float32))
 
 
 def _filled(windows: np.ndarray) -> np.ndarray:

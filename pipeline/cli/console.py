@@ -13,10 +13,11 @@ from emopipe.errors import EmopipeError
 from emopipe.pipeline.cli.live_display import Board
 from emopipe.pipeline.formatting import clock, printable, span
 from emopipe.pipeline.progress import Event
+from emopipe.pipeline.report.outputs import reason_as_json, row_of
 
 if TYPE_CHECKING:
     from emopipe.pipeline.execution.forecast import Step
-    from emopipe.pipeline.report.outputs import ClipResult
+    from emopipe.pipeline.records import FileResult
 
 #: Between two lines of progress of one task where the output is no terminal, in seconds.
 QUIET: float = 5.0
@@ -126,17 +127,19 @@ class Console:
         for note in notes:
             self._out.print(Padding(Text(note), (0, 0, 0, 2)))
 
-    def clip(self, result: ClipResult) -> None:
+    def clip(self, result: FileResult) -> None:
         """What became of one input: all its predictions, or a line when it is one of many."""
-        self._board.ended(str(result.path), result.state)
+        self._board.ended(str(result.media), result.state)
+        rows = [row_of(utterance) for utterance in result.utterances]
         if self.json_lines:
-            facts = {"media": str(result.path), "state": result.state, "reasons": result.reasons}
-            self.emit({"event": "clip", **facts, "utterances": result.rows()})
+            facts = {"media": str(result.media), "state": result.state}
+            reasons = [reason_as_json(reason) for reason in result.reasons]
+            self.emit({"event": "clip", **facts, "reasons": reasons, "utterances": rows})
             return
-        name = printable(str(result.path))
+        name = printable(str(result.media))
         if self.batch:
             work = f"{span(sum(result.computed.values()))} of work" if result.computed else "stored"
-            found = f", {len(result.predictions)} utterances, {work}" if result.extraction is not None else ""
+            found = f", {len(rows)} utterances, {work}" if result.state != "failed" else ""
             number = sum(self._board.states.values())
             self._out.print(
                 f"[{number}/{self._board.total}] {name}: {result.state}{found}", markup=False, soft_wrap=True
@@ -145,13 +148,13 @@ class Console:
             self._out.print(f"\n{name}: {result.state}", style="bold", markup=False, soft_wrap=True)
         for reason in result.reasons:
             style = "red" if result.state == "failed" else "yellow"
-            self._out.print(f"  {printable(reason)}", style=style, markup=False, soft_wrap=True)
-        if result.extraction is None:
+            self._out.print(f"  {printable(str(reason))}", style=style, markup=False, soft_wrap=True)
+        if result.state == "failed":
             return
-        if names := result.extraction.info["unverified_weights"]:
+        if names := result.info.get("unverified_weights"):
             self._out.print(f"  unverified weights: {', '.join(names)}", style="yellow", markup=False, soft_wrap=True)
         if not self.batch:
-            self._utterances(result.rows())
+            self._utterances(rows)
 
     def _utterances(self, rows: Sequence[dict[str, Any]]) -> None:
         """The utterances of a clip; with who speaks where there are several people."""

@@ -4,104 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emopipe.errors import ReferenceClipUnusable
-from emopipe.extractors.person_normalization import person_baselines
-from emopipe.pipeline.progress import Hook
-from emopipe.pipeline.records import AbsenceReason, Absent
-from emopipe.pipeline.store.serialization import absence
+from emopipe.extractors.person_normalization import Baselines, person_baselines
+from emopipe.pipeline.records import AbsenceReason
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from emopipe.pipeline.backends.loading import Backends
 
-#: Modality -> baseline, or None when the person has none.
-Baselines = Mapping[str, np.ndarray | None]
 NO_BASELINE: Final[AbsenceReason] = "no_baseline"
-
-
-def find_baselines(values: Mapping[str, Any], backends: Backends, hook: Hook) -> dict[str, Any]:
-    """What is normal for each person of a clip: number -> modality -> features, None where that cannot be told.
-
-    The rows of a labelled source are too few to tell; see :func:`normalise_dataset`.
-    """
-    config = backends.config.people
-    if values["labelled"] or config.baseline == "none":
-        return {"baselines": {}}
-    spans, shown = values["spans"], {person.number for person in values["people"] if person.reference}
-    measured = {name: found for name in config.baseline_of if (found := _means(values[name], len(spans)))}
-    names = backends.feature_names({"voice"} & measured.keys())
-    baselines = {}
-    for number in dict.fromkeys(span.person for span in spans):
-        rows = [index for index, span in enumerate(spans) if span.person == number]
-        means, lengths = ({name: found[part][rows] for name, found in measured.items()} for part in (0, 1))
-        own = values["reference"]() if number in shown else person_baselines(means, lengths, names)
-        baselines[str(number)] = {name: None if one is None else one.tolist() for name, one in own.items()}
-    return {"baselines": baselines}
-
-
-def _means(sequences: Sequence[Any], count: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean features (utterances, dims), NaN where absent, and steps (utterances,); None when all are absent."""
-    present = [index for index in range(count) if absence(sequences, index) is None]
-    if not present:
-        return None
-    lengths = np.zeros(count)
-    means = np.zeros(0)
-    for index in present:
-        steps = sequences[index].features
-        means = means if means.size else np.full((count, steps.shape[1]), np.nan)
-        means[index], lengths[index] = np.nanmean(steps, axis=0), len(steps)
-    return means, lengths
-
-
-def relative(values: Mapping[str, Any], modality: str, index: int) -> Any:
-    """The features of an utterance relative to its speaker's baseline, where there shall be one, or their absence."""
-    sequence, own = values[modality][index], _own(values, index)
-    if isinstance(sequence, Absent) or modality not in own:
-        return sequence
-    if own[modality] is None:
-        return Absent(NO_BASELINE)
-    return replace(sequence, features=(sequence.features - np.asarray(own[modality])).astype(np.float32))
-
-
-def relative_absence(values: Mapping[str, Any], modality: str, index: int) -> AbsenceReason | None:
-    """The reason why :func:`relative` gives no features; None when it gives them. Reads none."""
-    needed = _own(values, index).get(modality, ())
-    return absence(values[modality], index) or (NO_BASELINE if needed is None else None)
-
-
-def _own(values: Mapping[str, Any], index: int) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = values["baselines"].get(str(values["spans"][index].person), {})
-    return found
-
-
-def reference_of(values: Mapping[str, Any], clip: Path, modalities: Sequence[str]) -> Baselines:
-    """The baseline that a clip shows: the mean over everything that its main person says and does.
-
-    Args:
-        values: `spans`, `people` and the features of the clip.
-        clip: where they are from.
-        modalities: whose baselines are wanted.
-
-    Raises:
-        ConfigError: when it shows nothing.
-    """
-    main = max(values["people"], key=lambda person: person.talk, default=None)
-    own = [index for index, span in enumerate(values["spans"]) if main is None or span.person == main.number]
-    found: dict[str, np.ndarray | None] = {}
-    for modality in modalities:
-        steps = [values[modality][index].features for index in own if absence(values[modality], index) is None]
-        found[modality] = np.concatenate(steps).mean(0) if steps else None
-    if all(value is None for value in found.values()):
-        hint = "Give one in which the person is seen or heard"
-        raise ReferenceClipUnusable("the baseline clip shows nobody's features", path=clip, hint=hint)
-    return found
 
 
 def normalise_dataset(

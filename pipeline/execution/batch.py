@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from emopipe.errors import EmopipeError, OptionConflict
+from emopipe.errors import EmopipeError, OptionConflict, Reason, reason
 from emopipe.pipeline.backends.loading import Backends, pick_device
 from emopipe.pipeline.execution.forecast import Step, explain
 from emopipe.pipeline.execution.jobs import config_hash, prediction_job
@@ -20,11 +20,11 @@ from emopipe.pipeline.execution.processes import WORKER_BYTES, Engine, Here, Pro
 from emopipe.pipeline.execution.worker import Outcome, Worker
 from emopipe.pipeline.media.decoding import find_media
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Extraction, Source
+from emopipe.pipeline.records import Extraction, FileResult, Source, TurnResult, UtteranceResult
 from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
-from emopipe.pipeline.report.outputs import ClipResult, Sink, read_manifest
+from emopipe.pipeline.report.outputs import Sink, read_manifest
 from emopipe.pipeline.report.participants import Participants
-from emopipe.pipeline.stages.table import PROBE
+from emopipe.pipeline.stages.probe import PROBE
 from emopipe.pipeline.store.store import Content, Store, temporary_store
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def run_files(
     explained: Callable[[list[Step], int], None] | None = None,
     dry: bool = False,
     hook: Hook = silent,
-) -> Iterator[ClipResult]:
+) -> Iterator[FileResult]:
     """Run a batch; each clip's outputs are written when it is done, tables and manifest at the end.
 
     Every input that is not kept yields a result. What cannot be used at all comes first, as failed; then what is in
@@ -295,14 +295,30 @@ class _Batch:
         return [result.stage.name for result in missing(found, self._job.values, self._store.has)]
 
 
-def _result(job: Job, source: Source, outcome: Outcome) -> ClipResult:
-    path, checkpoint = source.media or Path(), job.checkpoint or ""
-    if outcome.error is not None or outcome.extraction is None:
-        return ClipResult(path, "failed", [str(outcome.error)], None, [], checkpoint, outcome.computed)
-    reasons = _degradations(outcome.extraction)
-    state: Literal["ok", "degraded"] = "degraded" if reasons else "ok"
-    predictions = outcome.predictions or []
-    return ClipResult(path, state, reasons, outcome.extraction, predictions, checkpoint, outcome.computed)
+def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
+    """What became of a source."""
+    from emopipe.extractors.speech.diarize import joined
+
+    media, checkpoint, extraction = source.media or Path(), job.checkpoint or "", outcome.extraction
+    if outcome.error is not None or extraction is None:
+        reasons = [outcome.error.reason()] if outcome.error is not None else []
+        return FileResult(media, "failed", reasons, checkpoint=checkpoint, computed=outcome.computed)
+    reasons = _degradations(extraction)
+    unverified = extraction.info.get("unverified_weights", [])
+    pairs = zip(extraction.utterances, outcome.predictions or [], strict=True)
+    return FileResult(
+        media,
+        "degraded" if reasons else "ok",
+        reasons,
+        extraction.duration,
+        extraction.info,
+        checkpoint,
+        extraction.people,
+        [TurnResult(turn.start, turn.end, turn.person, turn.overlapped) for turn in joined(extraction.turns)],
+        [UtteranceResult.of(utterance, prediction, unverified) for utterance, prediction in pairs],
+        outcome.computed,
+        outcome.keys,
+    )
 
 
 class Runner:
@@ -357,20 +373,20 @@ class Runner:
         if "speakers" in self._worker.job.kinds:
             _ = self.backends.diarizer
 
-    def run(self, path: Path) -> ClipResult:
+    def run(self, path: Path) -> FileResult:
         """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
         source = Source(str(path), media=path)
         return _result(self._worker.job, source, self._worker.perform(Task(source)))
 
 
-def _degradations(extraction: Extraction) -> list[str]:
+def _degradations(extraction: Extraction) -> list[Reason]:
     """Warnings, and the reasons for modalities that no utterance of the clip has."""
-    reasons = list(extraction.warnings)
     utterances = extraction.utterances
     if not utterances:
-        return [*reasons, "there is nothing to predict from"]
+        return [*extraction.warnings, reason("no_evidence")]
+    reasons = list(extraction.warnings)
     for modality in sorted({name for u in utterances for name in u.absent}):
         if all(modality in u.absent for u in utterances):
-            why = sorted({u.absent[modality] for u in utterances} - ORDINARY)
-            reasons += [f"{modality}: {reason}" for reason in why]
+            codes = sorted({u.absent[modality] for u in utterances} - ORDINARY)
+            reasons += [reason(code, modality=modality) for code in codes]
     return reasons

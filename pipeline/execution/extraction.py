@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from emopipe.errors import DatasetError, EmopipeError, OutputError
+from emopipe.extractors.person_normalization import Baselines
 from emopipe.pipeline.backends.loading import PEOPLE
 from emopipe.pipeline.datasets.labels import LabelledSource
-from emopipe.pipeline.datasets.person_normalization import Baselines, normalise_dataset
+from emopipe.pipeline.datasets.person_normalization import normalise_dataset
 from emopipe.pipeline.datasets.writing import FeatureWriter, manifest_row, manifest_table
 from emopipe.pipeline.execution.plan import Job, Task
 from emopipe.pipeline.execution.processes import Engine, Here

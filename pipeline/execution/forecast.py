@@ -9,7 +9,8 @@ from typing import Any
 
 from emopipe.pipeline.execution.plan import Job, Result, contents, missing, results
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages.table import PROBE, STAGES
+from emopipe.pipeline.stages.probe import PROBE
+from emopipe.pipeline.stages.table import STAGES
 from emopipe.pipeline.store.store import Store
 
 

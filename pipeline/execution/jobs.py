@@ -17,7 +17,8 @@ from emopipe.pipeline.backends.speakers import given_clips
 from emopipe.pipeline.config import FACTS, ExtractionConfig
 from emopipe.pipeline.execution.plan import Job
 from emopipe.pipeline.progress import Hook, silent
-from emopipe.pipeline.stages.table import check_plan
+from emopipe.pipeline.stages.stage import check_plan
+from emopipe.pipeline.stages.table import Given
 from emopipe.pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def extraction_job(
 
 def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> Job:
     """The job, knowing what it works with; weights that a checkpoint was trained without are refused."""
-    check_plan(job.stages)
+    check_plan(job.stages, Given)
 
     def digest(path: Path) -> str:
         return store.content(path).hash

@@ -19,7 +19,8 @@ from emopipe.constants import MODALITIES
 from emopipe.pipeline.backends.loading import Backends, Basis, installed
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages.table import EXTRACTED, FUSION, STAGES, Stage
+from emopipe.pipeline.stages.stage import AnyStage
+from emopipe.pipeline.stages.table import ALL_STAGES, EXTRACTED, STAGES
 from emopipe.pipeline.store.store import Content, Store
 
 
@@ -55,9 +56,9 @@ class Job:
     backends: Callable[..., Backends] = Backends
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[AnyStage, ...]:
         """What a source goes through."""
-        return STAGES if self.model is None else (*STAGES, FUSION)
+        return STAGES if self.model is None else ALL_STAGES
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ class Job:
         found = {name: one for basis in self.bases.values() for name, one in basis.weights.items()}
         return {name: found[name].hash for name in sorted(found) if not found[name].verified}
 
-    def wants(self, stage: Stage) -> bool:
+    def wants(self, stage: AnyStage) -> bool:
         """Whether the stage has anything to do."""
         return bool(set(stage.modalities) & set(self.modalities)) and stage.needed(self.config, self.labelled)
 
@@ -137,7 +138,7 @@ class Result:
         idle: whether the stage has nothing to do.
     """
 
-    stage: Stage
+    stage: AnyStage
     key: str
     facts: Mapping[str, Any]
     idle: bool
@@ -197,12 +198,12 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
     return found
 
 
-def _decisions(stage: Stage, job: Job) -> dict[str, Any]:
+def _decisions(stage: AnyStage, job: Job) -> dict[str, Any]:
     """What decides the result of a stage beside its inputs."""
     basis = job.bases.get(stage.backend, Basis({}))
     return {
         "wanted": True,
-        "parameters": {**_plain(basis.settings), **{name: job.entry(name) for name in stage.parameters}},
+        "parameters": {**_plain(basis.settings), **{name: job.entry(name) for name in stage.settings}},
         "weights": {name: one.hash for name, one in basis.weights.items()},
         "libraries": {**basis.libraries, **{name: installed(name) for name in stage.libraries}},
     }
@@ -231,7 +232,7 @@ def missing(found: Mapping[str, Result], wanted: Collection[str], has: Callable[
 
 def superseded(facts: Mapping[str, Any]) -> bool:
     """Whether a result was made by a version of a stage, or of a library, that is no longer used here."""
-    stage = next((stage for stage in (*STAGES, FUSION) if stage.name == facts["stage"]), None)
+    stage = next((stage for stage in ALL_STAGES if stage.name == facts["stage"]), None)
     if stage is None or stage.version != facts["version"]:
         return True
     return any(installed(name) != used for name, used in facts["libraries"].items())

@@ -34,7 +34,8 @@ from emopipe.pipeline.execution.processes import THREADS, WORKER_BYTES, paced
 from emopipe.pipeline.execution.worker import Outcome, Worker
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages.table import GIVEN, Stage
+from emopipe.pipeline.stages.stage import AnyStage, input_names
+from emopipe.pipeline.stages.table import Given
 from emopipe.pipeline.store.store import Store
 
 #: What a worker asks of its machine, by what it is for. Those on a GPU take no CPU for themselves: they must not wait
@@ -400,9 +401,9 @@ def _steps(job: Job, task: Task, gpus: bool) -> list[tuple[str, Task]]:
 
 def _without_gpu(job: Job) -> frozenset[str]:
     """The stages that neither work on a GPU nor need what does."""
-    given, light = {*GIVEN}, []
+    given, light = {*input_names(Given)}, []
 
-    def works_there(stage: Stage) -> bool:
+    def works_there(stage: AnyStage) -> bool:
         face = stage.backend == "face" and job.config.face.backend != "mediapipe"
         return job.wants(stage) and (face or stage.backend in _ON_GPU)
 

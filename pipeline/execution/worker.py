@@ -8,18 +8,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from emopipe.errors import EmopipeError, StageFailure, StoreError
+from emopipe.extractors.person_normalization import Baselines
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import given_clip
-from emopipe.pipeline.datasets.person_normalization import Baselines, reference_of
 from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook, silent, timed
 from emopipe.pipeline.records import Extraction, Source
-from emopipe.pipeline.stages.table import Stage, assembled
-from emopipe.pipeline.store import serialization as artefacts
+from emopipe.pipeline.stages.assembly import ExtractionInputs, assemble
+from emopipe.pipeline.stages.person_normalization import FeatureInputs, baselines_of_clip
+from emopipe.pipeline.stages.stage import AnyStage, Inputs
+from emopipe.pipeline.store import serialization
 from emopipe.pipeline.store.store import Store, changed
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Outcome:
         error: why it failed; None when it did not.
         extraction, predictions: what was found, in step; None when only stages were asked for, or it failed.
         computed: stage -> seconds, for the stages that were not in the store.
+        keys: stage -> key of its result in the store.
         seconds: wall time spent on the task.
     """
 
@@ -46,7 +49,12 @@ class Outcome:
     extraction: Extraction | None = None
     predictions: list[Prediction] | None = None
     computed: Mapping[str, float] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+class _FinalInputs(Inputs):
+    predictions: list[Prediction]
 
 
 class Worker:
@@ -67,7 +75,7 @@ class Worker:
         self._hook = hook
         self._debug = debug
         self._checked: set[str] = set()
-        self._last: tuple[str, dict[str, Any]] = ("", {})
+        self._last: tuple[str, dict[str, object]] = ("", {})
 
     def __enter__(self) -> Worker:
         return self
@@ -101,9 +109,9 @@ class Worker:
         config = self.job.config.people
         clip = given_clip(config.baseline)
         assert clip is not None
-        with _Evaluation(Source(str(clip), media=clip), self, self.job.of_reference, silent, {}) as found:
-            values = found.values(("spans", "people", *config.baseline_of))
-            return reference_of(values, clip, config.baseline_of)
+        with _Evaluation(Source(str(clip), media=clip), self, self.job.of_reference, silent, {}) as evaluation:
+            evaluation.ensure(("spans", "people", *config.baseline_of))
+            return baselines_of_clip(FeatureInputs(evaluation.value), clip, config.baseline_of)
 
     def check_features(self, modalities: Collection[str]) -> None:
         """Refuse extractors whose features the checkpoint was not trained on; loads what it must ask.
@@ -120,11 +128,11 @@ class Worker:
         check_features(sealed.schema, sealed.extraction, offered, self.job.config.as_dict())
         self._checked.update(modalities)
 
-    def remembered(self, key: str) -> dict[str, Any] | None:
+    def remembered(self, key: str) -> dict[str, object] | None:
         """What :meth:`remember` was told last, if it was told of this key."""
         return self._last[1] if self._last[0] == key else None
 
-    def remember(self, key: str, values: dict[str, Any]) -> dict[str, Any]:
+    def remember(self, key: str, values: dict[str, object]) -> dict[str, object]:
         """Hold on to values that are not stored: the next source may be another stretch of the same file."""
         self._last = (key, values)
         return values
@@ -141,8 +149,8 @@ class Worker:
         try:
             with _Evaluation(
                 task.source, self, self.job, lambda event: self._hook(replace(event, source=name)), computed
-            ) as found:
-                outcome = self._answer(task, found)
+            ) as evaluation:
+                outcome = self._answer(task, evaluation)
         except EmopipeError as error:
             if self._debug or error.stops_all:
                 raise
@@ -154,31 +162,15 @@ class Worker:
             outcome = Outcome(StageFailure(what, path=task.source.path, hint=REPEAT))
         return replace(outcome, computed=computed, seconds=time.perf_counter() - began)
 
-    def _answer(self, task: Task, found: _Evaluation) -> Outcome:
+    def _answer(self, task: Task, evaluation: _Evaluation) -> Outcome:
         if task.stages:
-            found.ensure([value for name in task.stages for value in found.results[name].stage.provides])
+            evaluation.ensure([value for name in task.stages for value in evaluation.results[name].stage.provides])
             return Outcome()
-        values = found.values(self.job.values)
-        extraction = assembled(task.source, values, [*self.job.unverified], features=task.features)
-        return Outcome(None, extraction, values.get("predictions"))
-
-
-class _Required(Mapping[str, Any]):
-    """The values that a stage requires, each looked up when it is read: a stage with nothing to do reads few."""
-
-    def __init__(self, stage: Stage, value: Callable[[str], Any]) -> None:
-        self._names, self._value = stage.requires, value
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._value(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+        evaluation.ensure(self.job.values)
+        inputs = ExtractionInputs(evaluation.value)
+        extraction = assemble(task.source, inputs, [*self.job.unverified], features=task.features)
+        predictions = _FinalInputs(evaluation.value).predictions if self.job.model is not None else None
+        return Outcome(None, extraction, predictions, keys=evaluation.keys)
 
 
 class _Evaluation:
@@ -192,7 +184,7 @@ class _Evaluation:
         self.results = results(source, self._files, self._job)
         self._producers = {name: result for result in self.results.values() for name in result.stage.provides}
         self._computed = computed
-        self._values: dict[str, Any] = {
+        self._values: dict[str, object] = {
             "source": source,
             "image": source.image,
             "speaker": source.speaker,
@@ -208,17 +200,18 @@ class _Evaluation:
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
-    def values(self, names: Collection[str]) -> dict[str, Any]:
-        """The named values."""
-        self.ensure(names)
-        return {name: self._value(name) for name in names}
+    @property
+    def keys(self) -> dict[str, str]:
+        """Stage -> key in the store, of the results that are kept there."""
+        return {name: result.key for name, result in self.results.items() if result.stage.stored and not result.quick}
 
     def ensure(self, names: Collection[str]) -> None:
         """Compute what of the named values is not in the store, in the order of the stages."""
         for result in missing(self.results, names, self._store.has):
             self._compute(result)
 
-    def _value(self, name: str) -> Any:
+    def value(self, name: str) -> object:
+        """A value by its name; computed when the store does not have it."""
         if name not in self._values:
             if name in ("media", "sound_media"):
                 self._open_media()
@@ -241,7 +234,7 @@ class _Evaluation:
         stage = result.stage
         if result.quick:
             with self._guarded(stage.name):
-                made = stage.run(_Required(stage, self._value), self._worker.backends, self._hook)
+                made = self._run_stage(stage)
             self._values |= {name: list(v) if isinstance(v, Iterator) else v for name, v in made.items()}
             return
         if not stage.stored:
@@ -250,27 +243,31 @@ class _Evaluation:
         with self._store.claim(result.key, self._tell_waiting(stage.name)):
             self._values |= self._store.get(result.key) or self._run(result)
 
-    def _tell_waiting(self, stage: str) -> Any:
+    def _tell_waiting(self, stage: str) -> Callable[[], None]:
         return lambda: self._hook(Event("info", stage, "another process is at it; waiting"))
 
-    def _run(self, result: Result) -> dict[str, Any]:
+    def _run(self, result: Result) -> dict[str, object]:
         """Run a stage on the values that it requires, and keep what comes of it."""
         stage = result.stage
-        values = {name: self._value(name) for name in stage.requires}
+        for name in stage.requires:
+            self.value(name)
         if stage.name in MEASURING and stage.name in self._job.modalities:
             self._worker.check_features([stage.name])
-        footage = 0.0 if "duration" in stage.provides else self._value("duration")
+        footage = 0.0 if "duration" in stage.provides else cast(float, self.value("duration"))
         number = self._store.began(result.key, stage.name, footage)
         began = time.perf_counter()
         with timed(self._hook, stage.name), self._guarded(stage.name):
-            made = stage.run(values, self._worker.backends, self._hook)
+            made = self._run_stage(stage)
             self._refuse_changed(stage.requires)
-            kept = self._keep(result, made, values, began) if stage.stored else made
+            kept = self._keep(result, made, began) if stage.stored else made
         self._computed[stage.name] = time.perf_counter() - began
         self._store.ended(number, self._computed[stage.name])
         return kept
 
-    def _keep(self, result: Result, made: dict[str, Any], values: dict[str, Any], began: float) -> dict[str, Any]:
+    def _run_stage(self, stage: AnyStage) -> dict[str, object]:
+        return stage.compute(self.value, self._job.config, self._worker.backends, self._hook)
+
+    def _keep(self, result: Result, made: dict[str, object], began: float) -> dict[str, object]:
         """Store what a stage made, and read it back; when it cannot be stored, go on with it in memory."""
         guarded = {name: self._within(result.stage.name, value) for name, value in made.items()}
         try:
@@ -278,14 +275,14 @@ class _Evaluation:
         except StoreError as error:
             self._hook(Event("warning", result.stage.name, str(error)))
             used_up = any(isinstance(value, Iterator) for value in made.values())
-            return artefacts.in_memory(result.stage.run(values, self._worker.backends, self._hook) if used_up else made)
+            return serialization.in_memory(self._run_stage(result.stage) if used_up else made)
 
-    def _within(self, stage: str, value: Any) -> Any:
+    def _within(self, stage: str, value: object) -> object:
         """An iterator whose failures are the stage's, not the store's; anything else as it is."""
         if not isinstance(value, Iterator):
             return value
 
-        def items() -> Iterator[Any]:
+        def items() -> Iterator[object]:
             with self._guarded(stage):
                 yield from value
 

@@ -20,7 +20,18 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.errors import EmopipeError, InputEmpty, InputNotFound, InputUnreadable, NoMediaFound, NoStreams, NotMedia
+from emopipe.errors import (
+    EmopipeError,
+    InputEmpty,
+    InputNotFound,
+    InputUnreadable,
+    NoMediaFound,
+    NoStreams,
+    NotMedia,
+    Reason,
+    Where,
+    reason,
+)
 
 T = TypeVar("T")
 
@@ -99,7 +110,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class MediaInfo:
+class StreamInfo:
     """What a container says about itself.
 
     Attributes:
@@ -144,8 +155,8 @@ class Media:
         self.threads = threads
         self._attach()
         self._track: _SoundTrack | None = None
-        self.video_faults: list[str] = []
-        self.sound_faults: list[str] = []
+        self.video_faults: list[Reason] = []
+        self.sound_faults: list[Reason] = []
         self.info = self._describe()
 
     def _attach(self) -> None:
@@ -175,15 +186,15 @@ class Media:
     def _streams(self) -> list[Any]:
         return [stream for stream in (self._video, self._sound) if stream is not None]
 
-    def _describe(self) -> MediaInfo:
+    def _describe(self) -> StreamInfo:
         duration = (self._container.duration or 0) / 1_000_000
         if self._video is None:
-            return MediaInfo(duration, False, True)
+            return StreamInfo(duration, False, True)
         video = self._video
         rate = float(video.average_rate or 0)
-        return MediaInfo(duration, True, self._sound is not None, video.width, video.height, rate)
+        return StreamInfo(duration, True, self._sound is not None, video.width, video.height, rate)
 
-    def examine(self) -> tuple[float, list[str]]:
+    def examine(self) -> tuple[float, list[Reason]]:
         """Seconds to the end of the last packet, and what is wrong with the file as a whole; nothing is decoded.
 
         What containers say of their duration is often wrong, or nothing.
@@ -201,7 +212,8 @@ class Media:
             last = max(last, time + (shown - decoded + (packet.duration or 0)) * base)
         promised = self.info.duration
         if promised - last > 1.0 and last < WHOLE * promised:
-            return last or promised, [f"the file ends after {last:.1f} s of the {promised:.1f} s that it promises"]
+            what = f"the file ends after {last:.1f} s of the {promised:.1f} s that it promises"
+            return last or promised, [reason("file_truncated", what, where=Where(start=last, end=promised))]
         return last or promised, []
 
     def frames(self, rate: float) -> Iterator[Frame]:
@@ -256,7 +268,7 @@ class Media:
             try:
                 decoded = packet.decode()
             except av.FFmpegError as error:
-                (self.video_faults if picture else self.sound_faults).append(_reason(error))
+                (self.video_faults if picture else self.sound_faults).append(reason("data_damaged", _words(error)))
                 continue
             for frame in decoded:
                 if picture:
@@ -268,7 +280,7 @@ class Media:
             self.sound_faults += track.clock.faults()
             self._track = track
 
-    def _packets(self, streams: list[Any], faults: list[list[str]]) -> Iterator[Any]:
+    def _packets(self, streams: list[Any], faults: list[list[Reason]]) -> Iterator[Any]:
         """The packets of the streams, as far as the file can be read; what stops it is added to each of `faults`."""
         import av
 
@@ -280,7 +292,7 @@ class Media:
                 return
             except (av.FFmpegError, OSError) as error:
                 for noted in faults:
-                    noted.append(_reason(error))
+                    noted.append(reason("data_damaged", _words(error)))
                 return
 
 
@@ -302,8 +314,8 @@ class _Clock:
         self._last = max(self._last, time)
         return time
 
-    def faults(self) -> list[str]:
-        return ["its time stamps leap; the parts were joined"] if self._leaps else []
+    def faults(self) -> list[Reason]:
+        return [reason("timestamps_joined")] if self._leaps else []
 
 
 class _SoundTrack:
@@ -429,7 +441,7 @@ def checked(path: Path, read: Callable[[], Any]) -> Any:
         what = "no permission to read the file"
         raise InputUnreadable(what, path=path, hint="Check its permissions") from None
     except OSError as error:
-        raise InputUnreadable(f"the file cannot be read: {_reason(error)}", path=path) from None
+        raise InputUnreadable(f"the file cannot be read: {_words(error)}", path=path) from None
 
 
 def _open(path: Path) -> Any:
@@ -442,12 +454,12 @@ def _open(path: Path) -> Any:
             if isinstance(error, PermissionError):
                 raise
             hint = "It may be truncated or not be media at all; play it in a media player to check"
-            raise NotMedia(f"the file cannot be decoded: {_reason(error)}", path=path, hint=hint) from None
+            raise NotMedia(f"the file cannot be decoded: {_words(error)}", path=path, hint=hint) from None
 
     return checked(path, open_container)
 
 
-def _reason(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 

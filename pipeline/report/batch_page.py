@@ -7,14 +7,15 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from emopipe.errors import Reason
 from emopipe.pipeline.formatting import clock, printable
-from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest
+from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest, reason_from_json
 from emopipe.pipeline.report.pages import colours, render
 from emopipe.pipeline.report.participants import Participants
 from emopipe.pipeline.report.person_statistics import (
@@ -40,31 +41,9 @@ LITTLE: Final = 30.0
 #: Groups of more persons are drawn without a mark for each.
 MOST_MARKS: Final = 40
 
-#: Code of a failure -> what to do next, where the failure itself does not tell.
-NEXT: Final = {
-    "EMO-101": "Check the path; the file may have been moved or renamed",
-    "EMO-102": "Check the permissions of the file and the disk that it lies on",
-    "EMO-105": "Check that it is a recording; export it again",
-    "EMO-107": "Wait until it is written or copied, and run again with --retry-failed",
-    "EMO-901": "Run this file alone with --debug to see more",
-    "EMO-902": "Lower --jobs or close other programs, and run again with --retry-failed",
-    "EMO-903": "Raise --limit-memory or lower --jobs, and run again with --retry-failed",
-}
-#: Why a modality is absent from a whole file -> what to do next.
-ADVICE: Final = {
-    "no_face": "Check that a face is large enough, lit and uncovered; the other modalities count",
-    "other_face": "Check who is filmed; the other modalities count",
-    "speaker_not_seen": "Check who is filmed; the other modalities count",
-    "no_speech": "Check that the sound is not mute; the face counts",
-    "no_video_stream": "Nothing, if it is meant to be sound alone",
-    "no_audio_stream": "Nothing, if it is meant to be without sound",
-    "decode_error": "Copy or export the file again",
-    "no_baseline": "Give a baseline clip of the person",
-    "not_requested": "Nothing; the run was not asked for it",
-}
 #: State in the manifest -> what to do next.
 STATES: Final = {
-    "failed": "Look the code up in the README and run again with --retry-failed",
+    "failed": "Look the code up in the list of errors and run again with --retry-failed",
     "degraded": "Read the results on the file's page with that in mind",
     "pending": "Repeat the command: the run was interrupted, and goes on where it was",
     "missing": "Repeat the command; what was computed is kept",
@@ -97,12 +76,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An input that is not ok."""
+    """An input that is not ok: why, what to do next, and the code to look up."""
 
     media: Path
     state: str
     reason: str
     todo: str
+    code: str = ""
 
 
 class Batch:
@@ -171,15 +151,16 @@ def _troubles(media: Path, entry: Mapping[str, Any], *, missing: bool) -> Iterat
     elif state == "pending":
         yield Trouble(media, state, "the run ended before this file was done", STATES[state])
     else:
-        for reason in entry["reasons"]:
-            yield Trouble(media, state, *_told(reason, media, state))
+        for facts in entry["reasons"]:
+            yield _trouble(media, state, reason_from_json(facts))
 
 
-def _told(reason: str, media: Path, state: str) -> tuple[str, str]:
-    """A reason without the file's name, and what to do next."""
-    what, _, hint = reason.partition(f" ({media})")
-    known = NEXT.get(what[:7]) or ADVICE.get(what.rpartition(": ")[2])
-    return what, hint.removeprefix(". ") or known or STATES[state]
+def _trouble(media: Path, state: str, reason: Reason) -> Trouble:
+    """A reason without the file's own name, and what to do next."""
+    elsewhere = replace(
+        reason, hint="", where=None if reason.where and reason.where.path == str(media) else reason.where
+    )
+    return Trouble(media, state, str(elsewhere), reason.hint or STATES[state], reason.code)
 
 
 def _span(row: Mapping[str, Any]) -> Span:

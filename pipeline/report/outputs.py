@@ -16,18 +16,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import quote
 
-from emopipe.errors import EmopipeError, InputNotFound, OutputError
-from emopipe.extractors.contracts import Turn
-from emopipe.extractors.speech.diarize import joined
-from emopipe.pipeline.records import Extraction, Utterance
-
-if TYPE_CHECKING:
-    from emopipe.models.prediction import Prediction
+from emopipe.errors import EmopipeError, InputNotFound, OutputError, Reason, Where
+from emopipe.pipeline.records import FileResult, UtteranceResult
 
 DISCLAIMER: Final = (
     "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
@@ -42,82 +37,62 @@ LONGEST_STEM: Final = 180
 KEPT_UP: Final = 10.0
 
 
-@dataclass(frozen=True)
-class ClipResult:
-    """What became of one input file.
-
-    Attributes:
-        path: the input.
-        state: "ok"; "degraded" when a modality or part of the file was unusable; "failed" without any result.
-        reasons: why it is not ok.
-        extraction, predictions: what was found, in step; empty when failed.
-        checkpoint: id of the model.
-        computed: stage -> seconds of work, for the stages whose results were not in the store.
-    """
-
-    path: Path
-    state: Literal["ok", "degraded", "failed"]
-    reasons: list[str]
-    extraction: Extraction | None
-    predictions: list[Prediction]
-    checkpoint: str
-    computed: Mapping[str, float] = field(default_factory=dict)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dictionary per utterance, as written to JSON."""
-        if self.extraction is None:
-            return []
-        pairs = zip(self.extraction.utterances, self.predictions, strict=True)
-        unverified = self.extraction.info.get("unverified_weights")
-        note = {"unverified_weights": unverified} if unverified else {}
-        return [{**_row(utterance, prediction), **note} for utterance, prediction in pairs]
-
-
-def _row(utterance: Utterance, prediction: Prediction) -> dict[str, Any]:
-    return {
+def row_of(utterance: UtteranceResult) -> dict[str, Any]:
+    """An utterance as it is written to JSON."""
+    row = {
         "start": round(utterance.start, 3),
         "end": round(utterance.end, 3),
         "speaker": utterance.speaker,
         "role": utterance.role,
         "overlap": round(utterance.overlap, 3),
         "text": utterance.text,
-        "label": prediction.label,
-        "value": prediction.value,
-        "probabilities": _rounded(prediction.probabilities),
-        "weights": _rounded(prediction.weights),
-        "unimodal": {modality: _rounded(said) for modality, said in prediction.unimodal.items()},
+        "label": utterance.label,
+        "value": utterance.value,
+        "probabilities": _rounded(utterance.probabilities),
+        "weights": _rounded(utterance.weights),
+        "unimodal": {modality: _rounded(shares) for modality, shares in utterance.unimodal.items()},
         "absent": dict(utterance.absent),
         "quality": _rounded(utterance.quality),
-        "confidence": None if prediction.confidence is None else round(prediction.confidence, 4),
-        "abstained": prediction.abstained,
+        "confidence": None if utterance.confidence is None else round(utterance.confidence, 4),
+        "abstained": utterance.abstained,
     }
+    return {**row, "unverified_weights": list(utterance.unverified_weights)} if utterance.unverified_weights else row
 
 
-def _rounded(numbers: dict[str, float]) -> dict[str, float]:
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: round(number, 4) for name, number in numbers.items()}
 
 
-def document(result: ClipResult, config_hash: str, version: str) -> dict[str, Any]:
-    """Everything about a clip as one JSON object."""
-    extraction = result.extraction
+def document(result: FileResult, config_hash: str, version: str) -> dict[str, Any]:
+    """Everything about a file as one JSON object."""
     return {
         "emopipe": version,
-        "media": str(result.path),
+        "media": str(result.media),
         "state": result.state,
-        "reasons": result.reasons,
-        "duration": round(extraction.duration, 3) if extraction else None,
-        "info": extraction.info if extraction else {},
+        "reasons": [reason_as_json(reason) for reason in result.reasons],
+        "duration": None if result.duration is None else round(result.duration, 3),
+        "info": result.info,
         "checkpoint": result.checkpoint,
         "config_hash": config_hash,
         "notice": DISCLAIMER,
-        "people": [asdict(person) for person in extraction.people] if extraction else [],
-        "turns": [_turn(turn) for turn in joined(extraction.turns)] if extraction else [],
-        "utterances": result.rows(),
+        "people": [asdict(person) for person in result.people],
+        "turns": [{**asdict(turn), "start": round(turn.start, 3), "end": round(turn.end, 3)} for turn in result.turns],
+        "utterances": [row_of(utterance) for utterance in result.utterances],
     }
 
 
-def _turn(turn: Turn) -> dict[str, Any]:
-    return {"start": round(turn.start, 3), "end": round(turn.end, 3), "person": turn.person, "overlap": turn.overlapped}
+def reason_as_json(reason: Reason) -> dict[str, Any]:
+    """A reason as it is written to JSON."""
+    where = None if reason.where is None else {k: v for k, v in asdict(reason.where).items() if v is not None}
+    return {**asdict(reason), "where": where}
+
+
+def reason_from_json(facts: Any) -> Reason:
+    """A reason as it was written; runs of earlier versions wrote its words alone."""
+    if isinstance(facts, str):
+        return Reason("", facts)
+    where = facts.get("where")
+    return Reason(facts["code"], facts["what"], facts["hint"], facts["modality"], Where(**where) if where else None)
 
 
 class Sink:
@@ -156,14 +131,14 @@ class Sink:
             self._stems[path] = entry["outputs"]
             self._columns[path] = list(dict.fromkeys(name for row in self._stored_rows(path) for name in row))
 
-    def write(self, result: ClipResult) -> list[Path]:
+    def write(self, result: FileResult) -> list[Path]:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
-        path = result.path
+        path = result.media
         self._timings[path] = result.computed
         written: list[Path] = []
-        if result.extraction is not None:
-            stem, rows = self._stems[path], [_flat(row) for row in result.rows()]
+        if result.state != "failed":
             facts = document(result, self._config_hash, self._version)
+            stem, rows = self._stems[path], [flat_row(row) for row in facts["utterances"]]
             columns = list(dict.fromkeys(name for row in rows for name in row))
             pages = {
                 f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
@@ -172,7 +147,7 @@ class Sink:
             }
             written = [self._put(name, text) for name, text in pages.items()]
             self._columns[path] = columns
-        self._entries[path] = self._told(result)
+        self._entries[path] = self._entry_of(result)
         if time.monotonic() - self._noted > KEPT_UP:
             self._noted = time.monotonic()
             self._put(MANIFEST, self._manifest())
@@ -185,8 +160,9 @@ class Sink:
         `timings.csv`: seconds of work.
         """
         self._put(MANIFEST, self._manifest())
-        summary = [{**entry, "reasons": "; ".join(entry["reasons"])} for entry in self._entries.values()]
-        self._put("summary.csv", _csv(summary, list(_entry(Path(), "pending", ""))))
+        columns = list(_entry(Path(), "pending", ""))
+        columns.insert(columns.index("reasons"), "reason_codes")
+        self._put("summary.csv", _csv(map(_summary_row, self._entries.values()), columns))
         columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
         rows = (
             {"media": entry["media"], **row}
@@ -202,14 +178,18 @@ class Sink:
         )
         self._put("timings.csv", _csv(timings, ["media", "stage", "seconds"]))
 
-    def _told(self, result: ClipResult) -> dict[str, Any]:
-        entry = _entry(result.path, result.state, self._config_hash)
-        entry |= {"reasons": result.reasons, "checkpoint": result.checkpoint, "utterances": len(result.predictions)}
-        if result.extraction is not None:
+    def _entry_of(self, result: FileResult) -> dict[str, Any]:
+        entry = _entry(result.media, result.state, self._config_hash)
+        entry |= {
+            "reasons": [reason_as_json(reason) for reason in result.reasons],
+            "checkpoint": result.checkpoint,
+            "utterances": len(result.utterances),
+        }
+        if result.state != "failed":
             entry |= {
-                "outputs": self._stems[result.path],
-                "duration": round(result.extraction.duration, 3),
-                "language": result.extraction.info["language"],
+                "outputs": self._stems[result.media],
+                "duration": None if result.duration is None else round(result.duration, 3),
+                "language": result.info.get("language"),
             }
         return entry
 
@@ -220,7 +200,7 @@ class Sink:
     def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
         """The flat rows of a clip, read back from its document."""
         with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
-            yield from map(_flat, json.load(file)["utterances"])
+            yield from map(flat_row, json.load(file)["utterances"])
 
     def _link(self, path: Path) -> str:
         """Where the page finds the media, as an address."""
@@ -316,12 +296,22 @@ def _hashed(path: Path) -> str:
     return f"{short}-{digest}"
 
 
+def _summary_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An input in `summary.csv`: its reasons in words, and their codes."""
+    reasons = [reason_from_json(facts) for facts in entry["reasons"]]
+    return {
+        **entry,
+        "reason_codes": "; ".join(reason.code for reason in reasons),
+        "reasons": "; ".join(map(str, reasons)),
+    }
+
+
 def _unwritable(path: Path, error: OSError) -> EmopipeError:
     hint = "Free some space or name another folder with --out; what was computed is kept, run again"
     return OutputError(f"output cannot be written: {error.strerror}", path=path, hint=hint)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def flat_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row without nesting: `probability_anger`, `weight_face`, `absent_text`, ..."""
     flat: dict[str, Any] = {}
     singular = {"probabilities": "probability", "weights": "weight", "absent": "absent", "quality": "quality"}
@@ -348,4 +338,7 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
     from emopipe.pipeline.report.pages import colours, render
 
     labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
-    return render("clip.html", facts=facts, media_link=media_link, labels=labels, colours=colours(labels))
+    reasons = [str(reason_from_json(reason)) for reason in facts["reasons"]]
+    return render(
+        "clip.html", facts=facts, reasons=reasons, media_link=media_link, labels=labels, colours=colours(labels)
+    )

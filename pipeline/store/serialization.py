@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emopipe.errors import StoreError
+from emopipe.errors import Reason, StoreError, reason
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import AbsenceReason, Absent
 
 #: Class -> module of the records that a result may hold.
@@ -29,9 +30,21 @@ RECORDS: Final = {
     "Absent": "emopipe.pipeline.records",
     "Person": "emopipe.pipeline.records",
     "Prediction": "emopipe.models.prediction",
+    "Reason": "emopipe.errors",
     "Span": "emopipe.extractors.contracts",
     "Turn": "emopipe.extractors.contracts",
+    "Where": "emopipe.errors",
     "Word": "emopipe.extractors.contracts",
+}
+#: Value of a stage -> code of what it held as plain text before reasons had codes.
+_TEXT_REASONS: Final = {
+    "file_faults": "file_truncated",
+    "video_faults": "data_damaged",
+    "sound_faults": "data_damaged",
+    "decoding_faults": "data_damaged",
+    "face_warnings": "weights_unverified",
+    "text_warnings": "language_not_read",
+    "people_warnings": "person_not_found",
 }
 #: Utterances whose sequences are written, read and held in memory together.
 GROUP: Final = 64
@@ -72,7 +85,7 @@ def read(source: Any) -> dict[str, Any]:
     with _damage():
         file = pq.ParquetFile(source, memory_map=isinstance(source, Path), page_checksum_verification=True)
         about = _about(file)
-        values: dict[str, Any] = dict(about["plain"])
+        values: dict[str, Any] = {name: _with_codes(name, value) for name, value in about["plain"].items()}
         if "kind" in about:
             values[about["name"]] = _READERS[about["kind"]](file, about, source)
         return values
@@ -86,6 +99,13 @@ def read_facts(path: Path) -> dict[str, Any]:
     """
     with _damage(), pq.ParquetFile(path) as file:
         return dict(_about(file)["facts"])
+
+
+def _with_codes(name: str, value: Any) -> Any:
+    """A plain value; reasons that were stored as text get the code that belongs to the value."""
+    if name not in _TEXT_REASONS:
+        return value
+    return [one if isinstance(one, Reason) else reason(_TEXT_REASONS[name], one) for one in value]
 
 
 @contextmanager
@@ -104,7 +124,13 @@ def in_memory(values: Mapping[str, Any]) -> dict[str, Any]:
     return read(sink.getvalue())
 
 
-class StoredSequences(Sequence[Any]):
+#: Of each utterance, its features or the reason for their absence.
+FeatureSequences = Sequence[FeatureSequence | Absent]
+#: The same, or made one by one as they are written.
+FeatureStream = FeatureSequences | Iterator[FeatureSequence | Absent]
+
+
+class StoredSequences(Sequence[FeatureSequence | Absent]):
     """The feature sequence of each utterance, or :class:`Absent`; a few utterances are in memory at a time."""
 
     def __init__(self, file: pq.ParquetFile, about: Mapping[str, Any], source: Any) -> None:
@@ -112,16 +138,16 @@ class StoredSequences(Sequence[Any]):
         self._length: int = about["utterances"]
         self._absent = {int(index): Absent(reason) for index, reason in about["absent"].items()}
         self._firsts: list[int] = about["firsts"]
-        self._held: tuple[int, dict[int, Any]] = (-1, {})
+        self._held: tuple[int, dict[int, FeatureSequence]] = (-1, {})
 
     def __len__(self) -> int:
         return self._length
 
     @overload
-    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: int) -> FeatureSequence | Absent: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: slice) -> list[FeatureSequence | Absent]: ...
+    def __getitem__(self, index: int | slice) -> FeatureSequence | Absent | list[FeatureSequence | Absent]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._length))]
         if not -self._length <= index < self._length:
@@ -133,10 +159,8 @@ class StoredSequences(Sequence[Any]):
         """Why the utterance has no sequence; None when it has one. Reads nothing."""
         return self._absent[index].reason if index in self._absent else None
 
-    def _group(self, index: int) -> dict[int, Any]:
+    def _group(self, index: int) -> dict[int, FeatureSequence]:
         """The sequences of the group that holds an utterance, by utterance."""
-        from emopipe.extractors.windows import Sequence as Steps
-
         number = bisect.bisect_right(self._firsts, index) - 1
         if self._held[0] != number:
             rows = self._read(number).combine_chunks()
@@ -144,7 +168,7 @@ class StoredSequences(Sequence[Any]):
             features = rows["features"].combine_chunks().flatten().to_numpy().reshape(len(utterance), -1)
             names, edges = np.unique(utterance, return_index=True)
             parts = [slice(low, high) for low, high in zip(edges, [*edges[1:], len(utterance)], strict=True)]
-            steps = [Steps(start[part], end[part], features[part]) for part in parts]
+            steps = [FeatureSequence(start[part], end[part], features[part]) for part in parts]
             self._held = (number, dict(zip(names.tolist(), steps, strict=True)))
         return self._held[1]
 
@@ -159,7 +183,7 @@ class StoredSequences(Sequence[Any]):
             raise StoreError(what, path=self._source, hint="Run again: it is computed anew") from error
 
 
-def absence(sequences: Sequence[Any], index: int) -> AbsenceReason | None:
+def absence(sequences: FeatureSequences, index: int) -> AbsenceReason | None:
     """Why an utterance has no sequence; None when it has one. Of stored sequences, none is read."""
     if isinstance(sequences, StoredSequences):
         return sequences.reason(index)
@@ -169,16 +193,16 @@ def absence(sequences: Sequence[Any], index: int) -> AbsenceReason | None:
 
 def _kind(value: Any) -> str:
     """Which kind of table a value is; "" when it is none."""
-    from emopipe.extractors.windows import Sequence as Steps
-
     if isinstance(value, pa.Table):
         return "table"
     if isinstance(value, Iterator | StoredSequences):
         return "sequences"
     if not isinstance(value, list) or not value:
         return ""
-    if any(isinstance(item, Steps) for item in value) or all(isinstance(item, Absent) for item in value):
+    if any(isinstance(item, FeatureSequence) for item in value) or all(isinstance(item, Absent) for item in value):
         return "sequences"
+    if isinstance(value[0], Reason):
+        return ""
     if all(type(item) is type(value[0]) and type(item).__name__ in RECORDS for item in value):
         return "records"
     return "tuples" if all(isinstance(item, tuple) and len(item) == len(value[0]) for item in value) else ""

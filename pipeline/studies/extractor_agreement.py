@@ -17,7 +17,8 @@ from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig, FaceConfig
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Absent
-from emopipe.pipeline.stages.table import measure_face
+from emopipe.pipeline.stages.face import FaceInputs, measure_face
+from emopipe.pipeline.stages.stage import Context
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,13 @@ def compare_backends(
 
 
 def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Hook) -> pa.Table:
-    with Backends(ExtractionConfig(face=face), device=device, offline=offline, hook=hook) as backends:
+    config = ExtractionConfig(face=face)
+    with Backends(config, device=device, offline=offline, hook=hook) as backends:
         backends.prepare("face")
         with Media(clip) as media:
-            given = {"media": media, "image": None, "wanted": {"face"}}
-            table = measure_face(given, backends, hook)["face_table"]
+            given = {"media": media, "image": None, "wanted": frozenset({"face"})}
+            inputs = FaceInputs(given.__getitem__)
+            table = measure_face(inputs, Context(config, backends, hook)).face_table
     if isinstance(table, Absent):
         raise NotMedia("the file has no video stream", path=clip, hint="Choose a video")
     return table

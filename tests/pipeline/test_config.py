@@ -11,7 +11,8 @@ import tomli_w
 
 from emopipe.errors import ConfigError, ConfigFileError, EmopipeError, NotMedia
 from emopipe.pipeline.config import ExtractionConfig, load_config
-from emopipe.pipeline.stages.table import STAGES, check_plan
+from emopipe.pipeline.stages.stage import check_plan
+from emopipe.pipeline.stages.table import ALL_STAGES, STAGES, Given
 
 
 def test_a_config_survives_toml(tmp_path: Path) -> None:
@@ -47,10 +48,10 @@ def test_a_file_that_is_not_toml_is_told(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_lacks_a_requirement_names_both_sides() -> None:
-    check_plan()
+    check_plan(ALL_STAGES, Given)
     without_speech = [stage for stage in STAGES if stage.name != "speech"]
     with pytest.raises(EmopipeError, match="'speakers' requires 'speech'"):
-        check_plan(without_speech)
+        check_plan(without_speech, Given)
 
 
 def test_an_error_survives_the_way_back_from_a_worker() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
 from emopipe.extractors.contracts import Span
-from emopipe.extractors.windows import Sequence
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.data.dataset import Sample
 from emopipe.pipeline.backends.backbones import load_predictor, locate
 from emopipe.pipeline.backends.loading import Backends
@@ -102,7 +102,9 @@ def test_a_run_hands_on_the_words_and_the_lines_before(
 ) -> None:
     config = conversations.parent / "small.toml"
     invoke("train", conversations, "--out", tmp_path / "model", "--config", config, "--label", label)
-    steps = {name: Sequence(np.zeros(2), np.ones(2), np.ones((2, dim), np.float32)) for name, dim in DIMS.items()}
+    steps = {
+        name: FeatureSequence(np.zeros(2), np.ones(2), np.ones((2, dim), np.float32)) for name, dim in DIMS.items()
+    }
     spans = [Span(at, at + 1, text) for at, text in enumerate(("good", "", "so bad"))]
     predictor, _ = load_predictor(str(tmp_path / "model"), offline=True)
     predict = predictor.predict

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, PlanError
 from emopipe.pipeline import weights
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.execution.jobs import extraction_job
 from emopipe.pipeline.execution.plan import Job, results
+from emopipe.pipeline.progress import silent
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages.table import FUSION, STAGES, Stage, check_plan
+from emopipe.pipeline.stages.stage import Context, Inputs, Stage, check_plan
+from emopipe.pipeline.stages.table import ALL_STAGES, FUSION, STAGES, Given
 from emopipe.pipeline.store.store import Content, Store
 from tests.pipeline.backends.test_plugins import TEXT, distribution
 
@@ -49,7 +52,7 @@ NOBODY_ELSE = {"diarizer": "none"}
 
 
 def test_every_option_of_the_configuration_is_declared_by_a_stage() -> None:
-    declared = {name for stage in STAGES for name in stage.parameters if "." in name}
+    declared = {name for stage in STAGES for name in stage.settings if "." in name}
     tables = {one.name: getattr(ExtractionConfig(), one.name) for one in dataclasses.fields(ExtractionConfig)}
     assert declared == {f"{name}.{one.name}" for name, table in tables.items() for one in dataclasses.fields(table)}
 
@@ -182,10 +185,46 @@ def test_a_plugin_counts_with_its_version_its_table_and_the_files_that_it_names(
 
 
 def test_a_plan_in_which_something_is_missing_is_refused() -> None:
-    check_plan()
-    lost = Stage("lost", 1, ("nowhere",), ("found",), lambda values, backends, hook: {})
-    with pytest.raises(EmopipeError, match="'lost' requires 'nowhere'"):
-        check_plan((*STAGES, lost, FUSION))
+    check_plan(ALL_STAGES, Given)
+
+    class Lost(Inputs):
+        nowhere: int
+
+    class Mistaken(Inputs):
+        duration: str
+
+    @dataclasses.dataclass(frozen=True)
+    class Nothing:
+        nothing: int
+
+    for inputs, message in ((Lost, "'odd' requires 'nowhere'"), (Mistaken, "'odd' reads 'duration' as str")):
+        odd = Stage("odd", 1, inputs, Nothing, lambda inputs, context: Nothing(0))
+        with pytest.raises(PlanError, match=message):
+            check_plan((*STAGES, odd, FUSION), Given)
+
+
+def test_a_stage_reads_what_it_declares_and_nothing_else() -> None:
+    class Duration(Inputs):
+        duration: float
+
+    @dataclasses.dataclass(frozen=True)
+    class Made:
+        made: float
+
+    def ask(read: Callable[[Any, Context], float]) -> dict[str, object]:
+        stage = Stage(
+            "curious", 1, Duration, Made, lambda i, c: Made(read(i, c)), settings=("face.rate", "people.count")
+        )
+        backends: Any = None
+        return stage.compute({"duration": 3.0, "sound": 1.0}.__getitem__, ExtractionConfig(), backends, silent)
+
+    assert ask(lambda inputs, context: inputs.duration * context.settings.face.rate) == {"made": 15.0}
+    with pytest.raises(AttributeError, match="does not declare 'sound'"):
+        ask(lambda inputs, context: inputs.sound)
+    with pytest.raises(PlanError, match=r"stage curious reads the setting face\.window without declaring it"):
+        ask(lambda inputs, context: context.settings.face.window)
+    with pytest.raises(PlanError, match="reads the setting voice without"):
+        ask(lambda inputs, context: context.settings.voice.window)
 
 
 def test_unknown_backends_and_devices_are_told_before_work(store: Store) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from emopipe.errors import EmopipeError
+from emopipe.errors import EmopipeError, InputChanged, InputEmpty, NotMedia, reason
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.report.batch_page import MOST_SPANS, Batch, render_summary, write_summary
-from emopipe.pipeline.report.outputs import DISCLAIMER
+from emopipe.pipeline.report.outputs import DISCLAIMER, reason_as_json
 from emopipe.pipeline.report.pages import PALETTE, SPARE, ink
 from emopipe.pipeline.report.participants import read_participants
 from emopipe.pipeline.report.person_statistics import NO_EVIDENCE, UNCERTAIN, VALUE, Tally, compare, per_person, spread
@@ -45,14 +45,14 @@ def said(
     return row | rest
 
 
-def run_of(folder: Path, files: dict[str, list[dict[str, Any]] | str], **info: Any) -> Path:
+def run_of(folder: Path, files: dict[str, list[dict[str, Any]] | EmopipeError], **info: Any) -> Path:
     """What a run leaves: rows of each file, or why it failed."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, (media, rows) in enumerate(files.items()):
         entry = {"media": media, "state": "ok", "reasons": [], "outputs": f"clip{number}", "language": "en"}
-        if isinstance(rows, str):
-            entry |= {"state": "failed", "reasons": [rows], "outputs": None}
+        if isinstance(rows, EmopipeError):
+            entry |= {"state": "failed", "reasons": [reason_as_json(rows.reason())], "outputs": None}
         else:
             document = {"emopipe": "0.1.0", "checkpoint": "one", "config_hash": "c0", "duration": None, "info": info}
             (folder / f"clip{number}.json").write_text(json.dumps(document | {"utterances": rows}))
@@ -149,7 +149,7 @@ def test_groups_are_compared_over_persons_however_long_they_speak(tmp_path: Path
         "in/1.mp4": [said(0, 100, "anger", "anna")],
         "in/2.mp4": [said(0, 1, "joy", "ben"), said(1, 2, "anger", "ben")],
         "in/3.mp4": [said(0, 1, "joy", "S1")],
-        "in/4.mp4": "EMO-104: the file cannot be decoded (in/4.mp4). Play it",
+        "in/4.mp4": NotMedia("the file cannot be decoded", path="in/4.mp4", hint="Play it"),
         "in/5.mp4": [said(0, 1, "joy", "S1")],
     }
     folder = run_of(tmp_path / "out", files)
@@ -254,7 +254,9 @@ def test_names_and_words_are_never_markup(tmp_path: Path) -> None:
         said(9, 10, HOSTILE, abstained=True),
     ]
     media = [f"/in/{HOSTILE.replace('/', '')}.mp4", os.fsdecode(b"/in/latin\xe9\n.mp4"), "/in/b.mp4"]
-    folder = run_of(tmp_path / "out", {media[0]: rows, media[1]: [], media[2]: HOSTILE}, unverified_weights=[HOSTILE])
+    folder = run_of(
+        tmp_path / "out", {media[0]: rows, media[1]: [], media[2]: InputEmpty(HOSTILE)}, unverified_weights=[HOSTILE]
+    )
     cell = HOSTILE.replace('"', '""')
     lines = [f'person,"{cell}"', f'"{cell}","{cell}"', f'"{cell} 2","{cell}"']
     write_summary(folder, read_participants(table(tmp_path / "p.csv", *lines), map(Path, media)))
@@ -269,7 +271,8 @@ def test_names_and_words_are_never_markup(tmp_path: Path) -> None:
 
 def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
     folder = run_of(
-        tmp_path / "out", {"a.mp4": [said(0, 1)], "b.mp4": "EMO-103: the file is empty (b.mp4). Copy it again"}
+        tmp_path / "out",
+        {"a.mp4": [said(0, 1)], "b.mp4": InputEmpty("the file is empty", path="b.mp4", hint="Copy it again")},
     )
     write_summary(folder)
     found = page(folder)
@@ -282,16 +285,19 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
 
 
 def test_failures_come_with_reason_and_remedy(tmp_path: Path) -> None:
-    files: dict[str, list[dict[str, Any]] | str] = {
-        "in/a.mp4": "EMO-103: the file is empty (in/a.mp4). Copy or download it again",
-        "in/b.mp4": "EMO-107: the file changed while it was read (in/b.mp4)",
+    files: dict[str, list[dict[str, Any]] | EmopipeError] = {
+        "in/a.mp4": InputEmpty("the file is empty", path="in/a.mp4", hint="Copy or download it again"),
+        "in/b.mp4": InputChanged("the file changed while it was read", path="in/b.mp4"),
         "in/c.mp4": [said(0, 1)],
         "in/d.mp4": [said(0, 1)],
         "in/e.mp4": [said(0, 1)],
     }
     folder = run_of(tmp_path / "out", files)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["inputs"][2] |= {"state": "degraded", "reasons": ["face: no_face", "something else"]}
+    manifest["inputs"][2] |= {
+        "state": "degraded",
+        "reasons": [reason_as_json(reason("no_face", modality="face")), "something else"],
+    }
     manifest["inputs"][4] |= {"state": "pending", "outputs": None}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "clip3.json").write_text("{")
@@ -300,7 +306,7 @@ def test_failures_come_with_reason_and_remedy(tmp_path: Path) -> None:
     assert told == [
         ("a.mp4", "failed", "EMO-103: the file is empty", "Copy or download it "),
         ("b.mp4", "failed", "EMO-107: the file changed while it was read", "Wait until it is wri"),
-        ("c.mp4", "degraded", "face: no_face", "Check that a face is"),
+        ("c.mp4", "degraded", "face: no face was found in the utterance (no_face)", "Check that a face is"),
         ("c.mp4", "degraded", "something else", "Read the results on "),
         ("d.mp4", "missing", "clip3.json is not in the folder any more, or damaged", "Repeat the command; "),
         ("e.mp4", "pending", "the run ended before this file was done", "Repeat the command: "),

@@ -18,21 +18,36 @@ from typer.testing import CliRunner
 from emopipe.errors import EmopipeError, FeatureMismatch
 from emopipe.extractors.contracts import Span, Turn
 from emopipe.extractors.face.table import face_table
-from emopipe.extractors.windows import Sequence as Steps
+from emopipe.extractors.speech.attribution import with_only_speaker
+from emopipe.extractors.speech.speaker_identification import match_voices
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.pipeline.backends.speakers import check
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
-from emopipe.pipeline.datasets.person_normalization import find_baselines, normalise_dataset, relative, relative_absence
+from emopipe.pipeline.datasets.person_normalization import normalise_dataset
 from emopipe.pipeline.datasets.writing import FeatureWriter
 from emopipe.pipeline.execution.jobs import portable
 from emopipe.pipeline.records import Absent, Person
-from emopipe.pipeline.stages.people import find_subject, match, question_shares, tracks_of, with_person
-from emopipe.pipeline.stages.table import slice_face
+from emopipe.pipeline.stages.face import SpeakerFaceInputs, slice_face
+from emopipe.pipeline.stages.interview_roles import find_subject, question_shares
+from emopipe.pipeline.stages.people import face_tracks_of
+from emopipe.pipeline.stages.person_normalization import (
+    BaselineInputs,
+    NormalizedInputs,
+    find_baselines,
+    normalized,
+    normalized_absence,
+)
+from emopipe.pipeline.stages.stage import Context
 from emopipe.pipeline.store.serialization import in_memory
 from tests.conftest import SAMPLES
 
 NAMES = {0: "S1", 1: "S2"}
+
+
+def context(config: ExtractionConfig, backends: Any = None) -> Context:
+    return Context(config, backends, lambda event: None)
 
 
 # Roles
@@ -40,22 +55,21 @@ NAMES = {0: "S1", 1: "S2"}
 
 def test_whoever_talks_much_and_asks_little_is_interviewed() -> None:
     spans = [Span(0, 9, "And then? How did you feel? What next?", person=0), Span(9, 17, "I ran. I hid.", person=1)]
-    assert find_subject(NAMES, {0: 9.0, 1: 8.0}, spans, "", []) == 1
-    assert find_subject(NAMES, {0: 3.0, 1: 20.0}, [], "", []) == 1
-    assert find_subject({}, {}, [], "", []) is None
+    assert find_subject(NAMES, {0: 9.0, 1: 8.0}, spans, "") == (1, "")
+    assert find_subject(NAMES, {0: 3.0, 1: 20.0}, [], "") == (1, "")
+    assert find_subject({}, {}, [], "") == (None, "")
 
 
 @pytest.mark.parametrize(("wanted", "number"), [("longest", 0), ("1", 0), ("2", 1), ("S2", 1), ("anna", 0)])
 def test_a_wish_for_the_subject_is_kept(wanted: str, number: int) -> None:
     names = {0: "anna", 1: "S2"}
-    assert find_subject(names, {0: 9.0, 1: 8.0}, [], wanted, []) == number
+    assert find_subject(names, {0: 9.0, 1: 8.0}, [], wanted) == (number, "")
 
 
 @pytest.mark.parametrize("wanted", ["carla", "3"])
 def test_a_subject_who_is_not_there_is_noted_and_decided_as_usual(wanted: str) -> None:
-    notes: list[str] = []
-    assert find_subject(NAMES, {0: 2.0, 1: 8.0}, [], wanted, notes) == 1
-    assert wanted in notes[0] and "S1, S2" in notes[0]
+    number, unfulfilled = find_subject(NAMES, {0: 2.0, 1: 8.0}, [], wanted)
+    assert number == 1 and wanted in unfulfilled and "S1, S2" in unfulfilled
 
 
 def test_questions_are_counted_by_sentence_in_any_script() -> None:
@@ -73,8 +87,8 @@ def test_questions_are_counted_by_sentence_in_any_script() -> None:
 def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None:
     axes = np.eye(4)
     heard = {0: axes[0], 1: 0.9 * axes[1] + 0.43 * axes[0], 2: axes[3]}
-    assert match(heard, {"ben": axes[1], "anna": axes[0], "carla": axes[2]}) == {0: "anna", 1: "ben"}
-    assert match({0: None}, {"anna": axes[0]}) == {} and match({}, {"anna": axes[0]}) == {}
+    assert match_voices(heard, {"ben": axes[1], "anna": axes[0], "carla": axes[2]}) == {0: "anna", 1: "ben"}
+    assert match_voices({0: None}, {"anna": axes[0]}) == {} and match_voices({}, {"anna": axes[0]}) == {}
 
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
@@ -105,16 +119,16 @@ PEOPLE = [Person(0, "S1", "interviewer"), Person(1, "S2", "interviewee", (0, 2))
 
 
 def test_an_utterance_has_its_speakers_faces() -> None:
-    assert tracks_of(Span(0, 1, person=1), PEOPLE, 7) == (0, 2)
-    assert tracks_of(Span(0, 1, person=0), PEOPLE, 7) == ()
-    assert tracks_of(Span(0, 1), PEOPLE, 7) == (0, 2)
-    assert tracks_of(Span(0, 1), [], 7) == (7,) and tracks_of(Span(0, 1), [], None) == ()
+    assert face_tracks_of(Span(0, 1, person=1), PEOPLE, 7) == (0, 2)
+    assert face_tracks_of(Span(0, 1, person=0), PEOPLE, 7) == ()
+    assert face_tracks_of(Span(0, 1), PEOPLE, 7) == (0, 2)
+    assert face_tracks_of(Span(0, 1), [], 7) == (7,) and face_tracks_of(Span(0, 1), [], None) == ()
 
 
 def test_spans_of_a_lone_speakers_clip_are_theirs_where_they_speak() -> None:
     spans = [Span(0, 2), Span(2, 4)]
-    assert [s.person for s in with_person(spans, [Turn(0.5, 1.5, 0)])] == [0, None]
-    assert with_person(spans, [Turn(0, 1, 0), Turn(1, 2, 1)]) == spans
+    assert [s.person for s in with_only_speaker(spans, [Turn(0.5, 1.5, 0)])] == [0, None]
+    assert with_only_speaker(spans, [Turn(0, 1, 0), Turn(1, 2, 1)]) == spans
 
 
 def test_a_face_that_is_not_the_speakers_is_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,25 +145,25 @@ def test_a_face_that_is_not_the_speakers_is_absent_with_the_reason(monkeypatch: 
         "face_measured": sorted(MEASURED),
         "duration": 30.0,
     }
-    backends: Any = SimpleNamespace(config=ExtractionConfig())
-    found = slice_face(values, backends, lambda event: None)
-    assert isinstance(found["face"][0], Steps) and found["face_quality"][0] == pytest.approx(1.0)
-    assert [face.reason for face in found["face"][1:]] == ["speaker_not_seen", "other_face", "no_face"]
-    assert found["face_quality"][1:] == [0.0, 0.0, 0.0]
+    found = slice_face(SpeakerFaceInputs(values.__getitem__), context(ExtractionConfig()))
+    assert isinstance(found.face[0], FeatureSequence) and found.face_quality[0] == pytest.approx(1.0)
+    reasons = [face.reason for face in found.face[1:] if isinstance(face, Absent)]
+    assert reasons == ["speaker_not_seen", "other_face", "no_face"]
+    assert found.face_quality[1:] == [0.0, 0.0, 0.0]
 
 
 # Baselines
 
 
-def steps(rows: Any) -> Steps:
+def steps(rows: Any) -> FeatureSequence:
     values = np.array(rows, np.float32)
-    return Steps(np.arange(len(values)), np.arange(len(values)) + 1.0, values)
+    return FeatureSequence(np.arange(len(values)), np.arange(len(values)) + 1.0, values)
 
 
 VOICE = ["pitch_mean", "pitch_std", "centroid_mean"]
 
 
-def said(level: float) -> dict[str, Steps]:
+def said(level: float) -> dict[str, FeatureSequence]:
     """Two steps of voice and one of face; a greater level is more excited."""
     return {"voice": steps([[100 + level, 10 + level, 50 + level]] * 2), "face": steps([[0.5 + level, 0.1]])}
 
@@ -157,7 +171,7 @@ def said(level: float) -> dict[str, Steps]:
 def clip_of(levels: list[tuple[int, float]], *shown: int, reference: Any = None) -> dict[str, Any]:
     """The values of a clip in which people speak at these levels, with their baselines."""
     config = ExtractionConfig.from_dict({"people": {"baseline": "clip.mp4" if shown else "person"}})
-    backends: Any = SimpleNamespace(config=config, feature_names=lambda wanted: {"voice": VOICE} if wanted else {})
+    backends: Any = SimpleNamespace(feature_names=lambda wanted: {"voice": VOICE} if wanted else {})
     values: dict[str, Any] = {
         "labelled": False,
         "spans": [Span(index, index + 1, person=number) for index, (number, _) in enumerate(levels)],
@@ -168,34 +182,43 @@ def clip_of(levels: list[tuple[int, float]], *shown: int, reference: Any = None)
         "reference": lambda: reference,
         **{name: [said(level)[name] for _, level in levels] for name in ("voice", "face")},
     }
-    return values | in_memory(find_baselines(values, backends, lambda event: None))
+    found = find_baselines(BaselineInputs(values.__getitem__), context(config, backends))
+    return values | in_memory({"baselines": found.baselines})
+
+
+def normalized_of(values: dict[str, Any], modality: str, index: int) -> Any:
+    return normalized(NormalizedInputs(values.__getitem__), modality, index)
 
 
 def firsts(values: dict[str, Any], modality: str) -> list[float]:
     """The first feature of each utterance."""
-    return [float(relative(values, modality, index).features[0, 0]) for index in range(len(values["spans"]))]
+    return [float(normalized_of(values, modality, index).features[0, 0]) for index in range(len(values["spans"]))]
 
 
 def test_features_become_differences_from_the_persons_calm() -> None:
     levels = [(0, level) for level in (0, 9, 0, 9, 0, 9)] + [(1, level) for level in (50, 70, 50, 70)]
     values = clip_of(levels)
     assert firsts(values, "voice") == firsts(values, "face") == [0, 9, 0, 9, 0, 9, 0, 20, 0, 20]
-    assert relative(values, "text", 0) == Absent("not_requested") == Absent(relative_absence(values, "text", 0))
+    assert (
+        normalized_of(values, "text", 0)
+        == Absent("not_requested")
+        == Absent(normalized_absence(NormalizedInputs(values.__getitem__), "text", 0))
+    )
     assert values["voice"][1].features[0, 0] == 109, "what was measured is left as it is"
 
 
 def test_who_speaks_too_little_for_a_baseline_has_no_features_that_need_one() -> None:
     values = clip_of([(0, 0), (0, 5)])
     for modality in ("voice", "face"):
-        assert relative(values, modality, 1) == Absent("no_baseline")
-        assert relative_absence(values, modality, 1) == "no_baseline"
+        assert normalized_of(values, modality, 1) == Absent("no_baseline")
+        assert normalized_absence(NormalizedInputs(values.__getitem__), modality, 1) == "no_baseline"
 
 
 def test_a_baseline_clip_serves_the_person_it_shows() -> None:
     reference = {"voice": np.array([90.0, 0.0, 0.0]), "face": None}
     values = clip_of([(0, 10), *[(1, level) for level in (0, 0, 0, 30)]], 0, reference=reference)
-    assert relative(values, "voice", 0).features[0].tolist() == [20, 20, 60]
-    assert relative(values, "face", 0) == Absent("no_baseline")
+    assert normalized_of(values, "voice", 0).features[0].tolist() == [20, 20, 60]
+    assert normalized_of(values, "face", 0) == Absent("no_baseline")
     assert firsts(values, "voice")[4] == 30
 
 

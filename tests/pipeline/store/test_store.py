@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
-from emopipe.extractors.windows import Sequence
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.prediction import Prediction
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.records import Absent
@@ -31,9 +31,9 @@ def store(tmp_path: Path) -> Any:
         yield opened
 
 
-def steps(count: int, width: int = 3) -> Sequence:
+def steps(count: int, width: int = 3) -> FeatureSequence:
     times = np.arange(count, dtype=float)
-    return Sequence(times, times + 1, np.full((count, width), count, np.float32))
+    return FeatureSequence(times, times + 1, np.full((count, width), count, np.float32))
 
 
 def test_results_come_back_as_they_were(store: Store) -> None:

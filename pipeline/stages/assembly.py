@@ -1,0 +1,102 @@
+"""Put together what stages found of a source: utterances with their speakers, features, absences and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from emopipe.constants import MODALITIES
+from emopipe.errors import Reason
+from emopipe.extractors.contracts import Turn
+from emopipe.extractors.windows import FeatureSequence
+from emopipe.pipeline.records import Absent, Extraction, MediaInfo, Source, Utterance
+from emopipe.pipeline.stages.people import person_of
+from emopipe.pipeline.stages.person_normalization import NormalizedInputs, normalized, normalized_absence
+
+
+class UtteranceFeatures(NormalizedInputs):
+    """What an utterance is put together from."""
+
+    speaker: str | None
+    face_quality: list[float]
+
+
+class ExtractionInputs(UtteranceFeatures):
+    """What an extraction is put together from."""
+
+    duration: float
+    info: MediaInfo
+    language: str | None
+    turns: list[Turn]
+    face_warnings: list[Reason]
+    file_faults: list[Reason]
+    video_faults: list[Reason]
+    decoding_faults: list[Reason]
+    text_warnings: list[Reason]
+    people_warnings: list[Reason]
+
+
+def assemble(source: Source, inputs: ExtractionInputs, unverified: Sequence[str], *, features: bool) -> Extraction:
+    """Put together what was extracted from a source.
+
+    Args:
+        source: where it is from.
+        inputs: the values that stages made, as they come from the store.
+        unverified: names of the weights in use that are not the catalogue's.
+        features: whether the utterances carry their features, which may be large.
+    """
+    from emopipe.extractors.speech.diarize import overlap_share
+
+    utterances = []
+    for index, span in enumerate(inputs.spans):
+        absent = {name: why for name in MODALITIES if (why := normalized_absence(inputs, name, index))}
+        person = person_of(span, inputs.people)
+        utterances.append(
+            Utterance(
+                source=source.id,
+                start=span.start,
+                end=span.end,
+                text=span.text,
+                language=inputs.language,
+                speaker=speaker_name(inputs, index),
+                role=person.role if person else None,
+                overlap=overlap_share(inputs.turns, span.start, span.end),
+                features=utterance_features(inputs, index) if features else {},
+                absent=absent,
+                quality=utterance_quality(inputs, index, set(MODALITIES) - set(absent)),
+            )
+        )
+    info: MediaInfo = {"language": inputs.language, **inputs.info, "unverified_weights": list(unverified)}
+    people = inputs.people
+    if source.speaker is not None:
+        people = [replace(person, name=source.speaker) for person in people]
+    return Extraction(source, utterances, inputs.duration, _warnings(inputs), info, tuple(people), tuple(inputs.turns))
+
+
+def _warnings(inputs: ExtractionInputs) -> list[Reason]:
+    """What went wrong without stopping the work, each thing once."""
+    faults = dict.fromkeys([*inputs.file_faults, *inputs.video_faults, *inputs.decoding_faults])
+    decoding = sorted(faults, key=lambda fault: fault.what)
+    return [*inputs.face_warnings, *decoding, *inputs.text_warnings, *inputs.people_warnings]
+
+
+def speaker_name(inputs: UtteranceFeatures, index: int) -> str | None:
+    """Who speaks an utterance: as it is given with the source, else as it was found."""
+    person = person_of(inputs.spans[index], inputs.people)
+    return person.name if inputs.speaker is None and person is not None else inputs.speaker
+
+
+def utterance_features(inputs: UtteranceFeatures, index: int) -> dict[str, FeatureSequence]:
+    """The features that an utterance has, by modality, relative to baselines where that is wanted."""
+    sequences = {name: normalized(inputs, name, index) for name in MODALITIES}
+    return {name: sequence for name, sequence in sequences.items() if not isinstance(sequence, Absent)}
+
+
+def utterance_quality(inputs: UtteranceFeatures, index: int, present: Iterable[str]) -> dict[str, float]:
+    """How well each present modality was measured, 0 to 1."""
+    words = inputs.spans[index].words
+    heard = float(np.mean([word.probability for word in words])) if words else 1.0
+    measured = {"face": inputs.face_quality[index], "text": heard, "voice": 1.0}
+    return {name: measured[name] for name in MODALITIES if name in present}

@@ -1,0 +1,62 @@
+"""Fusion: what the model says of each utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from emopipe.errors import FeatureMismatch
+from emopipe.extractors.windows import FeatureSequence
+from emopipe.models.prediction import Prediction
+from emopipe.pipeline.progress import Event
+from emopipe.pipeline.stages.assembly import UtteranceFeatures, speaker_name, utterance_features, utterance_quality
+from emopipe.pipeline.stages.stage import Context, Stage
+from emopipe.pipeline.store.serialization import GROUP
+
+if TYPE_CHECKING:
+    from emopipe.models.predictor import Predictor
+
+
+class FusionInputs(UtteranceFeatures):
+    predictor: Callable[[], Predictor]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is predicted for each utterance."""
+
+    predictions: list[Prediction]
+
+
+def fuse(inputs: FusionInputs, context: Context) -> Predictions:
+    """Predict the emotion of each utterance from its features and the words said before it."""
+    from emopipe.models.data.conversation import spoken
+    from emopipe.models.data.dataset import Sample
+
+    predictor = inputs.predictor()
+    predictions: list[Prediction] = []
+    spans = inputs.spans
+    lines = spoken([(speaker_name(inputs, index), span.text) for index, span in enumerate(spans)])
+    for first in range(0, len(spans), GROUP):
+        samples = []
+        for index in range(first, min(first + GROUP, len(spans))):
+            features = utterance_features(inputs, index)
+            _refuse_other_widths(features, predictor.spec.schema)
+            rows = {name: sequence.features for name, sequence in features.items()}
+            earlier = tuple(line for line in lines[:index] if line)
+            quality = utterance_quality(inputs, index, rows)
+            samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier))
+        predictions += predictor.predict(samples)
+        context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
+    return Predictions(predictions)
+
+
+def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mapping[str, Sequence[str]]) -> None:
+    for name, sequence in features.items():
+        width, wanted = sequence.features.shape[1], len(schema[name])
+        if width != wanted:
+            raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {width}")
+
+
+FUSION: Final = Stage("fusion", 2, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")

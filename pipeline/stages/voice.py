@@ -1,0 +1,77 @@
+"""Voice: acoustic features of each utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.contracts import Interval, Span
+from emopipe.extractors.windows import FeatureSequence
+from emopipe.pipeline.media.decoding import Sound
+from emopipe.pipeline.progress import Event, Hook
+from emopipe.pipeline.records import Absent
+from emopipe.pipeline.stages.speech import within
+from emopipe.pipeline.stages.stage import Context, Inputs, Stage
+from emopipe.pipeline.store.serialization import FeatureStream
+
+
+class VoiceInputs(Inputs):
+    sound: Sound | None
+    speech: list[Interval] | None
+    spans: list[Span]
+    wanted: frozenset[str]
+
+
+@dataclass(frozen=True)
+class VoiceFeatures:
+    """Acoustic features of each utterance, or the reason for their absence."""
+
+    voice: FeatureStream
+
+
+def measure_voice(inputs: VoiceInputs, context: Context) -> VoiceFeatures:
+    """Measure the voice of each utterance, from its first to its last moment of speech."""
+    return VoiceFeatures(
+        with_progress("voice", inputs.spans, context.hook, lambda span: _voice_of(span, inputs, context))
+    )
+
+
+def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSequence | Absent:
+    from emopipe.extractors.voice.features import SHORTEST
+
+    if "voice" not in inputs.wanted:
+        return Absent("not_requested")
+    if inputs.sound is None:
+        return Absent("no_audio_stream")
+    speech = within(inputs.speech or [], span.start, span.end)
+    if not speech:
+        return Absent("no_speech")
+    low, high = speech[0][0], speech[-1][1]
+    if high - low < SHORTEST:
+        return Absent("too_short")
+    samples = inputs.sound[round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
+    return context.backends.voice.measure(samples, start=low, window=context.settings.voice.window)
+
+
+def with_progress(
+    stage: str, spans: Sequence[Span], hook: Hook, measure: Callable[[Span], FeatureSequence | Absent]
+) -> Iterator[FeatureSequence | Absent]:
+    """What is measured of each span, telling a hook how many are done."""
+    for number, span in enumerate(spans, start=1):
+        yield measure(span)
+        hook(Event("progress", stage, done=number, total=len(spans)))
+
+
+VOICE: Final = Stage(
+    "voice",
+    1,
+    VoiceInputs,
+    VoiceFeatures,
+    measure_voice,
+    settings=("voice.backend", "voice.encoder", "voice.window", "voice.options"),
+    backend="voice",
+    modalities=("voice",),
+    signals=("sound_media",),
+)

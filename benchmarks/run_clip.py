@@ -47,8 +47,8 @@ def stage_seconds(runner: Runner, clip: Path, spent: Counter[str]) -> float:
     result = runner.run(clip)
     total = time.perf_counter() - began
     if result.state == "failed":
-        raise SystemExit(result.reasons[0])
-    print(f"{clip.name}: {len(result.predictions)} utterances, {result.state}")
+        raise SystemExit(str(result.reasons[0]))
+    print(f"{clip.name}: {len(result.utterances)} utterances, {result.state}")
     return total
 
 

@@ -65,7 +65,7 @@ def everything(output: Output, present: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_all_baselines_are_tested() -> None:
-    assert set(NAMES) == {name for name, entry in MODELS.items() if "baselines" in entry.model.__module__}
+    assert set(NAMES) == {name for name, entry in MODELS.items() if "comparison" in entry.model.__module__}
 
 
 @each_model

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from emopipe.errors import ConfigError, TrainingError
+from emopipe.errors import ConfigError, DeviceUnavailable, TrainingError
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
 SCRIPT = """
 import sys
-from emopipe.models.data.dataset import read
+from emopipe.models.data.reading import read
 from emopipe.models.training.loop import configuration, train
 import tomllib, pathlib
 tables = tomllib.loads(pathlib.Path(sys.argv[2]).read_text())
@@ -418,7 +418,7 @@ class TestConfiguration:
         if torch.cuda.is_available():
             assert choose_device("auto").type == "cuda"
         else:
-            with pytest.raises(ConfigError, match="no CUDA"):
+            with pytest.raises(DeviceUnavailable, match="no CUDA"):
                 choose_device("cuda")
 
 

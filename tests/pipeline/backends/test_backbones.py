@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,8 @@ def test_a_run_hands_on_the_words_and_the_lines_before(
         "face_quality": [1.0] * 3,
         "predictor": lambda: predictor,
     }
-    predictions = FUSION.run(values, Backends(ExtractionConfig()), silent)["predictions"]
+    config = ExtractionConfig()
+    predictions: Any = FUSION.compute(values.__getitem__, config, Backends(config), silent)["predictions"]
     assert [(one.words, one.earlier) for one in seen] == [("good", ()), ("", ("good",)), ("so bad", ("good",))]
     assert len(predictions) == 3
     for prediction in predictions:

@@ -185,7 +185,11 @@ def test_extract_train_and_run_call_py_feat_and_say_that_its_weights_are_for_tes
     result = emopipe("run", SAMPLES / "silent.mp4", "--model", model, "--out", out)
     assert result.exit_code == 0, result.output
     told = json.loads((out / "manifest.json").read_text())["inputs"][0]
-    assert told["state"] == "degraded" and f"face: {NOTE}" in told["reasons"]
+    assert (
+        told["state"] == "degraded"
+        and [r["code"] for r in told["reasons"]] == ["weights_unverified"]
+        and told["reasons"][0]["what"] == NOTE
+    )
     assert NOTE in (out / "silent.html").read_text("utf-8") and NOTE in " ".join(result.output.split())
     rows = json.loads((out / "silent.json").read_text())["utterances"]
     assert rows and all(row["label"] in ("happiness", "neutral") for row in rows)

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.pipeline import weights
-from emopipe.pipeline.cli import app, console
+from emopipe.pipeline.cli import console
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.cli.catalogue_tables import tables
 
 

@@ -23,7 +23,7 @@ from emopipe.pipeline.execution.batch import find_inputs, run_files
 from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.processes import Engine, Here
 from emopipe.pipeline.progress import Event
-from emopipe.pipeline.report.outputs import ClipResult
+from emopipe.pipeline.records import FileResult
 from emopipe.pipeline.store.store import Store
 from tests.conftest import ROOT, blank, tone, write_media
 from tests.pipeline.stand_ins import StandIns, write_checkpoint
@@ -63,7 +63,7 @@ def batch(
     people: dict[str, Any] | None = None,
     modalities: Sequence[str] = (),
     **options: Any,
-) -> list[ClipResult]:
+) -> list[FileResult]:
     """Run with stand-ins."""
     with Store(root / store) as kept, closing(engine or Here()) as chosen:
         overrides = {"people": people or {}}
@@ -148,14 +148,14 @@ def test_people_are_told_apart_and_asking_for_another_subject_measures_nothing_a
 ) -> None:
     path = conversation(tmp_path / "two.mp4")
     (first,) = batch(path, model, tmp_path)
-    assert [(row["speaker"], row["role"]) for row in first.rows()] == [
+    assert [(row.speaker, row.role) for row in first.utterances] == [
         ("S1", "interviewer"),
         ("S2", "interviewee"),
     ] * 2
     before = work(tmp_path)
     (second,) = batch(path, model, tmp_path, people={"subject": "1"})
     assert work(tmp_path) - before == Counter(["people", "subject", "fusion"])
-    assert [row["role"] for row in second.rows()] == ["interviewee", "interviewer"] * 2
+    assert [row.role for row in second.utterances] == ["interviewee", "interviewer"] * 2
     copy = shutil.copy(path, tmp_path / "copy.mp4")
     batch(Path(copy), model, tmp_path, people={"subject": "1"})
     assert work(tmp_path) - before == Counter(["people", "subject", "fusion"])
@@ -167,24 +167,24 @@ def test_enrolled_people_are_named_by_the_bytes_of_their_clip(model: Path, tmp_p
     batch(path, model, tmp_path)
     before = work(tmp_path)
     (found,) = batch(path, model, tmp_path, people={"enrol": {"anna": str(clips[0])}})
-    assert [row["speaker"] for row in found.rows()] == ["anna", "S2"] * 2
+    assert [row.speaker for row in found.utterances] == ["anna", "S2"] * 2
     again = Counter(["sound", "names", "people", "subject", "fusion"])
     assert work(tmp_path) - before == again
     moved = shutil.move(clips[0], tmp_path / "elsewhere.wav")
     batch(path, model, tmp_path, people={"enrol": {"anna": str(moved)}})
     assert work(tmp_path) - before == again
     (found,) = batch(path, model, tmp_path, people={"enrol": {"anna": str(clips[1])}})
-    assert [row["speaker"] for row in found.rows()] == ["S1", "anna"] * 2
+    assert [row.speaker for row in found.utterances] == ["S1", "anna"] * 2
 
 
 def test_a_baseline_clip_is_measured_once_and_taken_off(model: Path, tmp_path: Path) -> None:
     based = write_checkpoint(tmp_path / "based", people={"baseline": "person"})
     path, calm = clip(tmp_path / "one.mp4", 2.0), clip(tmp_path / "calm.mp4", 2.0)
     (alone,) = batch(path, based, tmp_path)
-    assert {row["absent"]["voice"] for row in alone.rows()} == {"no_baseline"}
+    assert {row.absent["voice"] for row in alone.utterances} == {"no_baseline"}
     before = work(tmp_path)
     (found,) = batch(path, based, tmp_path, people={"baseline": str(calm)})
-    assert not any({"face", "voice"} & row["absent"].keys() for row in found.rows())
+    assert not any({"face", "voice"} & row.absent.keys() for row in found.utterances)
     assert not (work(tmp_path) - before).keys() & {"face", "voice"}, "the clip has the same bytes"
     with pytest.raises(EmopipeError, match="baseline"):
         batch(path, model, tmp_path, people={"baseline": str(calm)})
@@ -216,7 +216,7 @@ def test_moving_and_renaming_a_video_loses_nothing(model: Path, clips: Path, tmp
     (tmp_path / "before" / "0.mp4").rename(tmp_path / "after" / "renamed.mp4")
     (result,) = batch(tmp_path / "after", model, tmp_path, out="moved")
     assert work(tmp_path) == before
-    assert result.state == "ok" and result.path.name == "renamed.mp4"
+    assert result.state == "ok" and result.media.name == "renamed.mp4"
 
 
 def test_a_changed_video_is_a_new_one(model: Path, clips: Path, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_only_what_failed_is_tried_again(model: Path, clips: Path, tmp_path: Pat
     (tmp_path / "in" / "1.mp4").write_bytes(whole)
     (tmp_path / "in" / "0.mp4").unlink()
     (result,) = batch([], model, tmp_path, retry=True)
-    assert result.path.name == "1.mp4" and result.state == "ok"
+    assert result.media.name == "1.mp4" and result.state == "ok"
     shutil.copy(clips / "0.mp4", tmp_path / "in")
     batch(tmp_path / "in", model, tmp_path, out="whole")
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "out")
@@ -339,7 +339,7 @@ def test_any_name_will_do_and_none_overwrites_another(model: Path, clips: Path, 
     shutil.copy(clips / "1.mp4", folder / "deeper" / "same.mp4")
     results = batch([folder, folder / "*.mp4"], model, tmp_path)
     out = tmp_path / "out"
-    assert sorted(result.path.name for result in results) == sorted([*names, "same.mp4"])
+    assert sorted(result.media.name for result in results) == sorted([*names, "same.mp4"])
     told = json.loads((out / "manifest.json").read_text("utf-8"))["inputs"]
     assert [Path(entry["media"]).exists() for entry in told] == [True] * len(results)
     assert len({entry["outputs"].casefold() for entry in told}) == len(results)
@@ -361,8 +361,8 @@ def test_a_file_that_grows_while_it_is_read_fails_and_leaves_nothing_behind(
             with growing.open("ab") as file:
                 file.write(b"\0" * 1000)
 
-    states = {result.path.name: result for result in batch(tmp_path / "in", model, tmp_path, hook=record)}
-    assert states["1.mp4"].state == "failed" and states["1.mp4"].reasons[0].startswith("EMO-107")
+    states = {result.media.name: result for result in batch(tmp_path / "in", model, tmp_path, hook=record)}
+    assert states["1.mp4"].state == "failed" and states["1.mp4"].reasons[0].code == "EMO-107"
     assert states["0.mp4"].state == states["2.mp4"].state == "ok"
     with Store(tmp_path / "store") as store:
         assert [facts["stage"] for _, facts in made(store) if facts["content"] == store.content(growing).hash] == []

@@ -86,7 +86,7 @@ def test_fifty_files_killed_ten_times_end_as_if_never_killed(tmp_path: Path) -> 
     done_twice(tmp_path / "store", KILLS)
     entries = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["inputs"]
     assert Counter(entry["state"] for entry in entries) == {"ok": 45, "failed": 5}
-    reasons = {Path(e["media"]).name: e["reasons"][0].split(":")[0] for e in entries if e["state"] == "failed"}
+    reasons = {Path(e["media"]).name: e["reasons"][0]["code"] for e in entries if e["state"] == "failed"}
     assert reasons == {
         "empty.mp4": "EMO-103",
         "text.mp4": "EMO-104",

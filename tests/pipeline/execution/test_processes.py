@@ -28,9 +28,9 @@ def test_a_worker_that_dies_or_takes_too_much_costs_its_own_file_only(model: Pat
     clip(tmp_path / "in" / "greedy.mp4", seconds=2.0, grey=GREEDY)
     told: list[Event] = []
     engine = Processes(2, memory=2 * 1_200_000_000)
-    found = {r.path.stem: r for r in batch(tmp_path / "in", model, tmp_path, engine, hook=told.append)}
+    found = {r.media.stem: r for r in batch(tmp_path / "in", model, tmp_path, engine, hook=told.append)}
     assert [found[str(number)].state for number in range(3)] == ["ok"] * 3
-    assert found["deadly"].reasons[0].startswith("EMO-902") and "SIGKILL" in found["deadly"].reasons[0]
+    assert found["deadly"].reasons[0].code == "EMO-902" and "SIGKILL" in found["deadly"].reasons[0].what
     assert found["greedy"].state == "ok"  # alone it may have the memory of both
     assert any("more than a worker may have" in event.message for event in told)
     assert {row["state"] for row in table(tmp_path / "out" / "summary.csv")} == {"ok", "failed"}
@@ -42,7 +42,7 @@ def test_a_worker_that_dies_or_takes_too_much_costs_its_own_file_only(model: Pat
     (greedy,) = batch(
         tmp_path / "in" / "greedy.mp4", model, tmp_path, Processes(1, memory=1_080_000_000), store="third"
     )
-    assert greedy.reasons[0].startswith("EMO-903") and "--limit-memory" in greedy.reasons[0]
+    assert greedy.reasons[0].code == "EMO-903" and "--limit-memory" in greedy.reasons[0].hint
     whole = outputs(tmp_path / "whole")
     assert {n: outputs(tmp_path / "out")[n] for n in ("0.json", "2.csv")} == {n: whole[n] for n in ("0.json", "2.csv")}
 

@@ -25,7 +25,7 @@ from emopipe.pipeline.execution.jobs import extraction_job, prediction_job
 from emopipe.pipeline.execution.processes import Processes
 from emopipe.pipeline.execution.ray import Ray
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.report.outputs import ClipResult
+from emopipe.pipeline.records import FileResult
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
 from tests.pipeline.execution.test_batch import clip, entries, outputs, work
@@ -99,7 +99,7 @@ def expected(model: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def on_ray(
     cluster: Any, clips: Path, model: Path, root: Path, hook: Hook = silent, *, slow: bool = False, **options: Any
-) -> list[ClipResult]:
+) -> list[FileResult]:
     """Run with stand-ins."""
     backends = SlowStandIns if slow else StandIns
     with Store(root / "store", shared=True) as store, closing(Ray(cluster.address)) as engine:
@@ -167,7 +167,7 @@ def test_killing_a_worker_loses_nothing_and_counts_nothing_twice(
     hook = Once(kill_one)
     results = on_ray(cluster, clips, model, tmp_path, hook, slow=True)
     assert hook.done and "the worker on" in hook.warnings[0].message
-    assert sorted(Counter(result.path.name for result in results).values()) == [1] * FILES
+    assert sorted(Counter(result.media.name for result in results).values()) == [1] * FILES
     assert outputs(tmp_path / "out") == expected
     with Store(tmp_path / "store") as store:
         begun = [(key, stage) for key, stage, _ in store.work() if stage != "sound"]
@@ -183,7 +183,8 @@ def test_a_file_that_kills_its_workers_fails_with_a_reason(cluster: Any, model: 
     on_ray(cluster, tmp_path / "in", model, tmp_path)
     told = entries(tmp_path / "out")
     assert told["good.mp4"]["state"] == "ok" and told["deadly.mp4"]["state"] == "failed"
-    assert told["deadly.mp4"]["reasons"][0].startswith("EMO-902") and "stage face" in told["deadly.mp4"]["reasons"][0]
+    assert told["deadly.mp4"]["reasons"][0]["code"] == "EMO-902"
+    assert "stage face" in told["deadly.mp4"]["reasons"][0]["what"]
     assert work(tmp_path)["face"] == 3
 
 

@@ -144,7 +144,7 @@ def test_files_that_cannot_be_used_fail_with_a_code(troubles: tuple[Result, Path
     assert result.exit_code == 1
     assert "Traceback" not in result.output
     told = entry(out, name)
-    assert told["state"] == "failed" and told["reasons"][0].startswith(code) and told["utterances"] == 0
+    assert told["state"] == "failed" and told["reasons"][0]["code"] == code and told["utterances"] == 0
     assert not (out / Path(name).with_suffix(".json")).exists()
 
 
@@ -262,11 +262,10 @@ def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: py
     with temporary_store() as store, closing(Here()) as engine:
         job = prediction_job("emopipe-default", store, offline=True)
         results = list(run_files(find_inputs([tmp_path]), job, tmp_path / "out", engine))
-    assert [result.path.name for result in results] == ["one.mp4", "two.wav"]
-    assert entry(tmp_path / "out", "one.mp4")["reasons"] == [
-        "EMO-901: stage face broke: RuntimeError: graph failed "
-        f"({tmp_path / 'one.mp4'}). Repeat with --debug to see where"
-    ]
+    assert [result.media.name for result in results] == ["one.mp4", "two.wav"]
+    (reason,) = entry(tmp_path / "out", "one.mp4")["reasons"]
+    assert (reason["code"], reason["what"]) == ("EMO-901", "stage face broke: RuntimeError: graph failed")
+    assert reason["where"] == {"path": str(tmp_path / "one.mp4")} and "--debug" in reason["hint"]
     assert entry(tmp_path / "out", "two.wav")["state"] == "degraded"
 
 

@@ -1,7 +1,8 @@
-"""What a backend is: how it is made, and what the pipeline asks of it. `testing` checks that one keeps to this.
+"""What a backend is: how it is declared and made, and what the pipeline asks of it. `testing` checks that one keeps it.
 
 A backend is found by its name: those of this package in its own list, those of other packages through an entry point
-of the group `emopipe.extractors.face`, `.voice`, `.speech` or `.text`. The entry point names a :class:`Create`.
+of the group `emopipe.extractors.face`, `.voice`, `.speech`, `.text` or `.diarizer`. The entry point names a
+:class:`Backend`, or a :class:`Create` alone.
 """
 
 from __future__ import annotations
@@ -83,6 +84,32 @@ class Create(Protocol):
     """
 
     def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a backend declares, in its own file.
+
+    Attributes:
+        name: what configurations and commands call it.
+        create: makes it.
+        weights: told its table of the configuration, names the weights that it loads.
+        libraries: distributions whose versions decide what it measures.
+        settings: entries of its table that it reads; it is handed no others. (): all, as for a plugin, whose results
+            then depend on all of its table.
+        gpu: it works on a GPU where there is one.
+        install: what to do when its library is missing.
+        obtain: what to do when its weights are missing.
+    """
+
+    name: str
+    create: Create
+    weights: Callable[[Mapping[str, Any]], Sequence[str]] = lambda settings: ()
+    libraries: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    gpu: bool = True
+    install: str = ""
+    obtain: str = ""
 
 
 class FaceBackend(Protocol):

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
-from emopipe.pipeline.backends import registry as plugins
+from emopipe.pipeline.backends import registry
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
@@ -69,7 +69,7 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
         _writable(cache),
         _room(cache),
         *(_weight(weight, cache, offline) for weight in _weights(cache)),
-        *map(_plugin, plugins.plugins()),
+        *map(_plugin, registry.plugins()),
         Check("network", "ok", "forbidden" if offline else "used only to fetch missing weights"),
     ]
 
@@ -145,7 +145,7 @@ def _room(cache: Path) -> Check:
     return Check("disk", "ok", detail)
 
 
-def _plugin(plugin: plugins.Plugin) -> Check:
+def _plugin(plugin: registry.Plugin) -> Check:
     """Whether another package's extractor or model can be imported."""
     label = f"plugin {plugin.kind} {plugin.name}"
     if plugin.shadowed:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.contracts import Locate
+from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.mesh import mesh_components
@@ -30,8 +30,6 @@ from emopipe.extractors.face.table import (
     attempts,
     quality,
 )
-
-BACKEND: Final = "mediapipe"
 
 #: Blendshapes that the packaged model holds at zero whatever the face does.
 DEAD_BLENDSHAPES: Final = frozenset(
@@ -69,6 +67,16 @@ def create(settings: Mapping[str, Any], locate: Locate, device: str) -> FaceLand
     return FaceLandmarker(locate(settings["weights"]), settings["max_faces"])
 
 
+BACKEND: Final = Backend(
+    "mediapipe",
+    create,
+    weights=lambda settings: [settings["weights"]],
+    libraries=("mediapipe",),
+    settings=("weights", "max_faces"),
+    gpu=False,
+)
+
+
 class FaceLandmarker:
     """Measures faces in clips and in single pictures.
 
@@ -97,14 +105,14 @@ class FaceLandmarker:
                 meshes = [_mesh(landmarks, frame.rgb.shape) for landmarks in result.face_landmarks]
                 looks = [look(frame.rgb, mesh[ANCHORS, :2]) for mesh in meshes]
                 rows.add(frame.time, _faces(result, frame.rgb.shape), looks)
-        return rows.table(backend=BACKEND, version=_version())
+        return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         found = self._detect_still(rgb)
         rows = FaceRows()
         rows.add(0.0, _faces(*found) if found else [])
-        return rows.table(backend=BACKEND, version=_version())
+        return rows.table(backend=BACKEND.name, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
         """Landmarks (478, 3) in pixels of each face of one picture; z in the scale of x."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.contracts import Locate
+from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.table import (
@@ -35,7 +35,6 @@ from emopipe.extractors.import_isolation import contained
 if TYPE_CHECKING:
     import torch
 
-BACKEND: Final = "pyfeat"
 
 #: Detector -> the repositories of py-feat's hub that hold its weights.
 REPOSITORIES: Final = {
@@ -97,6 +96,15 @@ def create(settings: Mapping[str, Any], locate: Locate, device: str) -> PyFeat:
     return PyFeat(folders, settings["detector"], device, settings["max_faces"])
 
 
+BACKEND: Final = Backend(
+    "pyfeat",
+    create,
+    weights=lambda settings: list(weight_names(settings["detector"]).values()),
+    libraries=("py-feat", "torch"),
+    settings=("detector", "max_faces"),
+)
+
+
 class PyFeat:
     """Measures faces in clips and in single pictures.
 
@@ -135,7 +143,7 @@ class PyFeat:
             for frame, faces in zip(batch, found, strict=True):
                 looks = [look(frame.rgb, anchors) for _, anchors in faces]
                 rows.add(frame.time, [face for face, _ in faces], looks)
-        return rows.table(backend=BACKEND, version=self._version, note=self._note)
+        return rows.table(backend=BACKEND.name, version=self._version, note=self._note)
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
@@ -143,7 +151,7 @@ class PyFeat:
         faces = next((faces for faces in found if faces), [])
         rows = FaceRows()
         rows.add(0.0, [face for face, _ in faces])
-        return rows.table(backend=BACKEND, version=self._version, note=self._note)
+        return rows.table(backend=BACKEND.name, version=self._version, note=self._note)
 
     def close(self) -> None:
         """Let go of the networks."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Interval, Samples, Turn, VoiceEncoder
-from emopipe.extractors.speech.speakers import SHORTEST, unit
+from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, Turn, VoiceEncoder
+from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
 #: Length of a piece, in seconds: what the encoder was trained on.
 PIECE: Final = 1.6
@@ -40,6 +40,21 @@ ALIKE_IF_SEVERAL_SEEN: Final = 0.88
 OVERLAP: Final = 0.5
 #: Rounds of assigning speech to people and people's vectors to their speech.
 ROUNDS: Final = 5
+
+
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceClusters:
+    """The diarizer that a table `people` of a configuration describes."""
+    return VoiceClusters(SpeakerEncoder(locate(settings["encoder"]), device))
+
+
+BACKEND: Final = Backend(
+    "ge2e",
+    create,
+    weights=lambda settings: [settings["encoder"]],
+    libraries=("librosa", "scikit-learn", "torch"),
+    settings=("encoder",),
+    gpu=False,
+)
 
 
 class VoiceClusters:

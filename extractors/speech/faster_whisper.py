@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Locate, Word
+from emopipe.extractors.contracts import Backend, Locate, Word
 from emopipe.extractors.speech.whisper import Decoding
 
 #: Without the last one, the library would look for it on the hub.
@@ -18,6 +18,16 @@ FILES: Final = ("model.bin", "config.json", "tokenizer.json")
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> FasterWhisperRecogniser:
     """The recogniser that a table `speech` of a configuration describes."""
     return FasterWhisperRecogniser(locate(settings["asr"]), device, Decoding.of(settings))
+
+
+BACKEND: Final = Backend(
+    "faster-whisper",
+    create,
+    weights=lambda settings: [settings["asr"]],
+    libraries=("faster-whisper", "ctranslate2"),
+    settings=("asr", "task", "temperatures", "prompt"),
+    install='pip install "emopipe[faster-whisper]"',
+)
 
 
 class FasterWhisperRecogniser:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Interval, Samples, Turn
+from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, Turn
 from emopipe.extractors.speech.diarize import ALIKE, STEP
+
+
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> Pyannote:
+    """The diarizer that a table `people` of a configuration describes."""
+    return Pyannote(settings["pyannote"], device, offline=settings["offline"])
+
+
+BACKEND: Final = Backend(
+    "pyannote",
+    create,
+    weights=lambda settings: [settings["pyannote"]] if Path(settings["pyannote"]).is_dir() else [],
+    libraries=("pyannote.audio", "torch"),
+    settings=("pyannote", "offline"),
+    gpu=False,
+    install="Run `pip install pyannote.audio`, or use --diarizer ge2e",
+    obtain="Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote; "
+    "or use --diarizer ge2e",
+)
 
 
 class Pyannote:
@@ -32,7 +50,7 @@ class Pyannote:
         from pyannote.audio import Pipeline
 
         if offline and not Path(where).exists():
-            raise FileNotFoundError(f"pyannote's pipeline {where} is no local folder, and network use is forbidden")
+            raise FileNotFoundError(f"pyannote's pipeline {where} is not a local folder, and network use is forbidden")
         try:
             pipeline = Pipeline.from_pretrained(where)
         except (OSError, ValueError) as error:  # the hub's errors are OSError or ValueError

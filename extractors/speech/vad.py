@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +10,28 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Samples
+from emopipe.extractors.contracts import Backend, Locate, Samples
 from emopipe.extractors.import_isolation import contained
 
 #: Samples that the model takes at once.
 FRAME: Final = 512
 #: Samples held in memory at once.
 BLOCK: Final = 1000 * FRAME
+
+
+def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceActivity:
+    """The detector that a table `speech` of a configuration describes; it runs on the CPU whatever the device."""
+    return VoiceActivity(locate(settings["vad"]), settings["vad_threshold"])
+
+
+BACKEND: Final = Backend(
+    "silero-vad",
+    create,
+    weights=lambda settings: [settings["vad"]],
+    libraries=("silero-vad", "torch"),
+    settings=("vad", "vad_threshold"),
+    gpu=False,
+)
 
 
 class VoiceActivity:

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from emopipe.extractors.contracts import Locate, Word
+from emopipe.extractors.contracts import Backend, Locate, Word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,15 @@ class Decoding:
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> WhisperRecogniser:
     """The recogniser that a table `speech` of a configuration describes."""
     return WhisperRecogniser(load_whisper(locate(settings["asr"]), device), Decoding.of(settings))
+
+
+BACKEND: Final = Backend(
+    "whisper",
+    create,
+    weights=lambda settings: [settings["asr"]],
+    libraries=("openai-whisper", "torch"),
+    settings=("asr", "task", "temperatures", "prompt"),
+)
 
 
 #: What is loaded and in use: the encoder of the voice features is often the recogniser's.

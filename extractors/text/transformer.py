@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Locate, TextBackend
+from emopipe.extractors.contracts import Backend, Locate, TextBackend
 
 BATCH: Final = 32
 #: What becomes of the tokens of a text -> the name of a feature column.
@@ -27,6 +27,15 @@ def create(settings: Mapping[str, Any], locate: Locate, device: str) -> TextBack
     if not settings["languages"]:
         raise ValueError("text.multilingual takes the languages that text.encoder does not read: tell text.languages")
     return ByLanguage(encoder(settings["encoder"]), settings["languages"], encoder(settings["multilingual"]))
+
+
+BACKEND: Final = Backend(
+    "transformers",
+    create,
+    weights=lambda settings: [name for name in (settings["encoder"], settings["multilingual"]) if name],
+    libraries=("transformers", "torch"),
+    settings=("encoder", "multilingual", "languages", "max_tokens", "layers", "pooling"),
+)
 
 
 class TextEncoder:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Locate
+from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.speech.whisper import load_whisper
 from emopipe.extractors.voice.acoustic import COLUMNS, acoustic_features
 from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
@@ -24,6 +24,15 @@ SHORTEST: Final = 0.25
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceExtractor:
     """The backend that a table `voice` of a configuration describes."""
     return VoiceExtractor(load_whisper(locate(settings["encoder"]), device))
+
+
+BACKEND: Final = Backend(
+    "whisper-encoder",
+    create,
+    weights=lambda settings: [settings["encoder"]],
+    libraries=("librosa", "openai-whisper", "torch"),
+    settings=("encoder",),
+)
 
 
 class VoiceExtractor:

@@ -14,10 +14,9 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import ConfigError, DeviceUnavailable, EmopipeError, FeatureMismatch, UnknownName
 from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
 from emopipe.pipeline import weights
-from emopipe.pipeline.backends import registry as plugins
-from emopipe.pipeline.backends import speakers as enrolment
+from emopipe.pipeline.backends import registry, speakers
 from emopipe.pipeline.backends.registry import Plugin
-from emopipe.pipeline.config import ExtractionConfig, FaceConfig
+from emopipe.pipeline.config import ExtractionConfig, FaceConfig, diarizes, recognises
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
@@ -27,26 +26,6 @@ if TYPE_CHECKING:
     from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
 
-#: Kind of backend -> options of this package's own that name weights.
-WEIGHTS: Final = {
-    "face": ("weights",),
-    "voice": ("encoder",),
-    "vad": ("vad",),
-    "speech": ("asr",),
-    "text": ("encoder", "multilingual"),
-}
-#: Backend of this package -> the distributions that measure.
-LIBRARIES: Final = {
-    "mediapipe": ("mediapipe",),
-    "pyfeat": ("py-feat", "torch"),
-    "whisper-encoder": ("librosa", "openai-whisper", "torch"),
-    "silero-vad": ("silero-vad", "torch"),
-    "whisper": ("openai-whisper", "torch"),
-    "faster-whisper": ("faster-whisper", "ctranslate2"),
-    "transformers": ("transformers", "torch"),
-    "ge2e": ("librosa", "scikit-learn", "torch"),
-    "pyannote": ("pyannote.audio", "torch"),
-}
 #: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
 PEOPLE: Final = ("speakers", "people")
 DEVICES: Final = ("auto", "cpu", "cuda")
@@ -76,28 +55,44 @@ def table(config: ExtractionConfig, kind: str) -> Any:
     return getattr(config, {"vad": "speech", "speakers": "people"}.get(kind, kind))
 
 
-def chosen(config: ExtractionConfig, kind: str) -> Plugin | None:
-    """The backend of another package that a configuration chooses; None when it is this package's own.
+def backend_name(config: ExtractionConfig, kind: str) -> str:
+    """The name of the backend that a configuration chooses; "" when it wants none."""
+    if kind == "vad":
+        return "silero-vad"
+    if kind in PEOPLE:
+        return "ge2e" if kind == "people" else config.people.diarizer.removeprefix("none")
+    name: str = table(config, kind).backend
+    return name
+
+
+def chosen(config: ExtractionConfig, kind: str) -> Plugin:
+    """The backend that a configuration chooses. Imports none.
 
     Raises:
-        ConfigError: for an unknown backend.
+        UnknownName: there is none of that name.
     """
-    plugin = plugins.chosen(kind, table(config, kind).backend) if kind in plugins.BUILT_IN else None
-    return plugin if plugin is not None and plugin.foreign else None
+    return registry.chosen("speakers" if kind == "people" else kind, backend_name(config, kind))
 
 
 def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
     """Distribution -> version of what measures; those that are not installed are left out.
 
     Raises:
-        ConfigError: for an unknown backend.
+        UnknownName: an unknown backend.
     """
-    if (plugin := chosen(config, kind)) is not None:
+    plugin = chosen(config, kind)
+    if plugin.foreign:
         name, _, release = plugin.origin.rpartition(" ")
         return {name: release}
-    own = {"vad": "silero-vad", "speakers": config.people.diarizer, "people": "ge2e"}
-    names = LIBRARIES[own[kind] if kind in own else table(config, kind).backend]
-    return {name: found for name in names if (found := installed(name))}
+    names = registry.declaration(plugin).libraries
+    return {name: release for name in names if (release := installed(name))}
+
+
+def works_on_gpu(config: ExtractionConfig, kind: str) -> bool:
+    """Whether what works for a stage uses a GPU where there is one: a kind of backend, "model", or "" for none."""
+    if kind in ("", "model"):
+        return kind == "model"
+    return registry.declaration(chosen(config, kind)).gpu
 
 
 @cache
@@ -113,19 +108,24 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     """The weights that a backend loads; of a plugin's, as far as its options name what is here.
 
     Raises:
-        ConfigError: for an unknown backend.
+        UnknownName: an unknown backend.
     """
-    options = table(config, kind)
-    if kind in PEOPLE:
-        return enrolment.weight_names(config.people, kind)
-    if kind == "face" and options.backend == "pyfeat":
-        from emopipe.extractors.face.pyfeat import weight_names as of_detector
+    if kind == "people":
+        return [config.people.encoder] if recognises(config.people) else []
+    if kind == "speakers" and not diarizes(config.people):
+        return []
+    plugin, settings = chosen(config, kind), settings_of(config, kind)
+    if not plugin.foreign:
+        return [name for name in registry.declaration(plugin).weights(settings) if name]
+    named = [settings[name] for name in ("weights", "encoder", "asr", "multilingual") if settings.get(name)]
+    return [name for name in (*named, *_texts(settings.get("options"))) if _is_here(name)]
 
-        return list(of_detector(options.detector).values())
-    names = [name for option in WEIGHTS[kind] if (name := getattr(options, option))]
-    if chosen(config, kind) is None:
-        return names
-    return [name for name in (*names, *_texts(options.options)) if _is_here(name)]
+
+def settings_of(config: ExtractionConfig, kind: str) -> dict[str, Any]:
+    """The table of a configuration that tells about a kind of backend, as plain data."""
+    name = {"vad": "speech", "speakers": "people"}.get(kind, kind)
+    settings: dict[str, Any] = config.as_dict(full=True)[name]
+    return settings
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -163,7 +163,7 @@ class Basis:
 
 def model_basis(name: str) -> Basis:
     """What a fusion model works with, beside the weights that its checkpoint holds."""
-    own = {plugin.name: plugin.origin for plugin in plugins.foreign("model", plugins.MODELS_GROUP)}
+    own = {plugin.name: plugin.origin for plugin in registry.foreign("model", registry.MODELS_GROUP)}
     package, _, release = own.get(name, "").rpartition(" ")
     return Basis({"torch": installed("torch"), **({package: release} if package else {})})
 
@@ -185,10 +185,11 @@ class Backends:
         self, config: ExtractionConfig, *, device: str = "auto", offline: bool = False, hook: Hook = silent
     ) -> None:
         _check_device(device)
-        for kind in plugins.BUILT_IN:
-            chosen(config, kind)
+        for kind in registry.BUILT_IN:
+            if backend_name(config, kind):
+                chosen(config, kind)
         _check_face(config.face)
-        enrolment.check(config.people)
+        speakers.check(config.people)
         self.config = config
         self._wanted_device = device
         self._how: dict[str, Any] = {"offline": offline, "hook": hook}
@@ -218,7 +219,7 @@ class Backends:
         Raises:
             WeightError: when one cannot be had.
         """
-        own = [kind for kind in kinds if chosen(self.config, kind) is None]
+        own = [kind for kind in kinds if not chosen(self.config, kind).foreign]
         names = dict.fromkeys(name for kind in own for name in weight_names(self.config, kind))
         ordered = sorted(names, key=_is_embedded)
         with _all_told(ordered):
@@ -243,8 +244,8 @@ class Backends:
         if any(map(weights.needs_file, names)):
             _ = [self._weight(name) for name in names]
         told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
-        foreign = chosen(self.config, kind) is not None
-        return Basis(libraries(self.config, kind), told, self.config.as_dict(full=True)[kind] if foreign else {})
+        settings = settings_of(self.config, kind) if chosen(self.config, kind).foreign else {}
+        return Basis(libraries(self.config, kind), told, settings)
 
     @cached_property
     def face(self) -> FaceBackend:
@@ -266,9 +267,9 @@ class Backends:
 
     @cached_property
     def vad(self) -> VoiceActivity:
-        from emopipe.extractors.speech.vad import VoiceActivity
-
-        return VoiceActivity(self._weight(self.config.speech.vad), self.config.speech.vad_threshold)
+        """What finds speech."""
+        backend: VoiceActivity = self._create("vad")
+        return backend
 
     @cached_property
     def text(self) -> TextBackend:
@@ -286,16 +287,13 @@ class Backends:
     @cached_property
     def diarizer(self) -> Diarizer:
         """What cuts speech into turns."""
-        from emopipe.extractors.speech.diarize import VoiceClusters
-
-        if self.config.people.diarizer == "pyannote":
-            return enrolment.load_pyannote(self.config.people.pyannote, self.device, offline=self._how["offline"])
-        return VoiceClusters(self.speakers)
+        backend: Diarizer = self._create("speakers", offline=self._how["offline"])
+        return backend
 
     @cached_property
     def enrolled(self) -> dict[str, np.ndarray]:
         """Name -> voice of the enrolled people."""
-        return enrolment.enrol(self.config.people, self.vad, self.speakers)
+        return speakers.enrol(self.config.people, self.vad, self.speakers)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -339,8 +337,8 @@ class Backends:
                 raise FeatureMismatch(what, path=self._located[name].path, hint=hint)
 
     def _create(self, kind: str, **more: Any) -> Any:
-        settings = {**self.config.as_dict(full=True)[kind], **more}
-        return plugins.create(kind, settings["backend"], settings, self._weight, self.device)
+        settings = {**settings_of(self.config, kind), **more}
+        return registry.create(kind, backend_name(self.config, kind), settings, self._weight, self.device)
 
     def _weight(self, name: str) -> Path:
         """What libraries load for the name of a weight, or a path."""

@@ -1,7 +1,8 @@
 """Extractors by name: those of this package and those of others, found by one look-up.
 
-Another package declares its own under the groups `emopipe.extractors.face`, `.voice`, `.speech` and `.text`
-(see `emopipe.extractors.contracts`) and its fusion models under `emopipe.models` (see `emopipe.models.registry`).
+Another package declares its own under the groups `emopipe.extractors.face`, `.voice`, `.speech`, `.text` and
+`.diarizer` (see `emopipe.extractors.contracts`) and its fusion models under `emopipe.models` (see
+`emopipe.models.registry`).
 """
 
 from __future__ import annotations
@@ -11,29 +12,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from emopipe.errors import BackendUnusable, EmopipeError, LibraryMissing, UnknownName
+from emopipe.errors import BackendUnusable, EmopipeError, LibraryMissing, UnknownName, WeightMissing
+from emopipe.extractors.contracts import Backend, Locate
 from emopipe.pipeline import weights
 
-if TYPE_CHECKING:
-    from emopipe.extractors.contracts import Locate
-
-#: Modality -> name -> what makes the backend.
+#: Kind of backend -> name -> its declaration. "people" compares voices with the encoder of "speakers".
 BUILT_IN: Final = {
     "face": {
-        "mediapipe": "emopipe.extractors.face.mediapipe:create",
-        "pyfeat": "emopipe.extractors.face.pyfeat:create",
+        "mediapipe": "emopipe.extractors.face.mediapipe:BACKEND",
+        "pyfeat": "emopipe.extractors.face.pyfeat:BACKEND",
     },
-    "voice": {"whisper-encoder": "emopipe.extractors.voice.features:create"},
+    "voice": {"whisper-encoder": "emopipe.extractors.voice.features:BACKEND"},
+    "vad": {"silero-vad": "emopipe.extractors.speech.vad:BACKEND"},
     "speech": {
-        "whisper": "emopipe.extractors.speech.whisper:create",
-        "faster-whisper": "emopipe.extractors.speech.faster_whisper:create",
+        "whisper": "emopipe.extractors.speech.whisper:BACKEND",
+        "faster-whisper": "emopipe.extractors.speech.faster_whisper:BACKEND",
     },
-    "text": {"transformers": "emopipe.extractors.text.transformer:create"},
+    "text": {"transformers": "emopipe.extractors.text.transformer:BACKEND"},
+    "speakers": {
+        "ge2e": "emopipe.extractors.speech.diarize:BACKEND",
+        "pyannote": "emopipe.extractors.speech.pyannote:BACKEND",
+    },
 }
-#: Backend -> the option of `pip install emopipe[...]` that brings its library.
-EXTRAS: Final = {"faster-whisper": "faster-whisper"}
+#: Kind of backend -> group of entry points by which other packages bring one; the others cannot be brought.
+GROUPS: Final = {
+    "face": "emopipe.extractors.face",
+    "voice": "emopipe.extractors.voice",
+    "speech": "emopipe.extractors.speech",
+    "text": "emopipe.extractors.text",
+    "speakers": "emopipe.extractors.diarizer",
+}
+#: How people call a kind of backend.
+TITLES: Final = {"speakers": "diarizer", "vad": "voice activity"}
 MODELS_GROUP: Final = "emopipe.models"
 
 
@@ -42,7 +54,7 @@ class Plugin:
     """A backend or a fusion model.
 
     Attributes:
-        kind: "face", "voice", "speech", "text", or "model".
+        kind: one of :data:`BUILT_IN`, or "model".
         name: what configurations and commands call it.
         origin: name and version of the distribution that brings it; "emopipe" for those of this package.
         entry: loads it.
@@ -65,10 +77,10 @@ class Plugin:
 
 
 def extractors(kind: str) -> list[Plugin]:
-    """All backends of a modality, this package's first. Imports none."""
-    group = f"emopipe.extractors.{kind}"
+    """All backends of a kind, this package's first. Imports none."""
+    group = GROUPS.get(kind, "")
     own = [Plugin(kind, name, "emopipe", EntryPoint(name, value, group)) for name, value in BUILT_IN[kind].items()]
-    return own + foreign(kind, group)
+    return own + (foreign(kind, group) if group else [])
 
 
 def foreign(kind: str, group: str) -> list[Plugin]:
@@ -81,46 +93,74 @@ def foreign(kind: str, group: str) -> list[Plugin]:
 
 def plugins() -> list[Plugin]:
     """Everything that other packages bring."""
-    found = [plugin for kind in BUILT_IN for plugin in extractors(kind) if plugin.foreign]
-    return found + foreign("model", MODELS_GROUP)
+    brought = [plugin for kind in BUILT_IN for plugin in extractors(kind) if plugin.foreign]
+    return brought + foreign("model", MODELS_GROUP)
+
+
+def declaration(plugin: Plugin) -> Backend:
+    """What a backend declares. Imports it.
+
+    Raises:
+        LibraryMissing: it cannot be imported.
+    """
+    try:
+        loaded = plugin.entry.load()
+    except ImportError as error:
+        hint = f"Install what {plugin.origin} asks for"
+        what = f"the {title(plugin.kind)} backend {plugin.name} cannot be loaded: {error}"
+        raise LibraryMissing(what, hint=hint) from error
+    return loaded if isinstance(loaded, Backend) else Backend(plugin.name, loaded)
 
 
 def create(kind: str, name: str, settings: Mapping[str, Any], locate: Locate, device: str) -> Any:
-    """Make the backend of that name.
+    """Make the backend of that name; one of this package is handed the settings that it declares, and no others.
 
     Raises:
-        ConfigError: for an unknown name, or settings or weights that it refuses; LibraryMissing when a library is
-            missing or the plugin cannot be imported; what `locate` raises.
+        UnknownName: there is no such backend, or there are two.
+        LibraryMissing: a library is missing, or the plugin cannot be imported.
+        WeightMissing: a file of weights is missing.
+        BackendUnusable: it refuses its settings or weights.
     """
     plugin = chosen(kind, name)
+    backend = declaration(plugin)
+    if backend.settings:
+        settings = {name: settings[name] for name in backend.settings}
+    what = f"the {title(kind)} backend {name} cannot be loaded"
     try:
-        return plugin.entry.load()(settings, locate, device)
+        return backend.create(settings, locate, device)
     except EmopipeError:
         raise
     except ImportError as error:
-        hint = f'pip install "emopipe[{EXTRAS[name]}]"' if name in EXTRAS else f"Install what {plugin.origin} asks for"
-        raise LibraryMissing(f"the {kind} backend {name} cannot be loaded: {error}", hint=hint) from error
+        hint = backend.install or f"Install what {plugin.origin} asks for"
+        raise LibraryMissing(f"{what}: {error}", hint=hint) from error
+    except FileNotFoundError as error:
+        raise WeightMissing(f"{what}: {error}", hint=backend.obtain or BackendUnusable.advice) from error
     except (ValueError, OSError, KeyError, AttributeError, RuntimeError) as error:
-        hint = "Check the weights and options that the configuration names (`emopipe config show`)"
-        raise BackendUnusable(f"the {kind} backend {name} cannot be loaded: {error}", hint=hint) from error
+        raise BackendUnusable(f"{what}: {error}", hint=BackendUnusable.advice) from error
 
 
 def chosen(kind: str, name: str) -> Plugin:
     """The backend of that name. Imports none.
 
     Raises:
-        ConfigError: when there is none, or more than one.
+        UnknownName: there is none, or more than one.
     """
-    found = [plugin for plugin in extractors(kind) if plugin.name == name]
-    if not found:
-        known = list(dict.fromkeys(plugin.name for plugin in extractors(kind)))
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Use {' or '.join(known)}, or install a plugin that brings it"
-        raise UnknownName(f"unknown {kind} backend {name!r}", hint=hint)
-    if found[0].foreign and len(found) > 1:
-        both = " and ".join(plugin.origin for plugin in found)
-        raise UnknownName(f"the {kind} backend {name!r} is brought by {both}", hint="Uninstall one of them")
-    return found[0]
+    candidates = [plugin for plugin in extractors(kind) if plugin.name == name]
+    if not candidates:
+        names = list(dict.fromkeys(plugin.name for plugin in extractors(kind)))
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Use {' or '.join(names)}, or install a plugin that brings it"
+        raise UnknownName(f"unknown {title(kind)} backend {name!r}", hint=hint)
+    if candidates[0].foreign and len(candidates) > 1:
+        both = " and ".join(plugin.origin for plugin in candidates)
+        what = f"the {title(kind)} backend {name!r} is brought by {both}"
+        raise UnknownName(what, hint="Uninstall one of them")
+    return candidates[0]
+
+
+def title(kind: str) -> str:
+    """How people call a kind of backend."""
+    return TITLES.get(kind, kind)
 
 
 def speech_option(text: str | None) -> dict[str, str]:

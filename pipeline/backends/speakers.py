@@ -1,22 +1,19 @@
-"""Speaker backends: which weights they need, how they are loaded, and the voices of enrolled people."""
+"""Settings about people that cannot be meant, and the voices of enrolled people."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from emopipe.errors import ConfigError, InputNotFound, LibraryMissing, ReferenceClipUnusable, UnknownName, WeightMissing
-from emopipe.pipeline.config import PeopleConfig, diarizes, given_clip, recognises
+from emopipe.errors import ConfigError, InputNotFound, ReferenceClipUnusable
+from emopipe.pipeline.config import PeopleConfig, given_clip
 from emopipe.pipeline.media.decoding import Media
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.contracts import Diarizer
     from emopipe.extractors.speech.speakers import SpeakerEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
-
-DIARIZERS: Final = ("ge2e", "pyannote", "none")
 
 
 def check(config: PeopleConfig) -> None:
@@ -25,9 +22,6 @@ def check(config: PeopleConfig) -> None:
     Raises:
         ConfigError: naming the setting; InputNotFound for a clip that is not there.
     """
-    if config.diarizer not in DIARIZERS:
-        hint = f"Use one of {', '.join(DIARIZERS)}"
-        raise UnknownName(f"unknown diarizer {config.diarizer!r}", hint=hint)
     subject = config.subject
     if subject and subject != "longest" and not subject.isdecimal() and subject not in config.enrol:
         hint = "Give a number in the order of first words, longest, or a name enrolled with --enrol NAME=CLIP"
@@ -37,36 +31,9 @@ def check(config: PeopleConfig) -> None:
             raise InputNotFound("there is no such clip to learn a person from", path=clip)
 
 
-def weight_names(config: PeopleConfig, kind: str) -> list[str]:
-    """The weights by which turns are found (kind "speakers"), or people recognised (kind "people")."""
-    if kind == "people":
-        return [config.encoder] if recognises(config) else []
-    if config.diarizer == "pyannote":
-        return [config.pyannote] if Path(config.pyannote).is_dir() else []
-    return [config.encoder] if diarizes(config) else []
-
-
 def given_clips(config: PeopleConfig) -> list[str]:
     """The clips from which people are learnt."""
     return [*config.enrol.values(), *([config.baseline] if given_clip(config.baseline) else [])]
-
-
-def load_pyannote(where: str, device: str, *, offline: bool = False) -> Diarizer:
-    """pyannote's pipeline of that hub id or folder.
-
-    Raises:
-        LibraryMissing: without the library, WeightMissing when the pipeline is neither here nor to be fetched.
-    """
-    from emopipe.extractors.speech.pyannote import Pyannote
-
-    try:
-        return Pyannote(where, device, offline=offline)
-    except ImportError as error:
-        hint = "Run `pip install pyannote.audio`, or use --diarizer ge2e"
-        raise LibraryMissing(f"pyannote cannot be loaded: {error}", hint=hint) from error
-    except FileNotFoundError as error:
-        hint = "Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote"
-        raise WeightMissing(str(error), path=where, hint=f"{hint}; or use --diarizer ge2e") from error
 
 
 def enrol(config: PeopleConfig, vad: VoiceActivity, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from urllib.parse import urlsplit
 
 from emopipe.pipeline import weights
-from emopipe.pipeline.backends import registry as plugins
+from emopipe.pipeline.backends import registry
 from emopipe.pipeline.weights.sources import HUB
 
 
@@ -102,7 +102,7 @@ def _licence(entry: weights.Entry) -> str:
 
 
 def _extractors() -> Table:
-    found = [plugin for kind in plugins.BUILT_IN for plugin in plugins.extractors(kind)]
+    found = [plugin for kind in registry.BUILT_IN for plugin in registry.extractors(kind)]
     return Table("Extractors", ("modality", "backend", "from"), [(one.kind, one.name, one.origin) for one in found])
 
 
@@ -110,7 +110,7 @@ def _models() -> Table:
     from emopipe.models.registry import MODELS
 
     rows = [(name, "emopipe") for name in MODELS]
-    rows += [(one.name, one.origin) for one in plugins.foreign("model", plugins.MODELS_GROUP)]
+    rows += [(one.name, one.origin) for one in registry.foreign("model", registry.MODELS_GROUP)]
     return Table("Models", ("model", "from"), rows)
 
 

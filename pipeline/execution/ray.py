@@ -29,6 +29,7 @@ from emopipe.errors import (
     StageFailure,
     WorkerDied,
 )
+from emopipe.pipeline.backends.loading import works_on_gpu
 from emopipe.pipeline.execution.plan import Job, Task, results
 from emopipe.pipeline.execution.processes import THREADS, WORKER_BYTES, paced
 from emopipe.pipeline.execution.worker import Outcome, Worker
@@ -44,8 +45,6 @@ _RESOURCES: Final[Mapping[str, Mapping[str, float]]] = {
     "GPU": {"num_cpus": 0, "num_gpus": 1},
     "CPU": {"num_cpus": 1, "num_gpus": 0},
 }
-#: Backends that work on a GPU where there is one.
-_ON_GPU: Final = frozenset({"speech", "voice", "text", "model"})
 #: A task whose worker has died so many times has failed.
 _TRIALS: Final = 2
 #: Workers that may die one after the other before their first task.
@@ -404,8 +403,7 @@ def _without_gpu(job: Job) -> frozenset[str]:
     given, light = {*input_names(Given)}, []
 
     def works_there(stage: AnyStage) -> bool:
-        face = stage.backend == "face" and job.config.face.backend != "mediapipe"
-        return job.wants(stage) and (face or stage.backend in _ON_GPU)
+        return job.wants(stage) and works_on_gpu(job.config, stage.backend)
 
     for stage in job.stages:
         if given.issuperset(stage.requires) and not works_there(stage):

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import BLENDSHAPES, BOX, MESH_COMPONENTS, face_table
+from emopipe.extractors.speech.diarize import VoiceClusters
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import ExtractionConfig
 
@@ -55,6 +56,10 @@ class StandIns(Backends):
     @cached_property
     def speakers(self) -> Any:
         return _Pitch()
+
+    @cached_property
+    def diarizer(self) -> Any:
+        return VoiceClusters(self.speakers)
 
 
 class SlowStandIns(StandIns):

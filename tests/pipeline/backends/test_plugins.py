@@ -16,6 +16,9 @@ from emopipe.errors import BackendUnusable, ConfigError, EmopipeError
 from emopipe.models.registry import configure, names
 from emopipe.pipeline import doctor
 from emopipe.pipeline.backends import registry as plugins
+from emopipe.pipeline.backends.loading import Backends
+from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.stages.table import ALL_STAGES
 from tests.conftest import ROOT
 
 PLUGIN = ROOT / "tests" / "plugin"
@@ -40,6 +43,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+CREATE = "def create(*told): return told"
 TEXT, MODELS = "emopipe.extractors.text", "emopipe.models"
 
 
@@ -56,7 +60,38 @@ def test_built_in_backends_are_found_by_the_same_look_up() -> None:
     for kind in plugins.BUILT_IN:
         for plugin in plugins.extractors(kind):
             assert plugins.chosen(kind, plugin.name) == plugin and not plugin.foreign
-            assert callable(plugin.entry.load())
+            declared = plugins.declaration(plugin)
+            assert declared.name == plugin.name and callable(declared.create) and declared.libraries
+
+
+def test_what_a_built_in_backend_reads_is_declared_by_its_stage() -> None:
+    """A result's key in the store knows every setting that decides it."""
+    table = {"vad": "speech", "speakers": "people"}
+    for stage in (stage for stage in ALL_STAGES if stage.backend in plugins.BUILT_IN):
+        for plugin in plugins.extractors(stage.backend):
+            prefix = table.get(stage.backend, stage.backend)
+            read = {f"{prefix}.{name}" for name in plugins.declaration(plugin).settings} - {"people.offline"}
+            assert read and read <= set(stage.settings), plugin.name
+
+
+def test_a_backend_is_handed_the_settings_that_it_declares(site: Path) -> None:
+    code = """
+from emopipe.extractors.contracts import Backend
+BACKEND = Backend("few", lambda settings, locate, device: settings, settings=("encoder",), gpu=False)
+"""
+    distribution(site, "few", {TEXT: {"few": "few:BACKEND"}}, code)
+    settings = {"encoder": "one", "max_tokens": 3}
+    assert plugins.create("text", "few", settings, Path, "cpu") == {"encoder": "one"}
+
+
+def test_another_package_may_bring_a_diarizer(site: Path) -> None:
+    distribution(site, "chimes", {"emopipe.extractors.diarizer": {"chimes": "chimes:create"}}, CREATE)
+    config = ExtractionConfig.from_dict({"people": {"diarizer": "chimes"}})
+    with Backends(config) as backends:
+        settings, _, device = backends.diarizer
+    assert settings["diarizer"] == "chimes" and device in ("cpu", "cuda")
+    with pytest.raises(EmopipeError, match="unknown diarizer backend 'magic'"):
+        Backends(ExtractionConfig.from_dict({"people": {"diarizer": "magic"}}))
 
 
 def test_an_unknown_name_gets_its_neighbour() -> None:

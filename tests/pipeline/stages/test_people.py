@@ -93,7 +93,6 @@ def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     for config, code in (
-        (PeopleConfig(diarizer="magic"), "EMO-507"),
         (PeopleConfig(subject="anna"), "EMO-503"),
         (PeopleConfig(enrol={"anna": str(tmp_path / "none.mp4")}), "EMO-101"),
         (PeopleConfig(baseline=str(tmp_path / "none.mp4")), "EMO-101"),

@@ -57,7 +57,7 @@ def whisper_small(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> str:
     """The catalogue's entry with another content, which the server has; returns its path there."""
     base = f"{hub.address}/whisper/models/"
     entry = replace(weights.entry("whisper-small"), files={"small.pt": sha256(LARGE)}, sources=(Url(base),))
-    monkeypatch.setitem(catalogue._own(), "whisper-small", entry)
+    monkeypatch.setitem(catalogue._entries(), "whisper-small", entry)
     hub.files["/whisper/models/small.pt"] = LARGE
     return "/whisper/models/small.pt"
 
@@ -124,7 +124,7 @@ def test_bert_is_fetched_from_the_hub_or_its_mirror(hub: Hub, monkeypatch: pytes
     files = {name: name.encode() * 100 for name in weights.entry("bert-base-uncased").files}
     hashes = {name: sha256(data) for name, data in files.items()}
     monkeypatch.setitem(
-        catalogue._own(), "bert-base-uncased", replace(weights.entry("bert-base-uncased"), files=hashes)
+        catalogue._entries(), "bert-base-uncased", replace(weights.entry("bert-base-uncased"), files=hashes)
     )
     hub.publish("google-bert/bert-base-uncased", REVISION, files)
     shown = CliRunner().invoke(app, ["models", "fetch", "bert-base-uncased"])

@@ -22,6 +22,7 @@ class Hub:
         moved: path -> the address that it refers to, as the hub does for large files.
         ranges: whether it understands requests for the rest of a file.
         asked: (path, Range, Authorization) of every request.
+        agents: the User-Agent of every request.
     """
 
     address: str
@@ -30,6 +31,7 @@ class Hub:
     moved: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    agents: list[str | None] = field(default_factory=list)
 
     def publish(self, name: str, revision: str, files: dict[str, bytes], licence: str = "mit") -> None:
         """A model of the hub: its listing, and its files at one revision."""
@@ -57,6 +59,7 @@ def serve() -> Iterator[Hub]:
             path = self.path.split("?")[0]
             wanted = self.headers.get("Range")
             hub.asked.append((path, wanted, self.headers.get("Authorization")))
+            hub.agents.append(self.headers.get("User-Agent"))
             if path in hub.moved:
                 self.send_response(302)
                 self.send_header("Location", hub.moved[path])
@@ -74,6 +77,8 @@ def serve() -> Iterator[Hub]:
                 self.end_headers()
                 return
             self.send_response(206 if begin else 200)
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Length", str(len(data) - begin))
             self.end_headers()
             breaks = hub.cut.get(path, [])

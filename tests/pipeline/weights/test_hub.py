@@ -5,16 +5,21 @@ And what is said where there is no network.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
@@ -31,14 +36,21 @@ from tests.hub_server import Hub, serve
 
 REVISION = "86b5e0934494bd15c9632b12f734a8a67f723594"
 LARGE = bytes(range(256)) * 2000
+#: The bytes that a download keeps or loses together when it breaks off.
+CHUNK = 1 << 14
 
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("EMOPIPE_WEIGHTS", "EMOPIPE_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY"):
+    for name in ("EMOPIPE_WEIGHTS", "EMOPIPE_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EMOPIPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(sources, "_CHUNK", CHUNK)
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the tries of huggingface_hub
+    huggingface_hub.close_session()  # its client knows the proxies of when it was made
 
 
 @pytest.fixture
@@ -52,12 +64,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture
-def whisper_small(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The catalogue's entry with another content, which the server has; returns its path there."""
-    base = f"{hub.address}/whisper/models/"
+@pytest.fixture(params=["maker", "hub"])
+def whisper_small(hub: Hub, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The catalogue's entry with another content, which its maker's server or the hub has; returns its path there."""
+    base = f"{sources.HUB if request.param == 'hub' else hub.address}/whisper/models/"
     entry = replace(weights.entry("whisper-small"), files={"small.pt": sha256(LARGE)}, sources=(Url(base),))
-    monkeypatch.setitem(catalogue._own(), "whisper-small", entry)
+    monkeypatch.setitem(catalogue._entries(), "whisper-small", entry)
     hub.files["/whisper/models/small.pt"] = LARGE
     return "/whisper/models/small.pt"
 
@@ -77,20 +89,22 @@ def test_a_weight_is_fetched_from_its_makers_and_told_as_it_comes(hub: Hub, whis
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 def test_a_broken_download_goes_on_where_it_stopped(hub: Hub, whisper_small: str, ranges: bool) -> None:
     hub.ranges = ranges
-    hub.cut[whisper_small] = [200_000, 300_000]
+    hub.cut[whisper_small] = [12 * CHUNK + 5, 18 * CHUNK]
     assert weights.resolve("whisper-small").read_bytes() == LARGE
     asked = [wanted for _, wanted, _ in hub.asked]
-    assert asked == [None, "bytes=200000-", "bytes=300000-"]
+    assert asked == [None, f"bytes={12 * CHUNK}-", f"bytes={18 * CHUNK}-"]
 
 
 def test_the_next_fetch_goes_on_where_a_failed_one_stopped(hub: Hub, whisper_small: str) -> None:
-    hub.cut[whisper_small] = [200_000, 200_000]
-    with pytest.raises(EmopipeError, match="connection ended") as caught:
+    hub.cut[whisper_small] = [12 * CHUNK] * 20
+    with pytest.raises(EmopipeError, match=r"Connection broken|closed connection") as caught:
         weights.resolve("whisper-small")
     assert caught.value.code == "EMO-203"
+    assert len(hub.asked) <= 15
     hub.asked.clear()
+    hub.cut.clear()
     assert weights.resolve("whisper-small").read_bytes() == LARGE
-    assert hub.asked == [(whisper_small, "bytes=200000-", None)]
+    assert hub.asked == [(whisper_small, f"bytes={12 * CHUNK}-", None)]
     assert [path.name for path in (weights.cache_dir() / "weights").iterdir() if path.suffix != ".lock"] == [
         "whisper-small"
     ]
@@ -120,11 +134,21 @@ def test_other_bytes_than_the_catalogues_are_refused_and_forgotten(hub: Hub, whi
     assert weights.resolve("whisper-small").read_bytes() == LARGE
 
 
+def test_a_full_disk_is_told_from_a_broken_network(whisper_small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sources._PartialFile, "write", full)
+    with pytest.raises(EmopipeError, match="No space left") as caught:
+        weights.resolve("whisper-small")
+    assert caught.value.code == "EMO-204"
+
+
 def test_bert_is_fetched_from_the_hub_or_its_mirror(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {name: name.encode() * 100 for name in weights.entry("bert-base-uncased").files}
     hashes = {name: sha256(data) for name, data in files.items()}
     monkeypatch.setitem(
-        catalogue._own(), "bert-base-uncased", replace(weights.entry("bert-base-uncased"), files=hashes)
+        catalogue._entries(), "bert-base-uncased", replace(weights.entry("bert-base-uncased"), files=hashes)
     )
     hub.publish("google-bert/bert-base-uncased", REVISION, files)
     shown = CliRunner().invoke(app, ["models", "fetch", "bert-base-uncased"])
@@ -211,6 +235,39 @@ def test_the_token_goes_to_the_hub_and_no_further(hub: Hub, monkeypatch: pytest.
         assert (weights.locate("lab/own-bert").path / "model.safetensors").read_bytes() == LARGE
         assert {told for _, _, told in hub.asked} == {"Bearer secret"}
         assert [told for _, _, told in elsewhere.asked] == [None]
+
+
+def test_the_hub_is_told_nothing_but_what_is_wanted(hub: Hub, tmp_path: Path) -> None:
+    """Not of tools that surround the process, nor a token kept elsewhere; no second copy, and no progress bars."""
+    hub.publish("lab/own-bert", REVISION, OTHER)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "token").write_text("kept")
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "AGENT": "tool"}
+    code = "import huggingface_hub; from emopipe.pipeline import weights; weights.locate('lab/own-bert')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    files = [f"/lab/own-bert/resolve/{REVISION}/{file}" for file in ("config.json", "model.safetensors", "vocab.txt")]
+    assert hub.asked == [(path, None, None) for path in ("/api/models/lab/own-bert", *files)]
+    assert set(hub.agents) == {"emopipe"}
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == ["token"]
+    left = {path.name for path in (weights.cache_dir() / "weights").iterdir() if path.suffix != ".lock"}
+    assert left == {"lab--own-bert"}
+
+
+def test_two_files_without_a_known_hash_are_kept_apart(hub: Hub) -> None:
+    base = "/py-feat/pose_mlp_v2/resolve/main/"
+    contents = {file: file.encode() * 100 for file in weights.entry("pyfeat-pose-mlp-v2").files}
+    assert len(contents) == 2
+    hub.files |= {base + file: data for file, data in contents.items()}
+    folder = weights.locate("pyfeat-pose-mlp-v2").path
+    assert {file: (folder / file).read_bytes() for file in contents} == contents
+
+
+def test_names_that_the_hub_does_not_allow_are_unknown(hub: Hub) -> None:
+    with pytest.raises(EmopipeError, match="such a model") as caught:
+        weights.locate("lab/own--bert")
+    assert caught.value.code == "EMO-205" and not hub.asked
 
 
 def test_a_model_without_weights_and_one_that_does_not_exist(hub: Hub) -> None:
@@ -379,7 +436,7 @@ def test_a_network_that_is_silent_is_given_up_soon(monkeypatch: pytest.MonkeyPat
         raise Blocked(101, "Network is unreachable")
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(sources, "_KNOCK_SECONDS", 0.05)
+    monkeypatch.setattr(sources, "_CONNECT_SECONDS", 0.05)
     try:
         for what in ("whisper:small", "text lab/own-bert"):
             assert "no answer within 0.05 s" in look_for(what).what
@@ -397,5 +454,5 @@ def test_the_proxy_is_asked_where_there_is_one(hub: Hub, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "create_connection", connect)
     monkeypatch.setenv("http_proxy", hub.address)
-    sources._knock("http://far.example/file")
+    sources.check_connection("http://far.example/file")
     assert places == [("127.0.0.1", int(hub.address.rsplit(":", 1)[1]))]

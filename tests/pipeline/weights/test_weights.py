@@ -400,7 +400,7 @@ def test_the_address_is_tried_after_the_packages(index: Path, server: tuple[str,
     assert caught.value.code == "EMO-203"
     body = PART1 + PART2
     bodies["/demo.bin"] = (body[:-1], len(body))
-    with pytest.raises(EmopipeError, match="1 bytes early") as caught:
+    with pytest.raises(EmopipeError, match="1 more expected") as caught:
         weights.resolve(entry)
     assert caught.value.code == "EMO-203"
     assert left_behind() == [".demo.parts"]
@@ -441,6 +441,7 @@ def test_looking_up_weights_imports_no_heavy_library() -> None:
     code = "import sys; from emopipe.pipeline import weights; weights.status('whisper-base'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "torch", "transformers", "whisper"} & set(loaded.split())
+    assert not {"huggingface_hub", "httpx", "httpx2", "pooch", "requests", "tqdm"} & set(loaded.split())
 
 
 def test_aliases_lead_to_their_weights() -> None:

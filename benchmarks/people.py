@@ -46,7 +46,7 @@ from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.store.store import Store
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "samples"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "samples" / "make"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation
 from puppet import Puppet
 

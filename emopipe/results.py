@@ -1,0 +1,161 @@
+"""What the front door gives back: results of a run, of an extraction, and tables of faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from emopipe.pipeline.records import Failure, FileResult, TurnResult, UtteranceResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from emopipe.models.data.dataset import Dataset
+
+__all__ = ["DatasetResult", "FaceFrames", "Failure", "FileResult", "Results", "TurnResult", "UtteranceResult"]
+
+
+class Results(Sequence[FileResult]):
+    """What became of the files of a run, in the order in which they were named.
+
+    In a notebook it shows a timeline of each file.
+
+    Args:
+        files: one result per file.
+        store: folder of the store that holds what was measured.
+        keep: whatever must live as long as the results, such as a temporary store.
+    """
+
+    def __init__(self, files: Sequence[FileResult], store: Path, keep: object = None) -> None:
+        self._files = list(files)
+        self._store = store
+        self._keep = keep
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> FileResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+    def __getitem__(self, index: int | slice) -> FileResult | Results:
+        if isinstance(index, slice):
+            return Results(self._files[index], self._store, self._keep)
+        return self._files[index]
+
+    def __repr__(self) -> str:
+        lines = [f"{file.media}: {file.state}, {len(file.utterances)} utterances" for file in self._files]
+        return "\n".join([f"Results of {len(self)} files", *lines])
+
+    def _repr_html_(self) -> str:
+        from emopipe.pipeline.report.notebook import results_html
+
+        return results_html(self._files)
+
+    @property
+    def failed(self) -> list[FileResult]:
+        """The files that gave no result; their `reasons` tell why."""
+        return [file for file in self._files if file.state == "failed"]
+
+    @property
+    def faces(self) -> FaceFrames:
+        """The faces of all files, one row per sampled frame and face."""
+        return FaceFrames(self._files, self._store, self._keep)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per utterance.
+
+        Returns:
+            A frame with the index (file, start, end), times in seconds on the media clock, and the columns of
+            :class:`UtteranceResult`: `speaker`, `text`, `label`, `confidence`, ..., `probability_CLASS`,
+            `weight_MODALITY`, `absent_MODALITY`, `quality_MODALITY`.
+        """
+        import pandas as pd
+
+        from emopipe.pipeline.report.outputs import flat_row
+
+        rows = [
+            {"file": str(file.media), **flat_row(asdict(utterance))}
+            for file in self._files
+            for utterance in file.utterances
+        ]
+        columns = None if rows else ["file", "start", "end", "speaker", "role", "overlap", "text", "label", "value"]
+        return pd.DataFrame(rows, columns=columns).set_index(["file", "start", "end"])
+
+
+class FaceFrames:
+    """The faces that were measured in files, read from the store when they are asked for.
+
+    Args:
+        files: whose faces.
+        store: folder of the store.
+        keep: whatever must live as long as the faces.
+    """
+
+    def __init__(self, files: Sequence[FileResult], store: Path, keep: object = None) -> None:
+        self._files, self._store, self._keep = list(files), store, keep
+
+    def tables(self) -> Iterator[tuple[FileResult, pa.Table]]:
+        """Each file in which faces were looked for, and its face table; see `docs/schema.md`."""
+        import pyarrow as pa
+
+        from emopipe.pipeline.store.store import Store
+
+        with Store(self._store) as store:
+            for file in self._files:
+                stored = store.get(file.keys["face"]) if "face" in file.keys else None
+                table = None if stored is None else stored["face_table"]
+                if isinstance(table, pa.Table):
+                    yield file, table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per sampled frame and face.
+
+        Returns:
+            A frame with the index (file, time, track), time in seconds on the media clock, `person` (the name of whose
+            face it is, None when it is nobody's who speaks), and the columns of the face table: box, quality, head
+            pose, action units, blendshapes, ...; columns that the face backend does not measure are left out.
+        """
+        import pandas as pd
+
+        frames = []
+        for file, table in self.tables():
+            frame = table.to_pandas().dropna(axis="columns", how="all")
+            names = {track: person.name for person in file.people for track in person.tracks}
+            frame.insert(0, "file", str(file.media))
+            frame.insert(3, "person", [names.get(track) for track in frame["track"]])
+            frames.append(frame)
+        empty = pd.DataFrame(columns=["file", "time", "track", "person"])
+        whole = pd.concat(frames, ignore_index=True) if frames else empty
+        return whole.set_index(["file", "time", "track"])
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """A dataset that was extracted.
+
+    Attributes:
+        path: its folder.
+        sources: how many rows or files were asked for.
+        failures: those that gave nothing.
+    """
+
+    path: Path
+    sources: int
+    failures: Sequence[Failure] = field(default=())
+
+    def load(self) -> Dataset:
+        """Open it, with the features of each modality."""
+        from emopipe.models.data.reading import read
+
+        return read(self.path)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Its manifest: one row per utterance, with the index (file, start, end) and labels, speaker, words, ..."""
+        import pyarrow.parquet as pq
+
+        manifest: pd.DataFrame = pq.read_table(self.path / "manifest.parquet").to_pandas()
+        return manifest.rename(columns={"media": "file"}).set_index(["file", "start", "end"])

@@ -254,6 +254,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigFileError(f"the file is not TOML: {error}", path=path) from None
 
 
-def extraction_tables(tables: dict[str, Any]) -> dict[str, Any]:
+def extraction_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the tables that belong to training; one file may hold both."""
     return {name: table for name, table in tables.items() if name not in ("model", "train")}

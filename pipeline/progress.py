@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,51 @@ def timed(hook: Hook, name: str, message: str = "") -> Iterator[None]:
     began = time.perf_counter()
     yield
     hook(Event("end", name, message, seconds=time.perf_counter() - began))
+
+
+class ProgressBar:
+    """A hook that shows a bar in notebooks and terminals: files of a batch, else the steps of the task at hand."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task = ""
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, event: Event, /) -> None:
+        """Take in an event."""
+        if event.kind in ("warning", "info"):
+            self._show(event.message if event.kind == "warning" else "")
+        elif event.name == "batch":
+            self._start("files", event.total or 0)
+        elif event.name == "file" and self._task == "files":
+            self._bar.update(1 if event.kind == "end" else 0)
+        elif self._task == "files":
+            share = f" {100 * event.done / event.total:.0f} %" if event.done and event.total else ""
+            self._bar.set_postfix_str(f"{event.name}{share}")
+        elif event.kind == "progress" and event.total:
+            if self._task != event.name:
+                self._start(event.name, event.total)
+            self._bar.update((event.done or 0) - self._bar.n)
+
+    def _start(self, task: str, total: float) -> None:
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without ipywidgets a notebook gets a bar of text
+            from tqdm.auto import tqdm
+
+            if self._bar is not None:
+                self._bar.close()
+            self._task, self._bar = task, tqdm(total=total, desc=task, leave=False)
+
+    def _show(self, message: str) -> None:
+        if message:
+            from tqdm.auto import tqdm
+
+            tqdm.write(message)

@@ -275,3 +275,11 @@ class FileResult:
     utterances: Sequence[UtteranceResult] = ()
     computed: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source of a dataset that gave nothing: its id, and why."""
+
+    id: str
+    reason: Reason

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.loop import Hook, TrainConfig, Trained, silent, train, usable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Evaluation:
     subsets: dict[str, dict[str, float]]
     confusion: list[list[int]]
     classes: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per subset of the modalities, with the index `modalities` and a column per figure."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(self.subsets, orient="index").rename_axis("modalities")
 
 
 def evaluate(
@@ -137,6 +146,12 @@ class Summary:
     runs: list[dict[str, Any]]
     mean: dict[str, float]
     sd: dict[str, float]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per run, with the index (fold, seed) and a column per metric."""
+        import pandas as pd
+
+        return pd.DataFrame(self.runs).set_index(["fold", "seed"])
 
 
 def summarise(runs: list[dict[str, Any]]) -> Summary:

@@ -16,6 +16,7 @@ from emopipe.pipeline.progress import Event
 from emopipe.pipeline.report.outputs import reason_as_json, row_of
 
 if TYPE_CHECKING:
+    from emopipe.models.evaluation.evaluate import Evaluation
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
 
@@ -163,6 +164,25 @@ class Console:
             self.table("", ("who", *header), ((_who(row), *_cells(row)) for row in rows))
         else:
             self.table("", header, map(_cells, rows))
+
+    def study(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Results of a study: the columns that fit a terminal; the files have all."""
+        hidden = ("runs", "parameters", "s/run", "pooled", "runs [95 %]")
+        names = [name for name in rows[0] if name not in hidden]
+        self.table(title, names, [[row[name] for name in names] for row in rows])
+
+    def evaluation(self, title: str, evaluation: Evaluation) -> None:
+        """How good a checkpoint is, by what it may see."""
+        names = [name for name in next(iter(evaluation.subsets.values()), {}) if name != "rows"]
+        rows = [
+            (subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.4f}" for name in names))
+            for subset, figures in evaluation.subsets.items()
+        ]
+        self.table(title, ("modalities", "rows", *names), rows)
+        if self.json_lines:
+            self.emit({"weights": evaluation.weights, "no_evidence": evaluation.no_evidence})
+        weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
+        self.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
 
     def plan(self, steps: Sequence[Step], stored: int, jobs: int) -> None:
         """What will be done, why, and how long that will take."""

@@ -121,7 +121,7 @@ def _is_done(entry: Mapping[str, Any] | None, out: Path) -> bool:
 def run_files(
     inputs: Inputs,
     job: Job,
-    out: Path,
+    out: Path | None,
     engine: Engine,
     *,
     participants: Participants | None = None,
@@ -138,7 +138,7 @@ def run_files(
     Args:
         inputs: of :func:`find_inputs`.
         job: what is wanted.
-        out: folder for the outputs.
+        out: folder for the outputs; None writes none.
         engine: what does the work.
         participants: which groups people belong to, for the page about the batch.
         phases: do one stage of all files before the next stage, so that one model at a time is loaded.
@@ -151,21 +151,23 @@ def run_files(
     """
     every = inputs.every
     with Store(job.store) as store:
-        sink = None if dry else Sink(out, every, config_hash(job.config), version("emopipe"))
+        sink = None if dry or out is None else Sink(out, every, config_hash(job.config), version("emopipe"))
         batch = _Batch(job, engine, store, hook)
         hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
         batch.probe([Source(str(path), media=path) for path in inputs.files])
         if explained is not None:
             explained(*batch.explain())
-        if sink is None:
+        if dry:
             return
-        for path, entry in inputs.kept.items():
-            sink.keep(path, entry)
+        if sink is not None:
+            for path, entry in inputs.kept.items():
+                sink.keep(path, entry)
         try:
             refused = ((Source(str(path), media=path), Outcome(error)) for path, error in inputs.refused.items())
             for source, outcome in chain(refused, batch.run(phases)):
                 result = _result(job, source, outcome)
-                sink.write(result)
+                if sink is not None:
+                    sink.write(result)
                 yield result
         except BaseException:
             with suppress(EmopipeError):
@@ -174,8 +176,10 @@ def run_files(
         _finish(sink, every, participants)
 
 
-def _finish(sink: Sink, inputs: Sequence[Path], participants: Participants | None) -> None:
+def _finish(sink: Sink | None, inputs: Sequence[Path], participants: Participants | None) -> None:
     """Write what there is about the run as a whole; the page about it when there is more than one input."""
+    if sink is None:
+        return
     sink.finish()
     if len(inputs) > 1 or participants or (sink.folder / SUMMARY).exists():
         write_summary(sink.folder, participants)

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,15 +23,7 @@ from emopipe.pipeline.execution.plan import Job, Task
 from emopipe.pipeline.execution.processes import Engine, Here
 from emopipe.pipeline.execution.worker import Outcome, Worker
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Extraction, Source
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A source that gave nothing: its id, and the error in words with its code."""
-
-    id: str
-    reason: str
+from emopipe.pipeline.records import Extraction, Failure, Source
 
 
 def write_dataset(
@@ -79,7 +70,7 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
         for done, (row, result) in enumerate(zip(rows, results, strict=True), start=1):
             hook(Event("progress", "extract", row.source.id, done=done, total=len(rows)))
             if isinstance(result, EmopipeError):
-                failures.append(Failure(row.source.id, str(result)))
+                failures.append(Failure(row.source.id, result.reason()))
                 hook(Event("warning", "extract", str(result)))
                 continue
             for warning in result.warnings:
@@ -95,7 +86,9 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
     pq.write_table(manifest_table(manifest), folder / "manifest.parquet", compression="zstd")
     (folder / "config.toml").write_text(tomli_w.dumps(job.sealed_config()), "utf-8")
     with (folder / "failures.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("id", "reason"), *((f.id, f.reason) for f in failures)])
+        csv.writer(file).writerows(
+            [("id", "code", "reason"), *((f.id, f.reason.code, str(f.reason)) for f in failures)]
+        )
     return failures
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import FeatureMismatch, ModalityNotRead
+from emopipe.options import ExtractionOptions, enrolments
 from emopipe.pipeline.backends.backbones import locate
 from emopipe.pipeline.backends.loading import Backends, model_basis
+from emopipe.pipeline.backends.registry import speech_option, text_option
 from emopipe.pipeline.backends.speakers import given_clips
-from emopipe.pipeline.config import FACTS, ExtractionConfig
+from emopipe.pipeline.config import FACTS, ExtractionConfig, extraction_tables, read_toml
 from emopipe.pipeline.execution.plan import Job
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.stages.stage import check_plan
@@ -148,3 +150,36 @@ def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The sealed tables with single entries replaced."""
     return {name: {**sealed.get(name, {}), **overrides.get(name, {})} for name in {*sealed, *overrides} - {*FACTS}}
+
+
+def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]]:
+    """Tables of the extraction configuration that options ask for: those of a file, and single settings, which win.
+
+    Raises:
+        InputNotFound, ConfigFileError: a configuration file that cannot be used.
+        UnknownName: an unknown backend.
+    """
+    given = options.get("config")
+    tables = {
+        name: dict(table)
+        for name, table in extraction_tables(
+            given if isinstance(given, Mapping) else read_toml(Path(given)) if given else {}
+        ).items()
+    }
+    backend, _, detector = options.get("face", "").partition(":")
+    settings: dict[tuple[str, str], Any] = {
+        ("face", "backend"): backend or None,
+        ("face", "detector"): detector or None,
+        ("face", "rate"): options.get("fps"),
+        **{("speech", name): value for name, value in speech_option(options.get("asr")).items()},
+        **{("text", name): value for name, value in text_option(options.get("text")).items()},
+        ("people", "subject"): options.get("subject"),
+        ("people", "count"): options.get("people"),
+        ("people", "diarizer"): options.get("diarizer"),
+        ("people", "baseline"): options.get("baseline"),
+        ("people", "enrol"): enrolments(options.get("enrol", {})) or None,
+    }
+    for (table, name), value in settings.items():
+        if value is not None:
+            tables.setdefault(table, {})[name] = value
+    return tables

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -202,7 +203,7 @@ class _Process:
     def __init__(self, job: Job) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        with _environment({name: str(job.threads) for name in THREADS}):
+        with _environment({name: str(job.threads) for name in THREADS}), _without_main():
             self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
             self._process.start()
         theirs.close()
@@ -312,6 +313,19 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started within do not run the user's script again, which then needs no guard against it."""
+    main: dict[str, Any] = sys.modules["__main__"].__dict__
+    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        del main["__spec__"]
+        main.update(hidden)
 
 
 def _signal(number: int) -> str:

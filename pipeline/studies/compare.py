@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import DatasetError, OutputError
+from emopipe.errors import DatasetError
+from emopipe.options import StudyOptions, chosen_modalities
 from emopipe.pipeline.backends.backbones import with_backbone
 from emopipe.pipeline.progress import Hook, silent
-from emopipe.pipeline.studies.train import bridge, split_or_all
+from emopipe.pipeline.studies.tables import Row, markdown, write_csv, write_text
+from emopipe.pipeline.studies.train import bridge
 
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.compare import Difference, Run
-    from emopipe.models.evaluation.explain import Explanation
     from emopipe.models.training.loop import TrainConfig
 
-Row = dict[str, Any]
 
 #: A modality alone is called by its name and this.
 ONLY: Final = "-only"
@@ -55,6 +54,18 @@ class Study:
     metric: str = "auto"
     modalities: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: StudyOptions) -> Study:
+        """What options ask for."""
+        default = cls()
+        return cls(
+            options.get("folds", default.folds),
+            options.get("seeds", default.seeds),
+            options.get("metric", default.metric),
+            chosen_modalities(options.get("modalities")),
+            chosen_modalities(options.get("require")),
+        )
 
     def run(
         self, dataset: Dataset, configs: Mapping[str, TrainConfig], reference: str, out: Path, hook: Hook
@@ -131,7 +142,8 @@ def compare_models(
     tables: Mapping[str, Any],
     reference: str | None,
     study: Study,
-    hook: Hook,
+    *,
+    hook: Hook = silent,
     offline: bool = False,
 ) -> list[Row]:
     """Cross-validate models side by side; a killed call goes on where it was.
@@ -167,7 +179,8 @@ def ablate_model(
     config: TrainConfig,
     with_sweep: bool,
     study: Study,
-    hook: Hook,
+    *,
+    hook: Hook = silent,
     offline: bool = False,
 ) -> dict[str, list[Row]]:
     """Train an EMOE without its parts and with other settings; a killed call goes on where it was.
@@ -235,52 +248,6 @@ def _write_sweep(
     return readable
 
 
-def visualize_checkpoint(
-    model: str, folder: Path, out: Path, split: str, device: str = "auto", offline: bool = False, hook: Hook = silent
-) -> list[Path]:
-    """Pictures of what a checkpoint does on a dataset.
-
-    Writes `tsne.png` and `.svg` (fused features, coloured by label), `importance.png` and `.svg` (whom the router
-    trusts, below who is right; not for a model without unimodal predictions), and `utterances.csv` with the numbers.
-
-    Returns:
-        The files.
-    """
-    from emopipe.models.data import reading
-    from emopipe.models.evaluation.explain import agreement, explain, project
-    from emopipe.pipeline.backends.backbones import load_predictor
-    from emopipe.pipeline.studies import plots
-
-    predictor, name = load_predictor(model, device, offline=offline, hook=hook)
-    found = explain(predictor, reading.read(folder), split_or_all(split))
-    places = project(found.fused)
-    out.mkdir(parents=True, exist_ok=True)
-    title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
-    files = plots.scatter(places, found.labels, title, out / "tsne")
-    if (found.present.sum(axis=1) > 1).any() and not _is_nan(found):
-        title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
-        files += plots.importance(found, agreement(found), title, out / "importance")
-    write_csv(out / "utterances.csv", [_utterance(found, places, row) for row in range(len(found.ids))])
-    return [*files, out / "utterances.csv"]
-
-
-def _is_nan(found: Explanation) -> bool:
-    return bool(found.importance[0, 0] != found.importance[0, 0])
-
-
-def _utterance(found: Explanation, places: Any, row: int) -> Row:
-    shares = {
-        f"{name}_{kind}": float(table[row, column])
-        for column, name in enumerate(found.modalities)
-        for kind, table in (("importance", found.importance), ("weight", found.weights))
-    }
-    facts = {"id": found.ids[row], "label": found.labels[row], "predicted": found.predicted[row]}
-    return {**facts, **shares, "tsne_1": float(places[row, 0]), "tsne_2": float(places[row, 1])}
-
-
-# ---------------------------------------------------------------------------------------------------------- the tables
-
-
 def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
     from emopipe.models.data import reading
 
@@ -317,38 +284,3 @@ def _readable(rows: Sequence[Row], metric: str) -> list[Row]:
 
 def _interval(row: Row, middle: str, low: str, high: str) -> str:
     return "" if row[middle] is None else f"{row[middle]:+.3f} [{row[low]:+.3f}, {row[high]:+.3f}]"
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Rows with the same keys as a Markdown table."""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Rows with the same keys as CSV; None is an empty cell.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise OutputError(f"the table cannot be written: {error.strerror}", path=path) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """A page.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(f"the page cannot be written: {error.strerror}", path=path) from error

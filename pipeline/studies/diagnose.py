@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from emopipe.errors import OptionConflict
 from emopipe.pipeline.backends.backbones import load_predictor
 from emopipe.pipeline.progress import Hook, silent, timed
-from emopipe.pipeline.studies.compare import Row, markdown, write_csv, write_text
+from emopipe.pipeline.studies.tables import Row, markdown, write_csv, write_text
 from emopipe.pipeline.studies.train import split_or_all, train_checkpoint
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def diagnose_checkpoint(
     split: str = "valid",
     backbones: Sequence[str] = (),
     metric: str = "auto",
+    *,
     device: str = "auto",
     offline: bool = False,
     hook: Hook = silent,
@@ -349,7 +350,8 @@ def _train_others(
     for name in backbones:
         options = {**spec.options, "name": spec.model, "backbone": name, "backbone_path": "", "backbone_sha256": ""}
         place = out / name.replace("/", "_")
-        train_checkpoint(folder, place, configuration({"model": options, "train": train}), hook, offline)
+        config = configuration({"model": options, "train": train})
+        train_checkpoint(folder, place, config, hook=hook, offline=offline)
         found[name], _ = load_predictor(str(place), device, offline=offline, hook=hook)
     return found
 

@@ -23,7 +23,8 @@ def train_checkpoint(
     folder: Path,
     out: Path,
     config: TrainConfig,
-    hook: Hook,
+    *,
+    hook: Hook = silent,
     offline: bool = False,
     tensorboard: Path | None = None,
     start: str | None = None,
@@ -100,6 +101,7 @@ def evaluate_checkpoint(
     split: str,
     modalities: Sequence[str] | None,
     prior: str,
+    *,
     device: str = "auto",
     offline: bool = False,
     hook: Hook = silent,
@@ -120,7 +122,8 @@ def evaluate_model(
     split: str,
     modalities: Sequence[str] | None,
     prior: str,
-    hook: Hook,
+    *,
+    hook: Hook = silent,
     offline: bool = False,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""

@@ -10,10 +10,23 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import emopipe
 from emopipe.pipeline.cli.app import app
 from tests.conftest import ROOT
 
-HEAVY = ("torch", "numpy", "transformers", "mediapipe", "whisper", "librosa", "pyarrow", "feat", "cv2", "rich.console")
+HEAVY = (
+    "torch",
+    "numpy",
+    "transformers",
+    "mediapipe",
+    "whisper",
+    "librosa",
+    "pyarrow",
+    "feat",
+    "cv2",
+    "pandas",
+    "pydantic",
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["models", "--help"]])
@@ -37,6 +50,14 @@ def test_every_command_and_option_has_help() -> None:
             check(inner, f"{name} {child}")
 
     check(get_command(app), "emopipe")
+
+
+def test_commands_are_grouped_and_say_which_version_they_are_of() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    order = [shown.index(title) for title in ("Use", "Train", "Study", "Maintain")]
+    assert order == sorted(order)
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == f"emopipe {emopipe.__version__}"
+    assert "emopipe[ray]" in CliRunner().invoke(app, ["run", "--help"], terminal_width=200).output
 
 
 def test_commands_of_the_readme_exist() -> None:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.studies.compare import configurations, markdown
+from emopipe.pipeline.studies.compare import configurations
+from emopipe.pipeline.studies.tables import markdown
 from tests.models.conftest import learnable
 
 SMALL = """

@@ -1,0 +1,374 @@
+"""The front door: run, extract, train, evaluate and load. The command line is a thin layer over these functions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from emopipe.constants import MODALITIES
+from emopipe.errors import OptionConflict
+from emopipe.options import (
+    AnyPath,
+    ExecutionOptions,
+    MachineOptions,
+    RunOptions,
+    StudyOptions,
+    TrainingOptions,
+    byte_size,
+    chosen_modalities,
+)
+from emopipe.pipeline.progress import Hook, ProgressBar, silent
+from emopipe.results import DatasetResult, Results
+
+if TYPE_CHECKING:
+    from emopipe.model import Model
+    from emopipe.models.evaluation.evaluate import Evaluation, Summary
+    from emopipe.models.training.loop import TrainConfig
+    from emopipe.pipeline.execution.forecast import Step
+    from emopipe.pipeline.execution.processes import Engine
+    from emopipe.pipeline.records import FileResult
+    from emopipe.pipeline.store.store import Store
+
+DEFAULT_MODEL: Final = "emopipe-default"
+#: What is told of a plan: the steps to do, how many files need none, and how many files are worked on at a time.
+OnPlan = Callable[["list[Step]", int, int], None]
+
+
+def run(
+    paths: AnyPath | Sequence[AnyPath] = (),
+    *,
+    model: AnyPath = DEFAULT_MODEL,
+    out: AnyPath | None = None,
+    participants: AnyPath | None = None,
+    retry_failed: bool = False,
+    phases: bool = False,
+    dry_run: bool = False,
+    progress: bool | Hook = True,
+    on_result: Callable[[FileResult], None] | None = None,
+    on_plan: OnPlan | None = None,
+    **options: Unpack[RunOptions],
+) -> Results:
+    """Predict the emotion of every utterance in videos or sound files.
+
+    Args:
+        paths: files, folders (searched recursively) and patterns; one or several.
+        model: name of a shipped checkpoint, or a checkpoint's folder.
+        out: folder for JSON, CSV and pages; None writes none.
+        participants: CSV with a column person or file, and columns of groups to compare; needs `out`.
+        retry_failed: only what failed in, or was missing from, the last run into `out`.
+        phases: one stage of all files after the other, so that one model at a time is loaded.
+        dry_run: tell the plan and do nothing.
+        progress: True shows a bar, False nothing; a hook receives every event.
+        on_result: told of each file as it is done.
+        on_plan: told of the plan before the work.
+        options: those of the command `emopipe run`: `modalities`, `config`, `face`, `asr`, `text`, `fps`, `subject`,
+            `enrol`, `people`, `diarizer`, `baseline`, `jobs`, `limit_memory`, `engine`, `ray_address`, `store`,
+            `no_store`, `device`, `offline`, `debug`; see :mod:`emopipe.options`.
+
+    Returns:
+        One result per file, failed ones too.
+
+    Raises:
+        EnvironmentFault: a missing weight or library.
+        CheckpointError: an unusable checkpoint, or options that name other features than it was trained on.
+        ConfigError: an option that cannot be used.
+        OutputError: outputs cannot be written.
+    """
+    from emopipe.pipeline.execution.batch import find_inputs, run_files
+    from emopipe.pipeline.execution.jobs import extraction_overrides, prediction_job
+    from emopipe.pipeline.report.participants import read_participants
+
+    folder = None if out is None else Path(out)
+    if folder is None and (retry_failed or participants is not None):
+        raise OptionConflict("retry_failed and participants need the folder of a run", hint="Give out=FOLDER")
+    with ExitStack() as stack:
+        hook = stack.enter_context(_hook(progress))
+        store, keep = stack.enter_context(_store(options))
+        inputs = find_inputs(_paths(paths), folder if retry_failed else None)
+        groups = read_participants(Path(participants), inputs.every) if participants is not None else None
+        job = prediction_job(
+            str(model),
+            store,
+            modalities=chosen_modalities(options.get("modalities")),
+            device=options.get("device", "auto"),
+            offline=options.get("offline", False),
+            overrides=extraction_overrides(options),
+            hook=hook,
+        )
+        engine = stack.enter_context(_engine(len(inputs.files), options))
+        results = run_files(
+            inputs,
+            job,
+            folder,
+            engine,
+            participants=groups,
+            phases=phases,
+            explained=None if on_plan is None else lambda steps, stored: on_plan(steps, stored, engine.jobs),
+            dry=dry_run,
+            hook=hook,
+        )
+        files = []
+        for result in results:
+            files.append(result)
+            if on_result is not None:
+                on_result(result)
+    order = {path: place for place, path in enumerate(inputs.every)}
+    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep)
+
+
+def extract(
+    path: AnyPath,
+    out: AnyPath,
+    *,
+    labels: AnyPath | None = None,
+    progress: bool | Hook = True,
+    **options: Unpack[RunOptions],
+) -> DatasetResult:
+    """Extract features into a dataset, one utterance per row of a labels table (or per utterance found).
+
+    Args:
+        path: a labels table, a folder or a media file.
+        out: folder of the dataset; must not exist.
+        labels: a labels table whose paths are relative to the folder `path`.
+        progress, options: as for :func:`run`.
+
+    Raises:
+        LabelsTableError: an unusable table.
+        OutputError: `out` exists or cannot be written.
+        DatasetError: no source gave an utterance.
+        EnvironmentFault, ConfigError: as for :func:`run`.
+    """
+    from emopipe.pipeline.config import ExtractionConfig
+    from emopipe.pipeline.datasets.labels import read_labels, unlabelled_sources
+    from emopipe.pipeline.execution.extraction import write_dataset
+    from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
+
+    source = Path(path)
+    table = Path(labels) if labels is not None else source if source.suffix.lower() == ".csv" else None
+    rows = read_labels(table, source if labels is not None else None) if table else unlabelled_sources([source])
+    with ExitStack() as stack:
+        hook = stack.enter_context(_hook(progress))
+        store, _ = stack.enter_context(_store(options))
+        job = extraction_job(
+            ExtractionConfig.from_dict(extraction_overrides(options)),
+            store,
+            labelled=table is not None,
+            modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
+            device=options.get("device", "auto"),
+            offline=options.get("offline", False),
+            hook=hook,
+        )
+        engine = stack.enter_context(_engine(len(rows), options))
+        failures = write_dataset(rows, Path(out), job, engine, hook=hook)
+    return DatasetResult(Path(out), len(rows), failures)
+
+
+def train(
+    dataset: AnyPath,
+    out: AnyPath,
+    *,
+    model: str | None = None,
+    start: AnyPath | None = None,
+    tensorboard: AnyPath | None = None,
+    progress: bool | Hook = True,
+    **options: Unpack[TrainingOptions],
+) -> Model:
+    """Train a fusion model on a dataset; a killed training goes on where it was.
+
+    Args:
+        dataset: made by :func:`extract`, or one of MMSA's files.
+        out: folder of the checkpoint.
+        model: which model to train; `emoe` by default.
+        start: checkpoint to go on from: its model, options and weights.
+        tensorboard: folder of event files for TensorBoard.
+        progress: as for :func:`run`.
+        options: those of the command `emopipe train`: `label`, `modalities`, `epochs`, `seed`,
+            `allow_speaker_overlap`, `config`, `device`, `offline`; see :mod:`emopipe.options`.
+
+    Returns:
+        The trained model; its `validation` tells how good it is.
+
+    Raises:
+        DatasetError, TrainingError: an unusable dataset.
+        ConfigError: an option that cannot be used.
+    """
+    from emopipe.pipeline.studies.train import train_checkpoint
+
+    with _hook(progress) as hook:
+        _, measured = train_checkpoint(
+            Path(dataset),
+            Path(out),
+            training_config(model, options),
+            hook=hook,
+            offline=options.get("offline", False),
+            tensorboard=None if tensorboard is None else Path(tensorboard),
+            start=None if start is None else str(start),
+        )
+        trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
+    trained.validation = measured
+    return trained
+
+
+def evaluate(
+    dataset: AnyPath,
+    model: AnyPath = "emoe",
+    *,
+    split: str = "valid",
+    folds: int = 0,
+    seeds: int = 1,
+    prior: str = "uniform",
+    progress: bool | Hook = True,
+    **options: Unpack[TrainingOptions],
+) -> Evaluation | Summary:
+    """Measure a checkpoint, or train a model over seeds or folds and measure that.
+
+    Args:
+        dataset: made by :func:`extract`, or one of MMSA's files.
+        model: a checkpoint, or the name of a model to train for the purpose.
+        split: to measure on; "all" for every row.
+        folds: cross-validate a model on so many speaker-grouped folds; 0 trains on the dataset's own split.
+        seeds: train a model with so many seeds.
+        prior: "uniform", or "train" to expect classes as often as in training.
+        progress, options: as for :func:`train`.
+
+    Returns:
+        Of a checkpoint an evaluation, of a model a summary over its runs; both have `to_pandas()`.
+    """
+    from emopipe.pipeline.studies import train as studies
+
+    modalities = chosen_modalities(options.get("modalities")) or None
+    device, offline = options.get("device", "auto"), options.get("offline", False)
+    with _hook(progress) as hook:
+        if studies.is_checkpoint(str(model)):
+            return studies.evaluate_checkpoint(
+                str(model), Path(dataset), split, modalities, prior, device=device, offline=offline, hook=hook
+            )
+        kept: TrainingOptions = {**options}
+        kept.pop("modalities", None)
+        config = training_config(str(model), kept)
+        return studies.evaluate_model(
+            Path(dataset), config, folds, seeds, split, modalities, prior, hook=hook, offline=offline
+        )
+
+
+def load(model: AnyPath, **options: Unpack[MachineOptions]) -> Model:
+    """Load a checkpoint.
+
+    Args:
+        model: its folder, or the name of a shipped one.
+        options: `device` and `offline`.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        WeightError: the network that it stands on is missing.
+    """
+    from emopipe.model import Model
+    from emopipe.models.sealed import find
+    from emopipe.pipeline.backends.backbones import load_predictor
+
+    _quieten()
+    predictor, identity = load_predictor(
+        str(model), options.get("device", "auto"), offline=options.get("offline", False)
+    )
+    return Model(predictor, identity, find(model))
+
+
+def training_config(model: str | None, options: TrainingOptions | StudyOptions) -> TrainConfig:
+    """A training configuration from a file and from options, which win.
+
+    Raises:
+        ConfigError: an unknown model or option, or a value that cannot be used.
+    """
+    from emopipe.models.training.loop import configuration
+    from emopipe.pipeline.config import read_toml
+
+    given = options.get("config")
+    whole: Mapping[str, Any] = given if isinstance(given, Mapping) else read_toml(Path(given)) if given else {}
+    tables = {name: dict(table) for name, table in whole.items() if name in ("model", "train")}
+    if model is not None and tables.get("model", {}).get("name", model) != model:
+        tables["model"] = {}
+    settings = {
+        ("model", "name"): model,
+        ("train", "label"): options.get("label"),
+        ("train", "modalities"): list(chosen_modalities(options.get("modalities"))) or None,
+        ("train", "epochs"): options.get("epochs"),
+        ("train", "seed"): options.get("seed"),
+        ("train", "allow_speaker_overlap"): options.get("allow_speaker_overlap") or None,
+        ("train", "device"): options.get("device", "auto"),
+    }
+    for (table, name), value in settings.items():
+        if value is not None:
+            tables.setdefault(table, {})[name] = value
+    return configuration(tables)
+
+
+def _paths(paths: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
+@contextmanager
+def _hook(progress: bool | Hook) -> Iterator[Hook]:
+    """What is told of progress."""
+    _quieten()
+    if callable(progress):
+        yield progress
+    elif progress:
+        with ProgressBar() as bar:
+            yield bar
+    else:
+        yield silent
+
+
+@contextmanager
+def _store(options: ExecutionOptions) -> Iterator[tuple[Store, object]]:
+    """The store that options ask for, and what must live as long as what is in it is wanted.
+
+    Raises:
+        OptionConflict: when it shall be both temporary and shared with other machines.
+    """
+    from emopipe.pipeline.store.store import Store, store_dir
+
+    shared = options.get("engine") == "ray"
+    if options.get("no_store"):
+        if shared:
+            hint = "Name a folder that all machines see with --store"
+            raise OptionConflict("machines of a cluster meet in the store: --no-store cannot be", hint=hint)
+        folder = tempfile.TemporaryDirectory(prefix="emopipe-", ignore_cleanup_errors=True)
+        with Store(Path(folder.name)) as store:
+            yield store, folder
+        return
+    with Store(Path(options.get("store") or store_dir()), shared=shared) as store:
+        yield store, None
+
+
+@contextmanager
+def _engine(files: int, options: ExecutionOptions) -> Iterator[Engine]:
+    """What does the work that options ask for; see :func:`emopipe.pipeline.execution.batch.engine_for`."""
+    from emopipe.pipeline.execution.batch import engine_for
+
+    limit = options.get("limit_memory")
+    engine = engine_for(
+        files,
+        jobs=options.get("jobs"),
+        memory=None if limit is None else byte_size(limit),
+        device=options.get("device", "auto"),
+        debug=options.get("debug", False),
+        ray=options.get("ray_address", "auto") if options.get("engine") == "ray" else None,
+    )
+    with closing(engine):
+        yield engine
+
+
+def _quieten() -> None:
+    """Keep libraries from writing progress and notices of their own, and numba from changing torch's threads."""
+    if "OMP_NUM_THREADS" in os.environ:
+        os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,138 @@
+"""A trained fusion model, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emopipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from emopipe.models.data.dataset import Dataset
+    from emopipe.models.evaluation.evaluate import Evaluation
+    from emopipe.models.predictor import Predictor, Prior
+
+
+class Model:
+    """A checkpoint that is loaded. Made by :func:`emopipe.load` and :func:`emopipe.train`.
+
+    Attributes:
+        id: of the checkpoint.
+        path: its folder.
+        validation: how good it was on the rows that it was validated on; None for a loaded one, and without such rows.
+    """
+
+    def __init__(self, predictor: Predictor, identity: str, path: Path, validation: Evaluation | None = None) -> None:
+        self._predictor = predictor
+        self.id = identity
+        self.path = path
+        self.validation = validation
+
+    def __repr__(self) -> str:
+        predicts = ", ".join(self.classes) or self.label
+        return f"Model {self.id} ({self._predictor.spec.model}): {' + '.join(self.modalities)} -> {predicts}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it tells apart; () for a regression."""
+        return self._predictor.spec.classes
+
+    @property
+    def label(self) -> str:
+        """The column that it was trained to predict."""
+        return self._predictor.spec.label
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it reads."""
+        return self._predictor.spec.modalities
+
+    @property
+    def card(self) -> str:
+        """Its card: what it is, what it saw, how good it was, what it is for (Markdown)."""
+        card = self.path / "README.md"
+        return card.read_text("utf-8") if card.is_file() else ""
+
+    def predict(self, dataset: str | Path | Dataset, modalities: Sequence[str] = ()) -> pd.DataFrame:
+        """Predict every row of a dataset.
+
+        Args:
+            dataset: a folder made by `emopipe extract`, one of MMSA's files, or an opened dataset.
+            modalities: hide all others; () for all.
+
+        Returns:
+            A frame with the index `id` and the columns `label` (or `value`), `confidence`, `abstained`,
+            `probability_CLASS` and `weight_MODALITY`.
+
+        Raises:
+            FeatureMismatch: the features are not those that it was trained on.
+        """
+        import pandas as pd
+
+        data = _opened(dataset)
+        self._predictor.check_features(data.schema, data.extraction)
+        scores = self._predictor.scores(data, None, modalities or None)
+        rows = []
+        for name, one in zip(data.ids, self._predictor.describe(scores), strict=True):
+            outcome = {"label": one.label} if self.classes else {"value": one.value}
+            shares = {f"probability_{label}": share for label, share in one.probabilities.items()}
+            weights = {f"weight_{modality}": weight for modality, weight in one.weights.items()}
+            rows.append(
+                {"id": name, **outcome, "confidence": one.confidence, "abstained": one.abstained} | shares | weights
+            )
+        return pd.DataFrame(rows).set_index("id")
+
+    def predict_proba(
+        self, dataset: str | Path | Dataset, modalities: Sequence[str] = (), prior: Prior = "uniform"
+    ) -> pd.DataFrame:
+        """Class probabilities of every row of a dataset.
+
+        Args:
+            dataset, modalities: as for :meth:`predict`.
+            prior: "uniform", or "train" to expect classes as often as in training.
+
+        Returns:
+            A frame (N, C) with the index `id` and a column per class; NaN in rows without any of its modalities.
+
+        Raises:
+            ConfigError: the model predicts values.
+            FeatureMismatch: the features are not those that it was trained on.
+        """
+        import pandas as pd
+
+        if not self.classes:
+            raise ConfigError(f"the model {self.id} predicts values, not classes", hint="Use predict")
+        data = _opened(dataset)
+        self._predictor.check_features(data.schema, data.extraction)
+        scores = self._predictor.scores(data, None, modalities or None)
+        shares = self._predictor.probabilities(scores, prior)
+        shares[~scores.present.any(axis=1)] = np.nan
+        return pd.DataFrame(shares, index=pd.Index(data.ids, name="id"), columns=list(self.classes))
+
+    def evaluate(
+        self,
+        dataset: str | Path | Dataset,
+        split: str | None = None,
+        modalities: Sequence[str] = (),
+        prior: Prior = "uniform",
+    ) -> Evaluation:
+        """Measure it on the labelled rows of a dataset.
+
+        Args:
+            dataset, modalities, prior: as for :meth:`predict_proba`.
+            split: rows of this split only; None for all.
+        """
+        from emopipe.models.evaluation.evaluate import evaluate
+
+        return evaluate(self._predictor, _opened(dataset), split, modalities or None, prior)
+
+
+def _opened(dataset: str | Path | Dataset) -> Dataset:
+    from emopipe.models.data.reading import read
+
+    return read(dataset) if isinstance(dataset, str | Path) else dataset

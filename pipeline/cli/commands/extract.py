@@ -1,0 +1,31 @@
+"""`emopipe extract`: make a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emopipe.options import RunOptions
+from emopipe.pipeline.cli.options import Json, with_option_groups
+from emopipe.pipeline.cli.session import session
+
+
+@with_option_groups
+def extract(
+    options: RunOptions,
+    path: Annotated[Path, typer.Argument(help="A labels table, a folder or a media file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; must not exist.", show_default=False)],
+    labels: Annotated[Path | None, typer.Option(help="A labels table whose paths are relative to the folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
+    from emopipe.api import extract as extract_dataset
+
+    with session(json, options.get("debug", False)) as console:
+        made = extract_dataset(path, out, labels=labels, progress=console.hook, **options)
+        console.print(f"{made.sources - len(made.failures)} of {made.sources} sources are in {out}/")
+        if made.failures:
+            console.print(f"{len(made.failures)} failed; their reasons are in {out / 'failures.csv'}")
+    raise typer.Exit(1 if made.failures else 0)

@@ -14,19 +14,7 @@ import emopipe
 from emopipe.pipeline.cli.app import app
 from tests.conftest import ROOT
 
-HEAVY = (
-    "torch",
-    "numpy",
-    "transformers",
-    "mediapipe",
-    "whisper",
-    "librosa",
-    "pyarrow",
-    "feat",
-    "cv2",
-    "pandas",
-    "pydantic",
-)
+HEAVY = ("torch", "numpy", "transformers", "mediapipe", "whisper", "librosa", "pyarrow", "feat", "cv2", "pandas")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["models", "--help"]])

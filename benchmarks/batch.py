@@ -28,7 +28,7 @@ MODEL = "emopipe-default"
 
 def talking_heads(folder: Path, files: int, seconds: float) -> None:
     """Clips of different lengths, so that no two have the same content."""
-    sys.path.insert(0, str(SAMPLES))
+    sys.path.insert(0, str(SAMPLES / "make"))
     from synthetic import write_talking_clip
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         return measure(options.measure, options.model)
-    sys.path.insert(0, str(SAMPLES))
+    sys.path.insert(0, str(SAMPLES / "make"))
     from synthetic import write_talking_clip
 
     with tempfile.TemporaryDirectory() as temporary:

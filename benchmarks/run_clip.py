@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import mediapipe
@@ -23,16 +24,21 @@ from mediapipe.tasks.python import vision
 from mediapipe.tasks.python.core.base_options import BaseOptions
 
 from emopipe.pipeline import weights
-from emopipe.pipeline.execution.batch import Runner
+from emopipe.pipeline.backends.loading import pick_device
+from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.jobs import prediction_job
+from emopipe.pipeline.execution.plan import Job
+from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.media.decoding import Media
-from emopipe.pipeline.progress import Event
+from emopipe.pipeline.progress import Event, Hook
+from emopipe.pipeline.store.store import temporary_store
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def talking_clip(folder: Path, seconds: float) -> Path:
     """A generated talking head."""
-    sys.path.insert(0, str(SAMPLES))
+    sys.path.insert(0, str(SAMPLES / "make"))
     from synthetic import write_talking_clip
 
     path = folder / "talking.mp4"
@@ -40,11 +46,11 @@ def talking_clip(folder: Path, seconds: float) -> Path:
     return path
 
 
-def stage_seconds(runner: Runner, clip: Path, spent: Counter[str]) -> float:
+def stage_seconds(engine: Here, job: Job, clip: Path, hook: Hook, spent: Counter[str]) -> float:
     """Run once; seconds of each stage are added to `spent`. Returns the wall time of all."""
     spent.clear()
     began = time.perf_counter()
-    result = runner.run(clip)
+    (result,) = run_files(find_inputs([clip]), job, None, engine, hook=hook)
     total = time.perf_counter() - began
     if result.state == "failed":
         raise SystemExit(str(result.reasons[0]))
@@ -52,16 +58,18 @@ def stage_seconds(runner: Runner, clip: Path, spent: Counter[str]) -> float:
     return total
 
 
-def faces_per_cpu_second(runner: Runner, clip: Path, most: int = 300) -> tuple[float, float]:
+def faces_per_cpu_second(job: Job, clip: Path, most: int = 300) -> tuple[float, float]:
     """Frames per CPU-second of the face extractor, and of MediaPipe's bare landmarker at its cheapest (one face, no
     blendshapes), which bounds the former on this machine; both on frames decoded beforehand."""
     with Media(clip) as media:
-        frames = [frame for frame, _ in zip(media.frames(runner.backends.config.face.rate), range(most), strict=False)]
-    began = time.process_time()
-    runner.backends.face.track(frames)
-    ours = time.process_time() - began
+        frames = [frame for frame, _ in zip(media.frames(job.config.face.rate), range(most), strict=False)]
+    with job.backends(job.config) as backends:
+        face = backends.face
+        began = time.process_time()
+        face.track(frames)
+        ours = time.process_time() - began
     images = [mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame.rgb) for frame in frames]
-    path = weights.resolve(runner.backends.config.face.weights)
+    path = weights.resolve(job.config.face.weights)
     bare = vision.FaceLandmarkerOptions(BaseOptions(model_asset_path=str(path)), vision.RunningMode.VIDEO)
     with vision.FaceLandmarker.create_from_options(bare) as landmarker:
         began = time.process_time()
@@ -82,16 +90,19 @@ def main() -> None:
         if event.kind == "end":
             spent[event.name] += event.seconds or 0.0
 
-    with tempfile.TemporaryDirectory() as folder, Runner(options.model, hook=hook) as runner:
+    engine = Here()
+    with tempfile.TemporaryDirectory() as folder, temporary_store() as store, closing(engine):
         clip = options.clip or talking_clip(Path(folder), options.seconds)
-        runner.load()
-        runner.run(SAMPLES / "happy.mp4")
-        total = stage_seconds(runner, clip, spent)
+        job = prediction_job(options.model, store, hook=hook)
+        stage_seconds(engine, job, SAMPLES / "happy.mp4", hook, spent)  # loads the models
+        total = stage_seconds(engine, job, clip, hook, spent)
         with Media(clip) as media:
             seconds, _ = media.examine()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        faces, bare = faces_per_cpu_second(runner, clip)
-    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {runner.backends.device}")
+        faces, bare = faces_per_cpu_second(job, clip)
+    print(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {pick_device(job.device)}"
+    )
     print(f"{'stage':<12}{'seconds':>9}{'real-time factor':>18}")
     for name, value in spent.items():
         print(f"{name:<12}{value:>9.2f}{value / seconds:>18.3f}")

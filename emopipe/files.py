@@ -1,9 +1,14 @@
-"""Make the disk hold what was written."""
+"""Files and folders that appear whole or not at all, also when the process or the machine dies."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_PARTIAL = ".partial-"
 
 
 def sync(path: Path) -> None:
@@ -15,3 +20,82 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A path to write to that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the file.
+        durable: wait until the disk has it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = _partial(path)
+    try:
+        yield partial
+        if durable:
+            sync(partial)
+        partial.replace(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> None:
+    """Write a file whole or not at all. Names of files that are not Unicode are written with escapes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_file(path, durable=durable) as partial:
+        partial.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A fresh folder that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the folder; one that is there is replaced.
+        durable: wait until the disk has every file in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fresh, old = _partial(path), path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        if durable:
+            for file in fresh.rglob("*"):
+                sync(file)
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name[:180]}{_PARTIAL}{os.getpid()}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had half written into a folder."""
+    import psutil
+
+    for path in folder.glob(f".*{_PARTIAL}*"):
+        number = path.name.rpartition(_PARTIAL)[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

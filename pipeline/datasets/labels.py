@@ -9,7 +9,7 @@ from typing import Final
 
 from emopipe.errors import LabelsTableError
 from emopipe.pipeline.datasets.csv_input import read_table
-from emopipe.pipeline.media.decoding import IMAGE_SUFFIXES, find_media
+from emopipe.pipeline.media.finding import IMAGE_SUFFIXES, find_media
 from emopipe.pipeline.records import Source
 
 #: Columns of a labels table that say where signals are; the first two are synonyms.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emopipe.extractors.person_normalization import Baselines, person_baselines
+from emopipe.files import atomic_file
 from emopipe.pipeline.records import AbsenceReason
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ def _rewrite(path: Path, baselines: Mapping[str, np.ndarray | None]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     schema = pq.read_schema(path)
     at = schema.get_field_index("features")
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with atomic_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for keys, values, table in _parts(path):
             lowered = [
                 value - own for key, value in zip(keys, values, strict=True) if (own := baselines[key]) is not None
@@ -100,4 +99,3 @@ def _rewrite(path: Path, baselines: Mapping[str, np.ndarray | None]) -> None:
             features = pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
             rest = table.filter(pa.array([baselines[key] is not None for key in keys]))
             writer.write_table(rest.set_column(at, schema.field("features"), features))
-    partial.replace(path)

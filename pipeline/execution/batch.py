@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopipe.errors import EmopipeError, OptionConflict, Reason, reason
-from emopipe.pipeline.backends.loading import Backends, pick_device
+from emopipe.pipeline.backends.loading import pick_device
 from emopipe.pipeline.execution.forecast import Step, explain
-from emopipe.pipeline.execution.jobs import config_hash, prediction_job
+from emopipe.pipeline.execution.jobs import config_hash
 from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.execution.processes import WORKER_BYTES, Engine, Here, Processes
-from emopipe.pipeline.execution.worker import Outcome, Worker
-from emopipe.pipeline.media.decoding import find_media
+from emopipe.pipeline.execution.worker import Outcome
+from emopipe.pipeline.media.finding import find_media
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, FileResult, Source, TurnResult, UtteranceResult
 from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
 from emopipe.pipeline.report.outputs import Sink, read_manifest
 from emopipe.pipeline.report.participants import Participants
 from emopipe.pipeline.stages.probe import PROBE
-from emopipe.pipeline.store.store import Content, Store, temporary_store
+from emopipe.pipeline.store.store import Content, Store
 
 if TYPE_CHECKING:
     pass
@@ -323,64 +323,6 @@ def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
         outcome.computed,
         outcome.keys,
     )
-
-
-class Runner:
-    """A loaded checkpoint together with the extractors that it was trained on, in this process.
-
-    Args:
-        model: name of a shipped checkpoint, or the folder of another.
-        device: "auto", "cpu" or "cuda".
-        offline: never fetch a weight.
-        overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
-        store: folder in which results are kept; None: only as long as the runner.
-        hook: told of progress.
-
-    Raises:
-        EmopipeError: as :func:`prediction_job`.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        device: str = "auto",
-        offline: bool = False,
-        overrides: Mapping[str, Any] | None = None,
-        store: Path | None = None,
-        hook: Hook = silent,
-    ) -> None:
-        self._open = ExitStack()
-        kept = self._open.enter_context(temporary_store() if store is None else Store(store))
-        job = prediction_job(model, kept, device=device, offline=offline, overrides=overrides, hook=hook)
-        self._worker = self._open.enter_context(Worker(job, hook))
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._open.close()
-
-    @property
-    def backends(self) -> Backends:
-        return self._worker.backends
-
-    def load(self) -> None:
-        """Load every extractor and the model now, and check that they fit.
-
-        Raises:
-            WeightError: for weights, FeatureMismatch for other features.
-        """
-        self.backends.prepare(*(kind for kind in self._worker.job.kinds if kind != "model"))
-        self._worker.check_features(self._worker.job.modalities)
-        _ = self.backends.asr, self.backends.vad, self._worker.predictor
-        if "speakers" in self._worker.job.kinds:
-            _ = self.backends.diarizer
-
-    def run(self, path: Path) -> FileResult:
-        """Predict one file; a file that cannot be used becomes a failed result, never an exception."""
-        source = Source(str(path), media=path)
-        return _result(self._worker.job, source, self._worker.perform(Task(source)))
 
 
 def _degradations(extraction: Extraction) -> list[Reason]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +13,7 @@ import tomli_w
 
 from emopipe.errors import DatasetError, EmopipeError, OutputError
 from emopipe.extractors.person_normalization import Baselines
+from emopipe.files import atomic_folder
 from emopipe.pipeline.backends.loading import PEOPLE
 from emopipe.pipeline.datasets.labels import LabelledSource
 from emopipe.pipeline.datasets.person_normalization import normalise_dataset
@@ -46,16 +45,11 @@ def write_dataset(
     """
     if out.exists():
         raise OutputError("the output folder exists", path=out, hint="Name another, or remove it")
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        failures = _write(rows, partial, job, engine, hook)
-        partial.rename(out)
+        with atomic_folder(out) as folder:
+            return _write(rows, folder, job, engine, hook)
     except OSError as error:
         raise OutputError(f"the dataset cannot be written: {error.strerror}", path=out) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return failures
 
 
 def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engine, hook: Hook) -> list[Failure]:

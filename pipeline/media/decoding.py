@@ -6,12 +6,9 @@ with the length of the file: frames pass one by one, long sound lies in a tempor
 
 from __future__ import annotations
 
-import glob
 import math
-import os
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +18,14 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import (
-    EmopipeError,
-    InputEmpty,
-    InputNotFound,
-    InputUnreadable,
-    NoMediaFound,
     NoStreams,
-    NotMedia,
     Reason,
     Where,
     reason,
 )
+from emopipe.pipeline.media.finding import words_of
+from emopipe.pipeline.media.sound import Sound
+from emopipe.pipeline.media.streams import first_time, open_container, picture_stream
 
 T = TypeVar("T")
 
@@ -47,66 +41,6 @@ LONGEST_STEP: Final = 3600.0
 LONGEST_STEP_BACK: Final = 1.0
 #: A file whose streams end before this share of the duration that it promises was cut short.
 WHOLE: Final = 0.9
-#: Sound beyond this lies in a temporary file, in bytes.
-SOUND_IN_MEMORY: Final = 16 << 20
-
-VIDEO_SUFFIXES: Final = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".ogv",
-    ]
-)
-AUDIO_SUFFIXES: Final = frozenset(
-    [".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"]
-)
-IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
-
-
-class Sound:
-    """Mono sound at 16 kHz, read slice by slice; what is longer than a few minutes lies in a temporary file.
-
-    The file has no name and vanishes with the process. Slices are float32 arrays (samples,), and so is the whole,
-    through `np.asarray`.
-    """
-
-    dtype: Final = np.dtype(np.float32)
-
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(SOUND_IN_MEMORY)  # noqa: SIM115
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        start, stop, step = part.indices(self._length)
-        self._file.seek(start * 4)
-        return np.frombuffer(bytearray(self._file.read(max(0, stop - start) * 4)), np.float32)[::step]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or np.float32, copy=False)
-
-    def append(self, samples: np.ndarray) -> None:
-        """Add float32 samples (samples,) at the end."""
-        self._file.seek(self._length * 4)
-        self._file.write(np.ascontiguousarray(samples, np.float32).tobytes())
-        self._length += len(samples)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -161,13 +95,13 @@ class Media:
 
     def _attach(self) -> None:
         """Open the file at its beginning."""
-        self._container = _open(self.path)
-        self._video = _picture_stream(self._container)
+        self._container = open_container(self.path)
+        self._video = picture_stream(self._container)
         self._sound = next(iter(self._container.streams.audio), None)
         if self._video is None and self._sound is None:
             self._container.close()
             raise NoStreams("the file has neither a video nor an audio stream", path=self.path)
-        self._origin = _origin(self._container, self._streams())
+        self._origin = first_time(self._container, self._streams())
         self._fresh = True
 
     def _rewind(self) -> None:
@@ -268,7 +202,7 @@ class Media:
             try:
                 decoded = packet.decode()
             except av.FFmpegError as error:
-                (self.video_faults if picture else self.sound_faults).append(reason("data_damaged", _words(error)))
+                (self.video_faults if picture else self.sound_faults).append(reason("data_damaged", words_of(error)))
                 continue
             for frame in decoded:
                 if picture:
@@ -292,7 +226,7 @@ class Media:
                 return
             except (av.FFmpegError, OSError) as error:
                 for noted in faults:
-                    noted.append(reason("data_damaged", _words(error)))
+                    noted.append(reason("data_damaged", words_of(error)))
                 return
 
 
@@ -362,120 +296,6 @@ class _SoundTrack:
             frame.pts = None
         for out in self._resampler.resample(frame):
             self.sound.append(np.nan_to_num(out.to_ndarray().reshape(-1)))
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture file as upright RGB uint8 (height, width, 3).
-
-    Raises:
-        InputError: .
-    """
-    import cv2
-
-    path = Path(path)
-    data = checked(path, lambda: np.fromfile(path, np.uint8))
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise NotMedia("the file is no picture that can be decoded", path=path)
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[EmopipeError]]:
-    """Replace folders by the video and sound files below them and patterns by what they match, in sorted order.
-
-    Files stay as they are given, whatever their names; each file is listed once. A path with `*`, `?` or `[` is a
-    pattern when there is no file of that very name; `**` stands for any folders.
-
-    Returns:
-        The files, and an error for every folder that cannot be listed (InputUnreadable), holds no media, or
-        pattern that matches nothing (NoMediaFound).
-    """
-    found: list[Path] = []
-    errors: list[EmopipeError] = []
-    for path in paths:
-        for match in _matches(path, errors):
-            found += _media_below(match, errors) if match.is_dir() else [match]
-    unique: dict[str, Path] = {}
-    for path in found:
-        unique.setdefault(os.path.realpath(path), path)
-    return list(unique.values()), errors
-
-
-def _matches(path: Path, errors: list[EmopipeError]) -> list[Path]:
-    if os.path.lexists(path) or not glob.has_magic(str(path)):
-        return [path]
-    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    if not matches:
-        errors.append(NoMediaFound("the pattern matches no file", path=path))
-    return matches
-
-
-def _media_below(folder: Path, errors: list[EmopipeError]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        what = "the folder cannot be listed"
-        errors.append(InputUnreadable(what, path=error.filename, hint="Check its permissions"))
-
-    wanted, before = VIDEO_SUFFIXES | AUDIO_SUFFIXES, len(errors)
-    files = sorted(
-        Path(root) / name
-        for root, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if Path(name).suffix.lower() in wanted and not name.startswith(".")
-    )
-    if not files and len(errors) == before:
-        errors.append(NoMediaFound("the folder holds no video or audio files", path=folder))
-    return files
-
-
-def checked(path: Path, read: Callable[[], Any]) -> Any:
-    """Run `read` on a file that exists, may be read and is not empty; turn the failures into coded errors."""
-    try:
-        if not path.exists():
-            raise InputNotFound("there is no such file", path=path, hint="Check the spelling")
-        if not path.is_file():
-            raise NotMedia("it is no regular file", path=path)
-        if path.stat().st_size == 0:
-            raise InputEmpty("the file is empty", path=path, hint="Copy or download it again")
-        return read()
-    except PermissionError:
-        what = "no permission to read the file"
-        raise InputUnreadable(what, path=path, hint="Check its permissions") from None
-    except OSError as error:
-        raise InputUnreadable(f"the file cannot be read: {_words(error)}", path=path) from None
-
-
-def _open(path: Path) -> Any:
-    import av
-
-    def open_container() -> Any:
-        try:
-            return av.open(str(path.absolute()), metadata_errors="replace")  # else "a:b.mp4" would be an address
-        except (av.FFmpegError, ValueError, EOFError) as error:
-            if isinstance(error, PermissionError):
-                raise
-            hint = "It may be truncated or not be media at all; play it in a media player to check"
-            raise NotMedia(f"the file cannot be decoded: {_words(error)}", path=path, hint=hint) from None
-
-    return checked(path, open_container)
-
-
-def _words(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _picture_stream(container: Any) -> Any | None:
-    """The first video stream that is not cover art."""
-    from av.stream import Disposition
-
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
-
-
-def _origin(container: Any, streams: list[Any]) -> float:
-    starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
-    return min(starts, default=0.0)
 
 
 def _upright_rgb(picture: Any) -> np.ndarray:

@@ -15,13 +15,13 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from emopipe.errors import EmopipeError, InputNotFound, OutputError, Reason, Where
+from emopipe.files import remove_leftovers, write_atomic
 from emopipe.pipeline.records import FileResult, UtteranceResult
 
 DISCLAIMER: Final = (
@@ -119,7 +119,7 @@ class Sink:
         self._noted = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
+            remove_leftovers(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
         self._put(MANIFEST, self._manifest())
@@ -211,33 +211,17 @@ class Sink:
         return put(self.folder / name, text)
 
 
-_PARTIAL: Final = ".partial-"
-
-
 def put(path: Path, text: str) -> Path:
-    """Write a file, whole or not at all. Names of files that are no Unicode are written with escapes.
+    """Write a page or table, whole or not at all.
 
     Raises:
-        OutputError: when it cannot be written.
+        OutputError: it cannot be written.
     """
-    partial = path.parent / f"{_PARTIAL}{os.getpid()}"
     try:
-        partial.write_text(text, "utf-8", errors="backslashreplace", newline="")
-        partial.replace(path)
+        write_atomic(path, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
     return path
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had half written."""
-    import psutil
-
-    for path in folder.glob(f"{_PARTIAL}*"):
-        if not psutil.pid_exists(int(path.name.removeprefix(_PARTIAL))):
-            path.unlink()
 
 
 def _entry(path: Path, state: str, config_hash: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Span
 from emopipe.extractors.windows import FeatureSequence, window_deviations, window_edges, window_means
 from emopipe.pipeline.config import FaceConfig
-from emopipe.pipeline.media.decoding import Frame, Media, ahead, read_image
+from emopipe.pipeline.media.decoding import Frame, Media, ahead
+from emopipe.pipeline.media.images import read_image
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.people import face_tracks_of

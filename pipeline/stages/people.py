@@ -13,7 +13,7 @@ from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Interval, Span, Turn
 from emopipe.pipeline.backends.speakers import voice_of_clip
 from emopipe.pipeline.config import diarizes, given_clip, recognises
-from emopipe.pipeline.media.decoding import Sound
+from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.interview_roles import find_subject, role
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage

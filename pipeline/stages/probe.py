@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from emopipe.errors import Reason
-from emopipe.pipeline.media.decoding import Media, Sound
+from emopipe.pipeline.media.decoding import Media
+from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.records import MediaInfo
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
 

@@ -11,7 +11,7 @@ import numpy as np
 from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import Reason
 from emopipe.extractors.contracts import Interval, Span, Turn, Word
-from emopipe.pipeline.media.decoding import Sound
+from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage

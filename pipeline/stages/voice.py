@@ -9,7 +9,7 @@ from typing import Final
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Interval, Span
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.media.decoding import Sound
+from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import Absent
 from emopipe.pipeline.stages.speech import within

@@ -215,7 +215,7 @@ class Store:
         Raises:
             InputError: when it cannot be read, InputChanged when it changes meanwhile.
         """
-        from emopipe.pipeline.media.decoding import checked
+        from emopipe.pipeline.media.finding import checked
 
         found: Content = checked(path, lambda: self._content(path))
         return found

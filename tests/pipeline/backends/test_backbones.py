@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from emopipe import load
 from emopipe.errors import EmopipeError
 from emopipe.extractors.contracts import Span
 from emopipe.extractors.windows import FeatureSequence
@@ -19,7 +20,6 @@ from emopipe.pipeline.backends.backbones import load_predictor, locate
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
-from emopipe.pipeline.execution import batch as run
 from emopipe.pipeline.progress import silent
 from emopipe.pipeline.stages.table import FUSION
 from tests.models.conftest import CLASSES
@@ -62,7 +62,7 @@ def test_a_missing_backbone_is_an_error_that_says_what_to_do(
     shown = invoke("evaluate", conversations, "--model", model, "--offline", code=3)
     assert "EMO-201" in shown and "emopipe models fetch smollm2-135m" in shown.replace("\n", " ")
     with pytest.raises(EmopipeError, match="EMO-201"):
-        run.Runner(str(model), offline=True)
+        load(model, offline=True)
     unknown = tmp_path / "unknown.toml"
     unknown.write_text(SMALL + 'backbone = "nowhere"\n')
     shown = invoke("train", conversations, "--out", tmp_path / "out", "--config", unknown, code=2)

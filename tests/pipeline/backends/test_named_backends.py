@@ -16,10 +16,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from emopipe import run
 from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.execution.batch import Runner
 from tests.conftest import SAMPLES
 from tests.tiny_bert import write_bert
 
@@ -137,10 +137,8 @@ def test_the_recogniser_may_be_another_than_in_training(
 ) -> None:
     """Words are words; the voice encoder and the text encoder are what a checkpoint seals."""
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(given))
-    with Runner(str(trained / "model"), offline=True, overrides={"speech": {"asr": "whisper-base"}}) as runner:
-        result = runner.run(SAMPLES / "happy.mp4")
-    assert result.extraction is not None
-    assert result.extraction.info["unverified_weights"] == ["bert-base-uncased"]
-    assert "wonderful news" in " ".join(one.text for one in result.extraction.utterances).lower()
+    (result,) = run(SAMPLES / "happy.mp4", model=trained / "model", asr="whisper-base", offline=True, progress=False)
+    assert result.info["unverified_weights"] == ["bert-base-uncased"]
+    assert "wonderful news" in " ".join(one.text for one in result.utterances).lower()
     other = emopipe("run", SAMPLES / "happy.mp4", "--model", trained / "model", "--text", "minilm-l6", code=2)
     assert "EMO-402" in other and "bert-base-uncased" in other and "minilm-l6" in other

@@ -14,12 +14,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from emopipe import run
 from emopipe.errors import EmopipeError
 from emopipe.models import checkpoint
 from emopipe.models.data.reading import read
 from emopipe.models.training.loop import TrainConfig, train
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.execution.batch import Runner, find_inputs, run_files
+from emopipe.pipeline.execution.batch import find_inputs, run_files
 from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.store.store import temporary_store
@@ -275,5 +276,5 @@ def test_a_checkpoint_of_foreign_features_is_refused_by_name(tmp_path: Path) -> 
     trained = train(read(table), TrainConfig("emoe", small, label="sentiment", epochs=1))
     checkpoint.save(tmp_path / "model", trained.predictor, "card")
     with pytest.raises(EmopipeError, match="features of a mmsa file") as caught:
-        Runner(str(tmp_path / "model"))
+        run(SAMPLES / "happy.mp4", model=tmp_path / "model", progress=False)
     assert caught.value.code == "EMO-402"

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import EmopipeError
-from emopipe.pipeline.media.decoding import Media, ahead, find_media, read_image
+from emopipe.pipeline.media.decoding import Media, ahead
+from emopipe.pipeline.media.finding import find_media
+from emopipe.pipeline.media.images import read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
 
 

@@ -40,9 +40,9 @@ from scipy.signal import resample_poly
 
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
+from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import extraction_job
 from emopipe.pipeline.execution.plan import Task, contents, results
-from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.store.store import Store
 

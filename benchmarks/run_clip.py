@@ -26,9 +26,9 @@ from mediapipe.tasks.python.core.base_options import BaseOptions
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends.loading import pick_device
 from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.execution.plan import Job
-from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.store.store import temporary_store

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.loop import TrainConfig
+    from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
-    from emopipe.pipeline.execution.processes import Engine
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.store.store import Store
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.errors import EmopipeError, OptionConflict, Reason, reason
 from emopipe.pipeline.backends.loading import pick_device
+from emopipe.pipeline.execution.engine import WORKER_BYTES, Engine, Here
 from emopipe.pipeline.execution.forecast import Step, explain
 from emopipe.pipeline.execution.jobs import config_hash
 from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
-from emopipe.pipeline.execution.processes import WORKER_BYTES, Engine, Here, Processes
+from emopipe.pipeline.execution.processes import Processes
 from emopipe.pipeline.execution.worker import Outcome
 from emopipe.pipeline.media.finding import find_media
 from emopipe.pipeline.progress import Event, Hook, silent

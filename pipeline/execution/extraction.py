@@ -18,8 +18,8 @@ from emopipe.pipeline.backends.loading import PEOPLE
 from emopipe.pipeline.datasets.labels import LabelledSource
 from emopipe.pipeline.datasets.person_normalization import normalise_dataset
 from emopipe.pipeline.datasets.writing import FeatureWriter, manifest_row, manifest_table
+from emopipe.pipeline.execution.engine import Engine, Here
 from emopipe.pipeline.execution.plan import Job, Task
-from emopipe.pipeline.execution.processes import Engine, Here
 from emopipe.pipeline.execution.worker import Outcome, Worker
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Failure, Source

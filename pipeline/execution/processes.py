@@ -1,7 +1,4 @@
-"""Engines do the tasks of a job: one worker in this process, or a pool of processes.
-
-An engine takes plain tasks and gives outcomes as they come; an engine for many machines has the same three methods.
-"""
+"""A pool of processes on this machine."""
 
 from __future__ import annotations
 
@@ -9,85 +6,22 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from emopipe.errors import EmopipeError, OutOfMemory, WorkerDied
+from emopipe.pipeline.execution.engine import THREADS, Death, Message, Pool, RemoteWorker, Started, paced
 from emopipe.pipeline.execution.plan import Job, Task
-from emopipe.pipeline.execution.worker import Outcome, Worker
-from emopipe.pipeline.progress import Event, Hook, silent
+from emopipe.pipeline.execution.worker import Worker
 
-#: What a worker with all models takes, in bytes; see `benchmarks/long_video.py`.
-WORKER_BYTES: Final = 2 << 30
 #: Between two looks at the workers' memory, in seconds.
 _LOOK: Final = 0.5
-#: Between two messages of a worker about the progress of one stage, in seconds.
-_PACE: Final = 0.2
-#: Settings by which numerical libraries are told how many threads to use.
-THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class Engine(Protocol):
-    """Does tasks.
-
-    Attributes:
-        jobs: how many at a time.
-    """
-
-    jobs: int
-
-    def run(self, job: Job, tasks: Sequence[Task], hook: Hook = silent) -> Iterator[tuple[Task, Outcome]]:
-        """Do the tasks, beginning in their order; outcomes come in the order in which they are ready.
-
-        Raises:
-            EmopipeError: what would befall every task: a missing weight, features of another kind, no workers.
-        """
-
-    def renew(self) -> None:
-        """Free the models that workers have loaded."""
-
-    def close(self) -> None:
-        """End the workers."""
-
-
-class Here:
-    """One worker in this process.
-
-    Args:
-        debug: let the failure of a task through.
-    """
-
-    def __init__(self, *, debug: bool = False) -> None:
-        self.jobs = 1
-        self._debug = debug
-        self._worker: Worker | None = None
-
-    def run(self, job: Job, tasks: Sequence[Task], hook: Hook = silent) -> Iterator[tuple[Task, Outcome]]:
-        """See :class:`Engine`."""
-        if self._worker is None or self._worker.job != job:
-            self.renew()
-            self._worker = Worker(job, hook, debug=self._debug)
-        for task in tasks:
-            hook(Event("start", "file", source=task.source.id))
-            outcome = self._worker.perform(task)
-            hook(Event("end", "file", source=task.source.id, seconds=outcome.seconds))
-            yield task, outcome
-
-    def renew(self) -> None:
-        """See :class:`Engine`."""
-        if self._worker is not None:
-            self._worker.__exit__()
-        self._worker = None
-
-    close = renew
-
-
-class Processes:
+class Processes(Pool):
     """A pool of processes that load extractors and model once each.
 
     A process that dies costs nothing but the stage that it was at: its task is tried again when all others are done,
@@ -100,144 +34,80 @@ class Processes:
             had died. None for no limit.
     """
 
+    retry_alone: ClassVar[bool] = True
+    first_starts: ClassVar[int] = 1
+
     def __init__(self, jobs: int, *, threads: int = 1, memory: int | None = None) -> None:
-        self.jobs = jobs
+        super().__init__(jobs)
         self._threads = threads
         self._memory = memory
-        self._workers: list[_Process] = []
-        self._started = False
 
-    def run(self, job: Job, tasks: Sequence[Task], hook: Hook = silent) -> Iterator[tuple[Task, Outcome]]:
-        """See :class:`Engine`."""
-        job = replace(job, threads=self._threads)
-        fallen: list[Task] = []
-        try:
-            yield from self._drain(job, tasks, self.jobs, hook, fallen)
-            for task in fallen:
-                self.renew()
-                hook(Event("info", "retry", "trying again without other workers", source=task.source.id))
-                yield from self._drain(job, [task], 1, hook, None)
-        except BaseException:
-            self.close()
-            raise
+    def prepare(self, job: Job) -> Job:
+        """The job with the threads that a worker may use."""
+        return replace(job, threads=self._threads)
 
-    def renew(self) -> None:
-        """See :class:`Engine`."""
-        for worker in self._workers:
-            worker.dismiss()
-        self._workers = []
+    def room(self, kind: str) -> int:
+        """As many as were asked for."""
+        return self.jobs
 
-    def close(self) -> None:
-        """See :class:`Engine`."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers = []
+    def hire(self, job: Job, kind: str) -> RemoteWorker:
+        """Start a process."""
+        return _Process(job)
 
-    def _drain(
-        self, job: Job, tasks: Sequence[Task], jobs: int, hook: Hook, fallen: list[Task] | None
-    ) -> Iterator[tuple[Task, Outcome]]:
-        """Do the tasks; those whose worker died are added to `fallen`, or fail where that is None."""
-        waiting = deque(tasks)
-        while waiting or any(worker.task for worker in self._workers):
-            self._assign(job, waiting, jobs, hook)
-            for worker in self._ready():
-                message = worker.receive()
-                if isinstance(message, Event):
-                    hook(message)
-                elif isinstance(message, EmopipeError):
-                    raise message
-                elif isinstance(message, Outcome) and worker.task is not None:
-                    task, worker.task = worker.task, None
-                    self._assign(job, waiting, jobs, hook)
-                    hook(Event("end", "file", source=task.source.id, seconds=message.seconds))
-                    yield task, message
-                elif message is None:
-                    lost = self._bury(worker)
-                    if lost is not None and fallen is not None:
-                        fallen.append(lost[0])
-                        what = f"{lost[1].what}; it is tried again at the end"
-                        hook(Event("warning", worker.stage, what, source=lost[0].source.id))
-                    elif lost is not None:
-                        yield lost[0], Outcome(lost[1], seconds=time.perf_counter() - worker.began)
-            self._watch_memory(jobs)
+    def messages(self) -> Iterator[tuple[RemoteWorker, Message]]:
+        """What processes have to say; waits a little for one."""
+        pipes = {worker.pipe: worker for worker in self._processes()}
+        for pipe in connection.wait(list(pipes), timeout=_LOOK):
+            worker = pipes[pipe]  # type: ignore[index]
+            if worker in self.workers:
+                yield worker, worker.receive()
 
-    def _assign(self, job: Job, waiting: deque[Task], jobs: int, hook: Hook) -> None:
-        """Give every idle worker a task, and start workers while there are tasks for them."""
-        idle = [worker for worker in self._workers if worker.task is None]
-        while waiting and (idle or len(self._workers) < jobs):
-            if not idle:
-                idle.append(_Process(job))
-                self._workers += idle
-            task = waiting.popleft()
-            idle.pop().send(task)
-            hook(Event("start", "file", source=task.source.id))
+    def watch(self) -> None:
+        """Stop processes that take more memory than their share."""
+        if self._memory is not None:
+            alone = any(worker.assignment is not None and worker.assignment.lost for worker in self.workers)
+            for worker in self._processes():
+                worker.limit(self._memory // (1 if alone else self.jobs))
 
-    def _ready(self) -> list[_Process]:
-        """The workers that have something to say; waits a little for one."""
-        talking = connection.wait([worker.pipe for worker in self._workers], timeout=_LOOK)
-        return [worker for worker in self._workers if worker.pipe in talking]
-
-    def _bury(self, worker: _Process) -> tuple[Task, EmopipeError] | None:
-        """Forget a process that died; returns the task that was lost with it, and why.
-
-        Raises:
-            WorkerDied: when it died before any worker had started: then none will.
-        """
-        self._workers.remove(worker)
-        error = worker.cause_of_death()
-        self._started |= worker.started
-        if not self._started:
-            raise error
-        return None if worker.task is None else (worker.task, error)
-
-    def _watch_memory(self, jobs: int) -> None:
-        if self._memory is None:
-            return
-        for worker in self._workers:
-            worker.limit(self._memory // jobs)
+    def _processes(self) -> list[_Process]:
+        return [worker for worker in self.workers if isinstance(worker, _Process)]
 
 
-class _Process:
-    """A worker process, and what it is at."""
+class _Process(RemoteWorker):
+    """A worker process."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__("CPU")
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         with _environment({name: str(job.threads) for name in THREADS}), _without_main():
             self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
             self._process.start()
         theirs.close()
-        self.task: Task | None = None
-        self.stage = "worker"
-        self.began = 0.0
-        self.started = False
         self._exceeded = 0
 
-    def send(self, task: Task) -> None:
-        self.task, self.began, self.stage = task, time.perf_counter(), "worker"
-        with suppress(OSError):  # it has died, which the next receive() tells
+    def perform(self, task: Task) -> None:
+        """See :class:`RemoteWorker`."""
+        with suppress(OSError):  # it has died, which the next message tells
             self.pipe.send(task)
 
-    def receive(self) -> Any:
-        """The next message; None when the process has died."""
+    def next_message(self) -> Message:
+        """See :class:`RemoteWorker`."""
         try:
-            message = self.pipe.recv()
+            message: Message = self.pipe.recv()
         except (EOFError, OSError):
-            return None
-        self.started = True
-        if isinstance(message, Event) and message.kind == "start":
-            self.stage = message.name
+            return Death()
         return message
 
-    def cause_of_death(self) -> EmopipeError:
-        """Why the process ended, as the failure of its task."""
+    def failure(self, death: Death) -> EmopipeError:
+        """See :class:`RemoteWorker`."""
         self._process.join()
         code = self._process.exitcode or 0
-        path = None if self.task is None else self.task.source.path
+        path = None if self.assignment is None else self.assignment.task.source.path
         if self._exceeded:
             what = f"stage {self.stage} took {self._exceeded / 1e9:.1f} GB, more than a worker may have"
             return OutOfMemory(what, path=path, hint="Raise --limit-memory, or lower --jobs")
-        how = f"was killed by signal {-code} ({_signal(-code)})" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by signal {-code} ({_signal_name(-code)})" if code < 0 else f"ended with exit code {code}"
         hint = "If memory ran out (the system's log tells), lower --jobs or close other programs, and --retry-failed"
         return WorkerDied(f"the worker process {how} in stage {self.stage}", path=path, hint=hint)
 
@@ -252,13 +122,14 @@ class _Process:
                 self._process.kill()
 
     def dismiss(self) -> None:
-        """Let it end by itself."""
+        """See :class:`RemoteWorker`."""
         with suppress(OSError):
             self.pipe.send(None)
         self._process.join(5)
         self.kill()
 
     def kill(self) -> None:
+        """See :class:`RemoteWorker`."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
@@ -271,7 +142,7 @@ def _serve(pipe: connection.Connection, job: Job) -> None:
     with suppress(EOFError, OSError):  # the parent is gone
         try:
             with Worker(job, paced(pipe.send)) as worker:
-                pipe.send("started")
+                pipe.send(Started())
                 while (task := pipe.recv()) is not None:
                     pipe.send(worker.perform(task))
         except EmopipeError as error:
@@ -285,19 +156,6 @@ def _die_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
-
-
-def paced(send: Callable[[Event], None]) -> Hook:
-    """A hook that sends events on, progress not too often."""
-    told: dict[str, float] = {}
-
-    def hook(event: Event) -> None:
-        now = time.monotonic()
-        if event.kind != "progress" or now - told.get(event.name, 0.0) > _PACE:
-            told[event.name] = now
-            send(event)
-
-    return hook
 
 
 @contextmanager
@@ -328,6 +186,6 @@ def _without_main() -> Iterator[None]:
         main.update(hidden)
 
 
-def _signal(number: int) -> str:
+def _signal_name(number: int) -> str:
     names = {one.value: one.name for one in signal.Signals}
     return names.get(number, "unknown")

@@ -10,15 +10,15 @@ import logging
 import os
 import platform
 import socket
+import tempfile
 import time
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from emopipe.errors import (
     ClusterUnavailable,
@@ -30,10 +30,10 @@ from emopipe.errors import (
     WorkerDied,
 )
 from emopipe.pipeline.backends.loading import works_on_gpu
+from emopipe.pipeline.execution.engine import THREADS, WORKER_BYTES, Death, Message, Pool, RemoteWorker, Started, paced
 from emopipe.pipeline.execution.plan import Job, Task, results
-from emopipe.pipeline.execution.processes import THREADS, WORKER_BYTES, paced
 from emopipe.pipeline.execution.worker import Outcome, Worker
-from emopipe.pipeline.progress import Event, Hook, silent
+from emopipe.pipeline.progress import Event, silent
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.stage import AnyStage, input_names
 from emopipe.pipeline.stages.table import Given
@@ -45,14 +45,8 @@ _RESOURCES: Final[Mapping[str, Mapping[str, float]]] = {
     "GPU": {"num_cpus": 0, "num_gpus": 1},
     "CPU": {"num_cpus": 1, "num_gpus": 0},
 }
-#: A task whose worker has died so many times has failed.
-_TRIALS: Final = 2
-#: Workers that may die one after the other before their first task.
-_STILLBORN: Final = 3
 #: Between two looks at the cluster, in seconds.
 _LOOK: Final = 0.5
-#: After so long without a worker it is told what is waited for, in seconds.
-_PATIENCE: Final = 30.0
 #: To connect to the cluster's head, in seconds.
 _CONNECT: Final = 5.0
 #: Settings of this process that hold for its workers, too.
@@ -63,10 +57,8 @@ _START: Final = (
 )
 _SEE: Final = "Put inputs, checkpoint and --store into a folder that all machines see under the same path"
 
-Message = Event | Outcome | EmopipeError
 
-
-class Ray:
+class Ray(Pool):
     """Workers on the machines of a Ray cluster: one per core, or per GPU for what a GPU does.
 
     A worker that dies, or a machine that goes, costs nothing but the stage that it was at: another one does the task
@@ -77,94 +69,67 @@ class Ray:
         jobs: how many workers at most; None: as many as there is room for.
 
     Raises:
-        LibraryMissing: when Ray is not installed, ClusterUnavailable when the cluster cannot be reached or has no room.
+        LibraryMissing: when Ray is not installed.
+        ClusterUnavailable: when the cluster cannot be reached or has no room.
     """
+
+    lacking: ClassVar[str] = "waiting for a worker: the cluster must have a free CPU and memory"
 
     def __init__(self, address: str = "auto", *, jobs: int | None = None) -> None:
         self._ray, self._connected = _connect(address)
         self._most = jobs
-        self._workers: list[_Member] = []
         self._job: Job | None = None
         self._seal: Mapping[str, Any] = {}
-        self._stillborn = 0
-        self._room = _Room(self._ray)
-        self.jobs = min(self._room.of("CPU"), jobs or self._room.of("CPU"))
+        self._capacity = _Capacity(self._ray)
+        room = self._capacity.of("CPU")
+        super().__init__(min(room, jobs or room))
         if self.jobs < 1:
             self.close()
             what = f"no machine of the Ray cluster has a CPU and {WORKER_BYTES / 2**30:.0f} GiB of memory for a worker"
             raise ClusterUnavailable(what, hint="`ray status` shows what there is; let another machine join")
 
-    def run(self, job: Job, tasks: Sequence[Task], hook: Hook = silent) -> Iterator[tuple[Task, Outcome]]:
-        """See :class:`emopipe.pipeline.execution.processes.Engine`."""
+    def prepare(self, job: Job) -> Job:
+        """The job with one thread a worker; workers of another job are ended.
+
+        Raises:
+            DeviceUnavailable: when a GPU is wanted and no machine has one.
+            ClusterUnavailable: when the store was opened for one machine only.
+        """
         job = replace(job, threads=1)
         if job != self._job:
             self.renew()
             self._job, self._seal = job, _seal(job)
-        gpus = job.device != "cpu" and self._room.of("GPU") > 0
-        if job.device == "cuda" and not gpus:
+        if job.device == "cuda" and not self._capacity.of("GPU"):
             raise DeviceUnavailable("no machine of the Ray cluster has a GPU", hint="Use --device auto")
-        errands = [_Errand(task, _steps(job, task, gpus)) for task in tasks]
-        waiting: dict[str, deque[_Errand]] = {kind: deque() for kind in _RESOURCES}
-        for errand in errands:
-            waiting[errand.kind].append(errand)
-        left, idle_since = len(errands), time.monotonic()
-        try:
-            while left:
-                self._staff(waiting)
-                self._assign(waiting, hook)
-                for worker, message in self._messages():
-                    idle_since = time.monotonic()
-                    if isinstance(message, Event):
-                        hook(message)
-                    elif (done := self._settle(worker, message, waiting, hook)) is not None:
-                        left -= 1
-                        yield done
-                if time.monotonic() - idle_since > _PATIENCE and not any(w.errand for w in self._workers):
-                    idle_since = time.monotonic()
-                    hook(Event("info", "ray", "waiting for a worker: the cluster must have a free CPU and memory"))
-        except BaseException:
-            self.close()
-            raise
+        return job
 
-    def renew(self) -> None:
-        """See :class:`emopipe.pipeline.execution.processes.Engine`."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers = []
+    def kinds(self) -> Sequence[str]:
+        """See :class:`Pool`."""
+        return tuple(_RESOURCES)
 
-    def close(self) -> None:
-        """See :class:`emopipe.pipeline.execution.processes.Engine`."""
-        self.renew()
-        if self._connected:
-            self._ray.shutdown()
-            self._connected = False
+    def steps(self, job: Job, task: Task) -> list[tuple[str, Task]]:
+        """See :class:`Pool`."""
+        return _steps(job, task, job.device != "cpu" and self._capacity.of("GPU") > 0)
 
-    def _staff(self, waiting: Mapping[str, Collection[_Errand]]) -> None:
-        """Have workers for what is waiting, as many as there is room for; those of the other kind make room."""
-        for kind, errands in waiting.items():
-            if errands:
-                for worker in [w for w in self._workers if w.idle and w.kind != kind and not waiting[w.kind]]:
-                    self._dismiss(worker)
-                own = [worker for worker in self._workers if worker.kind == kind]
-                busy = sum(worker.errand is not None for worker in own)
-                room = min(self._room.of(kind), len(errands) + busy) - len(own)
-                if self._most is not None:
-                    room = min(room, self._most - len(self._workers))
-                assert self._job is not None
-                self._workers += [_Member(self._ray, self._job, self._seal, kind) for _ in range(room)]
+    def room(self, kind: str) -> int:
+        """As many as the living machines have room for, and no more than were asked for."""
+        room = self._capacity.of(kind)
+        if self._most is None:
+            return room
+        others = sum(worker.kind != kind for worker in self.workers)
+        return min(room, self._most - others)
 
-    def _assign(self, waiting: Mapping[str, deque[_Errand]], hook: Hook) -> None:
-        for worker in self._workers:
-            if worker.idle and waiting[worker.kind]:
-                errand = waiting[worker.kind].popleft()
-                if not errand.begun:
-                    hook(Event("start", "file", source=errand.task.source.id))
-                errand.begun = errand.begun or time.perf_counter()
-                worker.send(errand)
+    def hire(self, job: Job, kind: str) -> RemoteWorker:
+        """See :class:`Pool`."""
+        return _RayWorker(self._ray, job, self._seal, kind)
 
-    def _messages(self) -> Iterator[tuple[_Member, Message | _Death]]:
+    def messages(self) -> Iterator[tuple[RemoteWorker, Message]]:
         """What workers have to say; waits a little for one."""
-        asked = {worker.pending: worker for worker in self._workers if worker.pending is not None}
+        asked = {
+            worker.pending: worker
+            for worker in self.workers
+            if isinstance(worker, _RayWorker) and worker.pending is not None
+        }
         if not asked:
             time.sleep(_LOOK)
             return
@@ -172,161 +137,74 @@ class Ray:
         if ready:  # whoever else is: a talkative worker must not keep the others from being heard
             ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0)
         for pending in ready:
-            if (message := asked[pending].receive()) is not None:
+            if asked[pending] in self.workers:
+                message = asked[pending].receive()
+                if isinstance(message, Death):
+                    self._capacity.forget()
                 yield asked[pending], message
 
-    def _settle(
-        self,
-        worker: _Member,
-        message: Outcome | EmopipeError | _Death,
-        waiting: Mapping[str, deque[_Errand]],
-        hook: Hook,
-    ) -> tuple[Task, Outcome] | None:
-        """What the end of a step means for its task: None when it is to be gone on with."""
-        if isinstance(message, EmopipeError):
-            raise message
-        errand, worker.errand = worker.errand, None
-        if isinstance(message, _Death):
-            return self._bury(worker, message, errand, waiting, hook)
-        assert errand is not None
-        errand.add(message)
-        if errand.steps and message.error is None:
-            waiting[errand.kind].appendleft(errand)
-            return None
-        outcome = replace(message, computed=errand.computed, seconds=time.perf_counter() - errand.begun)
-        hook(Event("end", "file", source=errand.task.source.id, seconds=outcome.seconds))
-        return errand.task, outcome
-
-    def _bury(
-        self,
-        worker: _Member,
-        death: _Death,
-        errand: _Errand | None,
-        waiting: Mapping[str, deque[_Errand]],
-        hook: Hook,
-    ) -> tuple[Task, Outcome] | None:
-        """Forget a worker that died; its task is done again after all others, or has failed.
-
-        Raises:
-            WorkerDied: when no worker comes so far as to ask for a task.
-        """
-        self._dismiss(worker)
-        self._room.forget()
-        self._stillborn = 0 if worker.started else self._stillborn + 1
-        error = worker.cause_of_death(death)
-        if self._stillborn >= _STILLBORN:
-            raise error
-        if errand is None:
-            return None
-        errand.lost += 1
-        source = errand.task.source
-        if errand.lost < _TRIALS:
-            hook(Event("warning", worker.stage, f"{error.what}; it is tried again at the end", source=source.id))
-            waiting[errand.kind].append(errand)
-            return None
-        error = error.changed(path=source.path)
-        outcome = Outcome(error, computed=errand.computed, seconds=time.perf_counter() - errand.begun)
-        hook(Event("end", "file", source=source.id, seconds=outcome.seconds))
-        return errand.task, outcome
-
-    def _dismiss(self, worker: _Member) -> None:
-        worker.kill()
-        self._workers.remove(worker)
+    def close(self) -> None:
+        """End the workers and leave the cluster."""
+        super().close()
+        if self._connected:
+            self._ray.shutdown()
+            self._connected = False
 
 
-class _Errand:
-    """A task on its way: the steps that are left of it, what came of those that are done, and how often it was lost."""
-
-    def __init__(self, task: Task, steps: list[tuple[str, Task]]) -> None:
-        self.task = task
-        self.steps = steps
-        self.computed: dict[str, float] = {}
-        self.begun = 0.0
-        self.lost = 0
-
-    @property
-    def kind(self) -> str:
-        """Of the worker that the next step needs."""
-        return self.steps[0][0]
-
-    def add(self, outcome: Outcome) -> None:
-        """Take down what came of a step."""
-        self.computed |= outcome.computed
-        self.steps = self.steps[1:]
-
-
-@dataclass(frozen=True)
-class _Death:
-    """That a worker is no more, in Ray's words."""
-
-    told: str
-    memory: bool = False
-
-
-class _Member:
-    """A worker as this process knows it."""
+class _RayWorker(RemoteWorker):
+    """A worker of the cluster as this process knows it."""
 
     def __init__(self, ray: Any, job: Job, seal: Mapping[str, Any], kind: str) -> None:
+        super().__init__(kind)
         settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
         variables = {**settings, **dict.fromkeys(THREADS, str(job.threads))}
         # A worker without a GPU must not load models on one that happens to be there.
         job = job if kind == "GPU" else replace(job, device="cpu")
         options = {**_RESOURCES[kind], "memory": WORKER_BYTES, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(Servant).options(**options, max_restarts=0, runtime_env={"env_vars": variables})
+        actor = ray.remote(WorkerActor).options(**options, max_restarts=0, runtime_env={"env_vars": variables})
         self._ray = ray
         self._actor = actor.remote(job, seal, str(Path.cwd()))
         self._machine = "a machine of the cluster"
-        self.kind = kind
+        #: What is asked of it; None when it waits.
         self.pending: Any = self._actor.start.remote()
-        self.started = False
-        self.errand: _Errand | None = None
-        self.stage = "worker"
 
-    @property
-    def idle(self) -> bool:
-        return self.pending is None
+    def perform(self, task: Task) -> None:
+        """See :class:`RemoteWorker`."""
+        self.pending = self._actor.perform.options(num_returns="streaming").remote(task)
 
-    def send(self, errand: _Errand) -> None:
-        """Let it do the next step."""
-        self.errand, self.stage = errand, "worker"
-        self.pending = self._actor.perform.options(num_returns="streaming").remote(errand.steps[0][1])
-
-    def receive(self) -> Message | _Death | None:
-        """What it has to say; None when it has started."""
+    def next_message(self) -> Message:
+        """See :class:`RemoteWorker`."""
         from ray import exceptions
 
         try:
-            message = self._ray.get(self.pending if not self.started else next(self.pending))
+            message: Message = self._ray.get(self.pending if not self.started else next(self.pending))
         except exceptions.OutOfMemoryError as error:
-            return _Death(str(error), memory=True)
+            return Death(str(error), out_of_memory=True)
         except (exceptions.RayError, StopIteration) as error:
-            return _Death(str(error))
-        if isinstance(message, str):
-            self._machine, self.started = message, True
-            message = None
-        elif isinstance(message, Event) and message.kind == "start":
-            self.stage = message.name
+            return Death(str(error))
+        if isinstance(message, Started):
+            self._machine = message.machine
         if not isinstance(message, Event):
             self.pending = None
-        return message  # type: ignore[no-any-return]
+        return message
 
-    def cause_of_death(self, death: _Death) -> EmopipeError:
-        """Why its task failed."""
+    def failure(self, death: Death) -> EmopipeError:
+        """See :class:`RemoteWorker`."""
         hint = "Run again with --retry-failed; if memory ran out (the system's log tells), let fewer work at a time"
-        if death.memory:
-            what = f"the memory of {self._machine} ran out in stage {self.stage}"
-            return OutOfMemory(what, hint=hint)
+        if death.out_of_memory:
+            return OutOfMemory(f"the memory of {self._machine} ran out in stage {self.stage}", hint=hint)
         what = f"the worker on {self._machine} died, or the machine left the cluster, in stage {self.stage}"
         if not self.started:
-            what = f"a worker died before its first task: {' '.join(death.told.split())}"
+            what = f"a worker died before its first task: {' '.join(death.cause.split())}"
         return WorkerDied(what, hint=hint)
 
     def kill(self) -> None:
+        """See :class:`RemoteWorker`."""
         with suppress(Exception):  # it, or the cluster, is gone
             self._ray.kill(self._actor)
 
 
-class Servant:
+class WorkerActor:
     """A worker as Ray's process knows it: does its tasks in a thread, so that events can be told meanwhile.
 
     Args:
@@ -338,28 +216,29 @@ class Servant:
     def __init__(self, job: Job, seal: Mapping[str, Any], folder: str) -> None:
         self._job, self._seal = job, seal
         self._tasks: SimpleQueue[Task] = SimpleQueue()
-        self._messages: SimpleQueue[Message | str] = SimpleQueue()
+        self._messages: SimpleQueue[Message] = SimpleQueue()
         with suppress(OSError):  # paths may be absolute
             os.chdir(folder)
 
-    def start(self) -> Message | str:
-        """The name of the machine; an error when it is not fit for the job."""
+    def start(self) -> Message:
+        """That it is ready; an error when its machine is not fit for the job."""
         Thread(target=self._serve, daemon=True).start()
         return self._messages.get()
 
-    def perform(self, task: Task) -> Iterator[Message | str]:
+    def perform(self, task: Task) -> Iterator[Message]:
         """Events, and in the end the outcome."""
         self._tasks.put(task)
-        message: Message | str = ""
-        while not isinstance(message, Outcome | EmopipeError):
+        while True:
             message = self._messages.get()
             yield message
+            if isinstance(message, Outcome | EmopipeError):
+                return
 
     def _serve(self) -> None:
         try:
             _check_seal(self._job, self._seal)
             with Worker(self._job, paced(self._messages.put)) as worker:
-                self._messages.put(platform.node())
+                self._messages.put(Started(platform.node()))
                 while True:
                     self._messages.put(worker.perform(self._tasks.get()))
         except EmopipeError as error:
@@ -369,7 +248,7 @@ class Servant:
             self._messages.put(StageFailure(what))
 
 
-class _Room:
+class _Capacity:
     """How many workers the living machines have room for."""
 
     def __init__(self, ray: Any) -> None:
@@ -450,8 +329,8 @@ def _check_seal(job: Job, seal: Mapping[str, Any]) -> None:
         for what in ("version", "libraries", "weights", "parameters"):
             here, there = found[stage][what], facts[what]
             if here != there:
-                said = f"{machine} does stage {stage} with {what} {here}, this machine with {there}"
-                raise LibraryMissing(said, hint="Install the same emopipe on all machines")
+                difference = f"{machine} does stage {stage} with {what} {here}, this machine with {there}"
+                raise LibraryMissing(difference, hint="Install the same emopipe on all machines")
 
 
 def _connect(address: str) -> tuple[Any, bool]:
@@ -469,19 +348,32 @@ def _connect(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
-        found = _listening(address)
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+        _check_listening(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ClusterUnavailable(f"there is no Ray cluster at {address}: {first}", hint=_START) from error
     return ray, True
 
 
-def _listening(address: str) -> str:
-    """HOST:PORT of an address behind which somebody listens; Ray itself waits for minutes for one that was stopped."""
-    from ray._private.services import canonicalize_bootstrap_address_or_die
+def _check_listening(address: str) -> None:
+    """Fail within seconds where nobody listens; Ray itself waits for minutes for a cluster that was stopped.
 
-    found: str = canonicalize_bootstrap_address_or_die(address)
-    host, _, port = found.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
-    return found
+    Where "auto" leads is written down by `ray start` on this machine; where it is not, Ray looks for itself.
+
+    Raises:
+        OSError, ValueError: nobody listens, or it is not an address.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "") or _last_started()
+    if address and address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+
+
+def _last_started() -> str:
+    """The address of the cluster that was last started on this machine; "" when none was."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    with suppress(OSError):
+        return (folder / "ray" / "ray_current_cluster").read_text().strip()
+    return ""

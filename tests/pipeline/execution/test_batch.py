@@ -20,8 +20,8 @@ import pytest
 
 from emopipe.errors import EmopipeError
 from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.engine import Engine, Here
 from emopipe.pipeline.execution.jobs import prediction_job
-from emopipe.pipeline.execution.processes import Engine, Here
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import FileResult
 from emopipe.pipeline.store.store import Store

@@ -133,7 +133,7 @@ def workers() -> list[int]:
     found = []
     for one in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "ray::Servant.perform" in " ".join(one.cmdline()):
+            if "ray::WorkerActor.perform" in " ".join(one.cmdline()):
                 found.append(one.pid)
     return found
 

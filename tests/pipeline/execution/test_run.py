@@ -21,8 +21,8 @@ from emopipe.models.data.reading import read
 from emopipe.models.training.loop import TrainConfig, train
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.execution.batch import find_inputs, run_files
+from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import prediction_job
-from emopipe.pipeline.execution.processes import Here
 from emopipe.pipeline.store.store import temporary_store
 from tests.conftest import SAMPLES, blank, tone, write_media
 from tests.models.mmsa_files import content

@@ -150,7 +150,9 @@ def _silent(like: Mapping[str, Any], label: str, number: int) -> dict[str, Any]:
 
 
 def prepare_triples(features: Path, work: Path) -> None:
-    """WORK/triples-dataset: some of the dialogues, each line with a random face and voice of its emotion and split; and
+    """Make the artificial triples.
+
+    WORK/triples-dataset: some of the dialogues, each line with a random face and voice of its emotion and split; and
     such faces and voices without words. WORK/neutral-dataset: the validation lines among them, all with neutral ones.
     """
     if (work / "neutral-dataset" / "manifest.parquet").exists():
@@ -216,8 +218,10 @@ def recipe(variant: str, backbone: Path, question: str = QUESTION) -> TrainConfi
 
 
 def time_steps(data: Dataset, backbone: Path, steps: int = 5) -> dict[str, float]:
-    """Seconds of a training step, the mean over batches of whole dialogues; of one prediction for one and eight
-    utterances in the middle of a dialogue; and peak memory.
+    """Measure how long training and prediction take.
+
+    Seconds of a training step, the mean over batches of whole dialogues; of one prediction for one and eight utterances
+    in the middle of a dialogue; and peak memory.
     """
     config = recipe("context", backbone)
     predictor = untrained(data, config)
@@ -307,9 +311,7 @@ def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tu
 
 
 def measure_triples(work: Path, backbone: Path, dataset: str) -> dict[str, dict[str, float]]:
-    """Modalities that are shown, such as `text+face` -> figures of `triples` on the validation split of artificial
-    triples.
-    """
+    """Figures of `triples` on the validation split of artificial triples, by modalities that are shown."""
     measured = evaluate(_load(work / "triples", backbone), read(work / dataset), "valid")
     return {name: _chosen_figures(row["rows"], row) for name, row in measured.subsets.items()}
 

@@ -56,8 +56,11 @@ def extract(work: Path, jobs: int) -> None:
 
 
 def combine(data: Path, work: Path) -> None:
-    """Datasets: `face-voice`, the takes that have both; `face-voice-all`, with the voices of the others; and
-    `face-voice-split`, the same with actors 17 to 20 put aside for validation."""
+    """Make the datasets.
+
+    `face-voice`, the takes that have both; `face-voice-all`, with the voices of the others; and
+    `face-voice-split`, the same with actors 17 to 20 put aside for validation.
+    """
     faces = {Path(row["file"]).name: row for row in _read(data / "ravdess_pyfeat.csv")}
     voices = [row for row in pq.read_table(work / "voice" / "manifest.parquet").to_pylist() if CORPUS in row["id"]]
     rows = [_joined(voice, faces.get(Path(voice["id"]).name)) for voice in voices]

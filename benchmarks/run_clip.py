@@ -59,8 +59,10 @@ def stage_seconds(engine: Here, job: Job, clip: Path, hook: Hook, spent: Counter
 
 
 def faces_per_cpu_second(job: Job, clip: Path, most: int = 300) -> tuple[float, float]:
-    """Frames per CPU-second of the face extractor, and of MediaPipe's bare landmarker at its cheapest (one face, no
-    blendshapes), which bounds the former on this machine; both on frames decoded beforehand."""
+    """Frames per CPU-second of the face extractor, and of MediaPipe's bare landmarker at its cheapest.
+
+    The latter (one face, no blendshapes) bounds the former on this machine; both see frames decoded beforehand.
+    """
     with Media(clip) as media:
         frames = [frame for frame, _ in zip(media.frames(job.config.face.rate), range(most), strict=False)]
     with job.backends(job.config) as backends:

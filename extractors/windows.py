@@ -22,8 +22,9 @@ class FeatureSequence:
 
 
 def window_edges(start: float, end: float, length: float) -> np.ndarray:
-    """Edges in seconds (windows + 1,) of equal windows that fill [start, end], each as near to `length` as can be; of
-    one window for length 0.
+    """Edges in seconds (windows + 1,) of equal windows that fill [start, end], as near to `length` as can be.
+
+    Length 0 makes one window.
     """
     count = max(1, round((end - start) / length)) if length else 1
     return np.linspace(start, end, count + 1)

@@ -1,0 +1,1 @@
+"""Faces: landmarks, action units, tracks, and which face speaks."""

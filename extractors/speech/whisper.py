@@ -181,14 +181,15 @@ class WhisperRecogniser:
         first, *warmer = self._decoding.temperatures
         with _fixed_chance(features):
             results = list(decode(self.model, features, replace(options, temperature=first)))
-        for index, result in enumerate(results):
+        for index, first_try in enumerate(results):
+            best = first_try
             for temperature in warmer:
-                if not failed(result):
+                if not failed(best):
                     break
                 with _fixed_chance(features):
                     again = replace(options, temperature=temperature)
-                    (result,) = decode(self.model, features[index : index + 1], again)
-            results[index] = replace(result, tokens=[], text="") if silent(result) else result
+                    (best,) = decode(self.model, features[index : index + 1], again)
+            results[index] = replace(best, tokens=[], text="") if silent(best) else best
         return results
 
 

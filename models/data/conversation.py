@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 
 def spoken(lines: Sequence[tuple[str | None, str]]) -> list[str]:
-    """A conversation as a model reads it: `A: ` and `B: ` tell its speakers apart, in the order in which they come up,
-    where two or more are known.
+    """A conversation as a model reads it.
+
+    `A: ` and `B: ` tell its speakers apart, in the order in which they come up, where two or more are known.
 
     Args:
         lines: speaker (None when unknown) and words of each utterance, in order of time.

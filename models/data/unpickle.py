@@ -113,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
             raise _Refusal(f"{module}.{name}")
         use = _ALLOWED[module, name]
         # A pickle can set attributes of what it is given, so it gets functions that nobody else calls.
-        return use if isinstance(use, type) else lambda *arguments: use(*arguments)
+        return use if isinstance(use, type) else lambda *arguments: use(*arguments)  # noqa: PLW0108
 
 
 def load(path: Path) -> Any:

@@ -167,7 +167,7 @@ def scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def default_metric(runs: Sequence[Run]) -> str:
-    """uar for classes, mae for values."""
+    """Uar for classes, mae for values."""
     return "mae" if "mae" in runs[0].metrics else "uar"
 
 
@@ -252,7 +252,12 @@ def _difference(
 
 def _answered(runs: Sequence[Run]) -> set[str]:
     """The utterances for which no run failed to give a value."""
-    failed = {name for run in runs for name, said in zip(run.ids, run.predicted, strict=True) if said != said}
+    failed = {
+        name
+        for run in runs
+        for name, said in zip(run.ids, run.predicted, strict=True)
+        if isinstance(said, float) and math.isnan(said)
+    }
     return {name for run in runs for name in run.ids} - failed
 
 

@@ -78,8 +78,9 @@ class FusionModel(nn.Module):
         """Take from the training data what is not learned by gradient (standardisation)."""
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
-        """(N,) numbers of the groups that rows belong to, where reading a group together costs less than apart;
-        training then keeps groups in one batch as far as they fit, and else puts rows of similar length together.
+        """(N,) numbers of the groups that rows belong to, where reading a group together costs less than apart.
+
+        Training then keeps groups in one batch as far as they fit, and else puts rows of similar length together.
         """
         return None
 

@@ -310,12 +310,20 @@ class Backends:
         columns = self.face_columns()
         return columns + ([f"{name}_sd" for name in columns] if self.config.face.deviations else [])
 
+    def text_features(self) -> list[str]:
+        """What a token's vector is made of."""
+        return self.text.feature_names()
+
+    def voice_features(self) -> list[str]:
+        """What a step of a voice is made of."""
+        return self.voice.feature_names()
+
     def feature_names(self, modalities: Collection[str] = MODALITIES) -> dict[str, list[str]]:
         """Modality -> names of its feature columns. Loads what measures them."""
         names: dict[str, Callable[[], list[str]]] = {
-            "text": lambda: self.text.feature_names(),
+            "text": self.text_features,
             "face": self.face_features,
-            "voice": lambda: self.voice.feature_names(),
+            "voice": self.voice_features,
         }
         return {modality: name() for modality, name in names.items() if modality in modalities}
 

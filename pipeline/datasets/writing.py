@@ -98,6 +98,7 @@ class FeatureWriter:
         self._writer.close()
 
     def add(self, key: str, sequence: Any) -> None:
+        """Write the features of an utterance under a key."""
         self._waiting.append((key, sequence))
         if len(self._waiting) >= SOURCES_PER_GROUP:
             self._flush()

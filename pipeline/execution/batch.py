@@ -222,8 +222,9 @@ class _Batch:
         return self._rates[stage]
 
     def _duration(self, source: Source, look: Callable[[Path], Content | None]) -> float | None:
-        """The duration of a source that was probed before. A file that was written just now has no lasting entry in
-        the store's index: `look` may hash it.
+        """The duration in seconds of a source that was probed before, else None.
+
+        A file that was written just now has no lasting entry in the store's index: `look` may hash it.
         """
         content = None if source.media is None else look(source.media)
         if content is None:

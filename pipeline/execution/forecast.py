@@ -78,24 +78,30 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     """Kind and words of everything in which the facts of two results differ."""
     if old["wanted"] != new["wanted"]:
         return [("wanted", "now wanted" if new["wanted"] else "no longer wanted")]
-    found = []
-    if old["version"] != new["version"]:
-        found.append(("version", f"version raised from {old['version']} to {new['version']}"))
-    for name in sorted(old["parameters"].keys() | new["parameters"].keys()):
-        before, now = old["parameters"].get(name), new["parameters"].get(name)
-        if before != now:
-            found.append(("parameters", f"{name} changed from {_shown(before)} to {_shown(now)}"))
-    for name in sorted(old["weights"].keys() & new["weights"].keys()):
-        if old["weights"][name] != new["weights"][name]:
-            found.append(("weights", f"the weights {name} changed"))
-    for name in sorted(old["libraries"].keys() | new["libraries"].keys()):
-        before, now = old["libraries"].get(name), new["libraries"].get(name)
-        if before != now:
-            found.append(("libraries", f"{name} changed from {before} to {now}"))
-    for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
-        if old["inputs"].get(name) != new["inputs"].get(name):
-            found.append(("inputs", _input(name, new["inputs"].get(name))))
-    return found
+    raised = [("version", f"version raised from {old['version']} to {new['version']}")]
+    return [
+        *(raised if old["version"] != new["version"] else []),
+        *(
+            ("parameters", f"{name} changed from {_shown(before)} to {_shown(now)}")
+            for name, before, now in _changes(old["parameters"], new["parameters"])
+        ),
+        *(
+            ("weights", f"the weights {name} changed")
+            for name, before, now in _changes(old["weights"], new["weights"])
+            if None not in (before, now)
+        ),
+        *(
+            ("libraries", f"{name} changed from {before} to {now}")
+            for name, before, now in _changes(old["libraries"], new["libraries"])
+        ),
+        *(("inputs", _input(name, now)) for name, _, now in _changes(old["inputs"], new["inputs"])),
+    ]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, old and new value of what differs, None where there is none."""
+    names = sorted(old.keys() | new.keys())
+    return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
 
 
 def _input(name: str, key: Any) -> str:

@@ -111,4 +111,5 @@ def checked(path: Path, read: Callable[[], Any]) -> Any:
 
 
 def words_of(error: BaseException) -> str:
+    """What the operating system or FFmpeg says of an error."""
     return getattr(error, "strerror", None) or str(error)

@@ -42,4 +42,5 @@ class Sound:
         self._length += len(samples)
 
     def close(self) -> None:
+        """Free the memory or file that holds it."""
         self._file.close()

@@ -12,6 +12,11 @@ from emopipe.pipeline.media.finding import checked, words_of
 
 
 def open_container(path: Path) -> Any:
+    """Open a media file with PyAV.
+
+    Raises:
+        InputError: it is missing, unreadable, empty or not media.
+    """
     import av
 
     def opened() -> Any:
@@ -37,5 +42,6 @@ def picture_stream(container: Any) -> Any | None:
 
 
 def first_time(container: Any, streams: list[Any]) -> float:
+    """The time in seconds at which the first of the streams begins; the media clock starts there."""
     starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
     return min(starts, default=0.0)

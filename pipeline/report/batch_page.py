@@ -130,6 +130,7 @@ class Batch:
 
     @property
     def appearances(self) -> list[Appearance]:
+        """Everybody in every file."""
         return [appearance for clip in self.clips for appearance, _ in clip.lanes]
 
 

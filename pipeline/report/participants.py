@@ -38,6 +38,7 @@ class Participant:
 
     @property
     def name(self) -> str:
+        """How the table calls them."""
         return " / ".join(part for part in (self.file, self.person) if part)
 
 

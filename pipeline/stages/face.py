@@ -24,6 +24,8 @@ from emopipe.pipeline.store.serialization import FeatureSequences
 
 
 class FaceInputs(Inputs):
+    """What faces are looked for in."""
+
     media: Media | None
     image: Path | None
     wanted: frozenset[str]
@@ -68,6 +70,8 @@ def _with_progress(media: Media, frames: Iterable[Frame], hook: Hook) -> Iterato
 
 
 class SpeakerFaceInputs(Inputs):
+    """All faces, and who speaks when."""
+
     face_table: pa.Table | Absent
     face_measured: list[str]
     spans: list[Span]

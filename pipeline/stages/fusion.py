@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 class FusionInputs(UtteranceFeatures):
+    """The features of each utterance, and the model."""
+
     predictor: Callable[[], Predictor]
 
 

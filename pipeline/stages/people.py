@@ -20,6 +20,8 @@ from emopipe.pipeline.stages.stage import Context, Inputs, Stage
 
 
 class DiarizationInputs(Inputs):
+    """Speech and the faces beside it."""
+
     sound: Sound | None
     speech: list[Interval] | None
     face_table: pa.Table | Absent
@@ -62,6 +64,8 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
 
 
 class TurnInputs(Inputs):
+    """Speech, and turns where people were told apart."""
+
     speech: list[Interval] | None
     diarized: list[Turn]
 
@@ -81,6 +85,8 @@ def find_turns(inputs: TurnInputs, context: Context) -> Turns:
 
 
 class IdentificationInputs(Inputs):
+    """Voices, by turns."""
+
     sound: Sound | None
     turns: list[Turn]
     speaker: str | None
@@ -140,6 +146,8 @@ def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], context: Context
 
 
 class PeopleInputs(Inputs):
+    """Turns, utterances and faces, and whose voices are known."""
+
     turns: list[Turn]
     spans: list[Span]
     face_table: pa.Table | Absent

@@ -37,6 +37,8 @@ class FeatureInputs(Inputs):
 
 
 class BaselineInputs(FeatureInputs):
+    """The features of each utterance, and what a baseline clip shows."""
+
     labelled: bool
     reference: Callable[[], Baselines]
 

@@ -13,6 +13,8 @@ from emopipe.pipeline.stages.stage import Context, Inputs, Stage
 
 
 class ProbeInputs(Inputs):
+    """The files of a source."""
+
     media: Media | None
     sound_media: Media | None
 
@@ -42,6 +44,8 @@ def probe(inputs: ProbeInputs, context: Context) -> Probed:
 
 
 class SoundInputs(Inputs):
+    """The file whose sound is heard."""
+
     sound_media: Media | None
     wanted: frozenset[str]
 

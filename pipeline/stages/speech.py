@@ -18,6 +18,8 @@ from emopipe.pipeline.stages.stage import Context, Inputs, Stage
 
 
 class SpeechInputs(Inputs):
+    """The sound."""
+
     sound: Sound | None
     sound_faults: list[Reason]
 
@@ -53,6 +55,8 @@ class _ReportedSound:
 
 
 class TranscriptionInputs(Inputs):
+    """The sound, and where somebody speaks."""
+
     source: Source
     sound: Sound | None
     turns: list[Turn]
@@ -95,6 +99,8 @@ def transcribe_words(inputs: TranscriptionInputs, context: Context) -> Transcrip
 
 
 class UtteranceInputs(Inputs):
+    """Words and turns."""
+
     source: Source
     words: list[Word]
     turns: list[Turn]

@@ -18,6 +18,8 @@ from emopipe.pipeline.store.serialization import GROUP, FeatureStream
 
 
 class TextInputs(Inputs):
+    """The words of each utterance."""
+
     source: Source
     speech: list[Interval] | None
     spans: list[Span]

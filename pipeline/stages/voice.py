@@ -18,6 +18,8 @@ from emopipe.pipeline.store.serialization import FeatureStream
 
 
 class VoiceInputs(Inputs):
+    """The sound, and where the utterances are."""
+
     sound: Sound | None
     speech: list[Interval] | None
     spans: list[Span]

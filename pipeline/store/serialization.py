@@ -197,12 +197,15 @@ def _kind(value: Any) -> str:
         return "table"
     if isinstance(value, Iterator | StoredSequences):
         return "sequences"
-    if not isinstance(value, list) or not value:
+    return _kind_of_list(value) if isinstance(value, list) and value else ""
+
+
+def _kind_of_list(value: list[Any]) -> str:
+    """The same of a list that has items."""
+    if isinstance(value[0], Reason):
         return ""
     if any(isinstance(item, FeatureSequence) for item in value) or all(isinstance(item, Absent) for item in value):
         return "sequences"
-    if isinstance(value[0], Reason):
-        return ""
     if all(type(item) is type(value[0]) and type(item).__name__ in RECORDS for item in value):
         return "records"
     return "tuples" if all(isinstance(item, tuple) and len(item) == len(value[0]) for item in value) else ""

@@ -151,7 +151,7 @@ def hub_entry(name: str, title: str, licence: str, files: Mapping[str, str], bas
         title=title,
         purpose="Not of the catalogue: chosen by its name on the hub",
         licence=licence,
-        intended_use=f"See {base.split('/resolve/')[0]}",
+        intended_use=f"See {base.split('/resolve/', maxsplit=1)[0]}",
         files=files,
         sources=(Url(base),),
         ready=".",

@@ -235,6 +235,7 @@ def _folder(weight: Entry, cache: Path | None) -> Path:
 
 
 def sha256(path: Path) -> str:
+    """The sha256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -253,6 +254,7 @@ def _stamp(path: Path) -> dict[str, int]:
 
 
 def files(folder: Path) -> list[str]:
+    """The files of a weight's folder, relative to it and sorted, without our record."""
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(file for file in files if file != _RECORD)
 

@@ -57,7 +57,7 @@ class Gate(nn.Module):
         self.register_buffer("open", torch.ones(count, dtype=torch.bool), persistent=False)
 
     def forward(self, f: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """f (B, d) and present (B, M) bool -> w and alpha, both (B, 3) float32."""
+        """F (B, d) and present (B, M) bool -> w and alpha, both (B, 3) float32."""
         bits = present.to(f.dtype)
         w = self.first(torch.cat([f, bits], dim=1)).float().softmax(1)
         logits = self.second(torch.cat([f, w.to(f.dtype), bits], dim=1)).float()
@@ -77,7 +77,7 @@ class Experts(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, f: Tensor, present: Tensor) -> Mixed:
-        """f (B, d) and present (B, M) bool -> all of :class:`Mixed`."""
+        """F (B, d) and present (B, M) bool -> all of :class:`Mixed`."""
         w, alpha = self.gate(f, present)
         said = torch.stack([expert(f) for expert in self.experts], dim=1)
         enhanced = self.norm(f + (alpha.to(said.dtype).unsqueeze(-1) * said).sum(1))

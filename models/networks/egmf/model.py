@@ -206,8 +206,9 @@ class Egmf(FusionModel):
     # ----------------------------------------------------------------------------------------------------- answering
 
     def _answer(self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None) -> dict[str, Tensor]:
-        """`logits`, `fused` and `answer_costs` of B prompts; in evaluation a chunk at a time, of prompts that begin
-        alike or, where answers are generated, of similar length.
+        """`logits`, `fused` and `answer_costs` of B prompts.
+
+        In evaluation a chunk at a time, of prompts that begin alike or, where answers are generated, of similar length.
         """
         order = list(range(len(prompts)))
         if not self.training:

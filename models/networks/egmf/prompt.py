@@ -127,7 +127,9 @@ class Prompter:
         return Prompt(ids + self._question, slot, count)
 
     def _lines(self, earlier: Sequence[str]) -> list[int]:
-        """The last lines, at most `context` of them. Where a long conversation is cut moves on by half a context at a
+        """The last lines, at most `context` of them.
+
+        Where a long conversation is cut moves on by half a context at a
         time, so that the prompts of utterances in a row begin alike and a :class:`Tree` reads the lines once.
         """
         half = max(1, self._context // 2)

@@ -69,7 +69,7 @@ def test_compare_writes_one_table_and_every_run(folder: Path, tmp_path: Path) ->
 
 def test_ablate_writes_tables_and_the_sweep(folder: Path, tmp_path: Path) -> None:
     small = folder.parent / "tiny.toml"
-    small.write_text(SMALL.split("[models.unimodal]")[0])
+    small.write_text(SMALL.split("[models.unimodal]", maxsplit=1)[0])
     invoke(
         "ablate", folder, "--out", tmp_path, "--folds", 2, "--seeds", 1, "--config", small, "--modalities", "face,voice"
     )
@@ -86,7 +86,7 @@ def test_ablate_writes_tables_and_the_sweep(folder: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("label", ["label", "sentiment"])
 def test_visualize_draws_features_and_trust(folder: Path, tmp_path: Path, label: str) -> None:
     small = folder.parent / "tiny.toml"
-    small.write_text(SMALL.split("[models.unimodal]")[0])
+    small.write_text(SMALL.split("[models.unimodal]", maxsplit=1)[0])
     invoke("train", folder, "--out", tmp_path / "model", "--config", small, "--label", label)
     invoke("visualize", tmp_path / "model", folder, "--out", tmp_path / "pictures", "--split", "all")
     names = {"tsne.png", "tsne.svg", "importance.png", "importance.svg", "utterances.csv"}

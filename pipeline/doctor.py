@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,6 @@ from emopipe.pipeline.backends import registry
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
-
-#: Weights without which the default configuration cannot run.
-_DEFAULTS = ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad")
 
 #: Distributions that install the same `cv2`; py-feat and others choose one of them.
 _OPENCV = (
@@ -165,6 +163,16 @@ def _weights(cache: Path) -> list[weights.Entry]:
         return [one for name in weights.names() if (one := weights.entry(name)).embedded]
 
 
+@cache
+def default_weights() -> frozenset[str]:
+    """Names of the weights without which the default configuration cannot run."""
+    from emopipe.pipeline.backends.loading import weight_names
+    from emopipe.pipeline.config import ExtractionConfig
+
+    config = ExtractionConfig()
+    return frozenset(name for kind in registry.BUILT_IN for name in weight_names(config, kind))
+
+
 def _weight(weight: weights.Entry, cache: Path, offline: bool) -> Check:
     name = weight.name
     label = f"weight {name}"
@@ -174,7 +182,7 @@ def _weight(weight: weights.Entry, cache: Path, offline: bool) -> Check:
         return Check(label, "fail", error.what, error.hint or str(error.path))
     if status.state == "missing":
         hint = f"emopipe models fetch {name}"
-        if offline and name in _DEFAULTS:
+        if offline and name in default_weights():
             return Check(label, "fail", "not here", hint)
         return Check(label, "warn", "not here" if offline else "not here; fetched at first use", hint)
     if status.state == "changed":

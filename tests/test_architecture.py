@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_no_two_files_import_each_other(installed: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run([sys.executable, "-c", CIRCLE], cwd=installed, env=env, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
+
+
+def test_the_wheel_ships_every_package() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(("emopipe", *init.parent.relative_to(ROOT).parts))
+             for folder in PACKAGES for init in (ROOT / folder).rglob("__init__.py")}
+    assert set(listed) == {"emopipe", "emopipe.samples", *there}
 
 
 def test_few_files_lie_directly_in_the_pipeline() -> None:

@@ -96,6 +96,8 @@ class SpeechConfig:
         temperatures: sounds whose text fails Whisper's own tests (it repeats itself, or is a guess) are decoded again
             with the next one; a single one forbids that.
         prompt: words that come before every window, as context: names, spelling, style.
+        tracks: of a file with several audio tracks: "mix" hears those that belong together, "first" or a number (from
+            1) one of them, and with "speakers" each track, or each channel of a lone one, is a person's microphone.
         options: of a plugin's own.
     """
 
@@ -111,6 +113,7 @@ class SpeechConfig:
     task: str = field(default="transcribe", metadata=LATER)
     temperatures: tuple[float, ...] = field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), metadata=LATER)
     prompt: str = field(default="", metadata=LATER)
+    tracks: str = field(default="mix", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 

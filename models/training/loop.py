@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
@@ -26,7 +27,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from emopipe.errors import ConfigError, ConfigFileError, DeviceUnavailable, TrainingError
 from emopipe.models import metrics
 from emopipe.models.checkpoint import identify, write_synced
-from emopipe.models.configs import change
+from emopipe.models.configs import Chance, Count, CountOrNone, Share, change, check
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.networks.losses import Task
@@ -90,44 +91,37 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     label: str = "label"
     modalities: tuple[str, ...] = ()
-    epochs: int = 40
-    batch_size: int = 64
-    accumulate: int = 1
+    epochs: Count = 40
+    batch_size: Count = 64
+    accumulate: Count = 1
     accumulate_mode: Literal["mean", "sum"] = "mean"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
+    lr: Annotated[float, Interval(gt=0, le=100)] = 1e-3
+    weight_decay: Annotated[float, Interval(ge=0, le=100)] = 0.01
     schedule: Literal["cosine", "plateau", "none"] = "cosine"
-    schedule_epochs: int = 0
-    warmup: float = 0.05
-    plateau: int = 5
-    clip: float = 1.0
-    average: float = 0.0
+    schedule_epochs: CountOrNone = 0
+    warmup: Share = 0.05
+    plateau: Count = 5
+    clip: Annotated[float, Interval(ge=0, le=1e12)] = 1.0
+    average: Chance = 0.0
     select: Literal["best", "last"] = "best"
-    patience: int = 10
+    patience: Count = 10
     metric: str = "auto"
     balance: Literal["none", "balanced", "patterns"] = "balanced"
-    balance_limit: float = 20.0
-    balance_strength: float = 1.0
-    modality_dropout: float = 0.15
-    folds: int = 5
+    balance_limit: Annotated[float, Interval(ge=0.01, le=10_000)] = 20.0
+    balance_strength: Annotated[float, Interval(ge=0, le=4)] = 1.0
+    modality_dropout: Chance = 0.15
+    folds: Annotated[int, Interval(ge=2, le=10_000)] = 5
     allow_speaker_overlap: bool = False
-    abstain_accuracy: float = 0.0
-    seed: int = 0
+    abstain_accuracy: Share = 0.0
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     device: str = "auto"
     amp: bool = True
     cpu_amp: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"[train] {name} = {getattr(self, name)} is below 1")
-        if self.lr <= 0 or self.folds < 2:
-            raise ConfigError("[train] needs lr > 0 and folds >= 2")
+        check(self, "[train]")
         if 0 < self.schedule_epochs < self.epochs:
             raise ConfigError(f"[train] schedule_epochs = {self.schedule_epochs} is below epochs = {self.epochs}")
-        for name in ("modality_dropout", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"[train] {name} = {getattr(self, name)} is not from 0 to below 1")
 
 
 def configuration(tables: Mapping[str, Any]) -> TrainConfig:

@@ -16,6 +16,7 @@ from scipy.stats import t as student
 
 from emopipe.errors import StudyError
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import labelled
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
@@ -101,7 +102,7 @@ def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, require
     predictor = train_fold(inner, config, requires, hook).predictor
     seconds = time.perf_counter() - began
     measured = evaluate(predictor, test, None).metrics
-    rows = np.flatnonzero(test.present[:, [test.modalities.index(m) for m in predictor.spec.modalities]].any(axis=1))
+    rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
     return replace(
         empty,

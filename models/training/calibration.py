@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import labelled, targets
 from emopipe.models.predictor import Predictor
 
 
@@ -89,12 +90,11 @@ def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> 
     """
     if predictor.spec.task == "regression":
         return predictor
-    index = {name: number for number, name in enumerate(predictor.spec.classes)}
-    labels = np.array([index.get(str(name), -1) for name in dataset.labels(predictor.spec.label)], dtype=np.int64)
-    rows = np.flatnonzero(labels >= 0)
+    spec = predictor.spec
+    rows = np.flatnonzero(labelled(dataset, spec.label, spec.classes))
     scores = predictor.scores(dataset, rows)
     seen = scores.present.any(axis=1)
-    truth = labels[rows][seen]
+    truth = targets(dataset, spec.label, spec.classes)[rows][seen]
     temperature = fit_temperature(scores.logits[seen], truth, dataset.weights[rows][seen])
     tempered = Predictor(replace(predictor.spec, temperature=temperature), predictor.module, predictor.device)
     probabilities = tempered.probabilities(scores)[seen]

@@ -29,6 +29,7 @@ from emopipe.models import metrics
 from emopipe.models.checkpoint import identify, write_synced
 from emopipe.models.configs import Chance, Count, CountOrNone, Share, change, check
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices
+from emopipe.models.data.labelled import usable
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import FusionModel
@@ -218,16 +219,6 @@ class _Plan:
     targets: Tensor
     weights: Floats
     metric: str
-
-
-def usable(data: Dataset, label: str) -> NDArray[np.bool_]:
-    """(N,) rows that have a label and at least one modality."""
-    labels = data.labels(label)
-    if labels.dtype == object:
-        labelled = np.array([one is not None for one in labels], dtype=bool)
-    else:
-        labelled = np.isfinite(labels)
-    return labelled & data.present.any(axis=1)
 
 
 def _split(data: Dataset, config: TrainConfig) -> Split:

@@ -24,7 +24,8 @@ from emopipe.models.data.dataset import Batch, Dataset, FeatureStore, Sample
 from emopipe.models.networks.losses import Task, task_costs
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import build, configure
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 
 TASKS: Final[tuple[Task, ...]] = ("classification", "regression")
 CLASSES: Final = ("anger", "happiness", "neutral", "sadness")

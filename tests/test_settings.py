@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from emopipe.errors import ConfigError
 from emopipe.models.configs import change, check
 from emopipe.models.registry import MODELS, configure
-from emopipe.models.training.loop import TrainConfig, configuration
+from emopipe.models.training.config import TrainConfig, configuration
 from emopipe.pipeline.config import ExtractionConfig
 from tests.conftest import ROOT
 

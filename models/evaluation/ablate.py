@@ -9,7 +9,7 @@ from typing import Any, Final
 from emopipe.errors import StudyError
 from emopipe.models.networks.emoe import Mixture
 from emopipe.models.registry import configure, entry
-from emopipe.models.training.loop import TrainConfig
+from emopipe.models.training.config import TrainConfig
 
 #: The model as configured.
 FULL: Final = "full"

@@ -20,7 +20,8 @@ from emopipe.models.data.labelled import labelled
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
-from emopipe.models.training.loop import Hook, TrainConfig, silent
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.events import Hook, silent
 
 Numbers = NDArray[np.float64]
 

@@ -18,7 +18,9 @@ from emopipe.models.data.labelled import labelled, presence, usable
 from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
 from emopipe.models.predictor import Predictor, Prior
-from emopipe.models.training.loop import Hook, TrainConfig, Trained, silent, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.events import Hook, silent
+from emopipe.models.training.loop import Trained, train
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from emopipe.errors import ConfigError, EmopipeError, OptionConflict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
     from emopipe.pipeline.cli.console import Console
     from emopipe.pipeline.execution.processes import Engine
     from emopipe.pipeline.store.store import Store
@@ -733,7 +733,7 @@ def _training(
     device: str,
 ) -> TrainConfig:
     """A training configuration from a file and from the flags, which win."""
-    from emopipe.models.training.loop import configuration
+    from emopipe.models.training.config import configuration
     from emopipe.pipeline.config import read_toml
 
     tables = {name: dict(t) for name, t in (read_toml(config) if config else {}).items() if name in ("model", "train")}

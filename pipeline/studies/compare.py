@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.compare import Difference, Run
     from emopipe.models.evaluation.explain import Explanation
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
 
 Row = dict[str, Any]
 
@@ -99,7 +99,7 @@ def configurations(
         ConfigError: for an unknown modality.
         ConfigError: an unknown model or option.
     """
-    from emopipe.models.training.loop import configuration
+    from emopipe.models.training.config import configuration
 
     train, model = dict(tables.get("train", {})), dict(tables.get("model", {}))
     options = {**tables.get("models", {}), model.pop("name", "emoe"): model} if model else tables.get("models", {})

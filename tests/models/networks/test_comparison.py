@@ -23,7 +23,8 @@ from emopipe.models.networks.comparison.mult import cross_mask
 from emopipe.models.networks.comparison.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import MODELS, build, configure
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES
 
 DIMS = {"text": 5, "face": 3, "voice": 7}

@@ -30,7 +30,8 @@ from emopipe.models.networks.egmf.model import Egmf
 from emopipe.models.networks.egmf.prompt import WORDINGS, Prompt, Prompter, grow, pad_left
 from emopipe.models.networks.model import Output, Shape
 from emopipe.models.registry import configure
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES, DIMS, write_dataset
 from tests.models.tiny_backbone import write_backbone
 

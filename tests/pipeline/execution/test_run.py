@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from emopipe.errors import EmopipeError
 from emopipe.models import checkpoint
 from emopipe.models.data.reading import read
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.execution.batch import Runner, find_inputs, run_files
 from emopipe.pipeline.execution.jobs import prediction_job

@@ -106,7 +106,7 @@ def check(config: Any, what: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """TOML and JSON have lists where dataclasses have tuples."""
+    """Turn a list, as TOML and JSON have them, into a tuple, as dataclasses have them."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -129,7 +129,7 @@ def _refuse_misfits(kind: type, values: Mapping[str, Any], what: str) -> None:
 
 @cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
-    """What validates some values of a dataclass by its fields' types and bounds, in pydantic's strict mode.
+    """Make what validates values of a dataclass by its fields' types and bounds, in pydantic's strict mode.
 
     A dataclass without pydantic's own configuration, as other packages bring it, cannot be validated strictly and from
     a table; a table with the same fields can.
@@ -154,7 +154,7 @@ def _finite(value: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What a field's type and bounds allow, in words."""
+    """Describe what a field's type and bounds allow."""
     origin, inside = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _bounded(inside[0], inside[1:])
@@ -172,7 +172,7 @@ def _words(hint: Any) -> str:
 
 
 def _bounded(hint: Any, bounds: tuple[Any, ...]) -> str:
-    """A type with its bounds, in words."""
+    """Describe a type with its bounds."""
     found = {}
     for name in ("ge", "gt", "le", "lt", "min_length"):
         given = (getattr(one, name, None) for one in bounds)

@@ -1,4 +1,4 @@
-"""Models side by side: the same folds and seeds for all, and how sure the differences are."""
+"""Compare models on the same folds and seeds, with confidence intervals of their differences."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _key(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[s
 
 
 def read_runs(record: Path | None) -> list[Run]:
-    """The runs of a record; a last line that a kill cut short is left out."""
+    """Read the runs of a record; a last line that a kill cut short is left out."""
     if record is None or not record.is_file():
         return []
     lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -155,7 +155,7 @@ def _append(record: Path | None, run: Run) -> None:
 
 
 def scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per model: parameters, seconds per run, and mean and standard deviation over runs of each metric."""
+    """Tabulate a row per model: parameters, seconds per run, mean and standard deviation over runs of each metric."""
     rows = []
     for name in dict.fromkeys(run.model for run in runs):
         own = [run for run in runs if run.model == name]
@@ -175,7 +175,7 @@ def default_metric(runs: Sequence[Run]) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a model does against the reference.
+    """The difference between a model and the reference, with its confidence intervals.
 
     Attributes:
         model: whose.
@@ -201,7 +201,7 @@ class Difference:
 def differences(
     runs: Sequence[Run], reference: str, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
 ) -> list[Difference]:
-    """Every model, the reference itself too, against the reference, on the utterances that both gave an answer for.
+    """Compare every model, itself too, with the reference, on the utterances that both gave an answer for.
 
     Args:
         runs: of :func:`compare`.

@@ -1,4 +1,4 @@
-"""Is the mixture alive: what gates choose, whether experts differ, what pseudo tokens keep, what each part is worth.
+"""Diagnose a mixture of experts: what gates choose, whether experts differ, what pseudo tokens and parts are worth.
 
 One look serves all models that mix branches by weights of each utterance: EGMF's experts behind their gate, and the
 modalities of EMOE behind its router.

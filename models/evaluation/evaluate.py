@@ -1,4 +1,4 @@
-"""How good a predictor is: on a split, on every subset of the modalities, and over folds and seeds."""
+"""Evaluate a predictor: metrics on a split, on every subset of the modalities, and over folds and seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from emopipe.models.training.loop import Trained, train
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The result of an evaluation.
 
     Attributes:
         rows: utterances with a known label and at least one of the modalities.
@@ -53,7 +53,7 @@ def evaluate(
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
 ) -> Evaluation:
-    """Measure a predictor.
+    """Evaluate a predictor: compute its metrics on labelled rows.
 
     Args:
         predictor: what to measure.
@@ -116,7 +116,7 @@ def _measure(
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures over several runs.
+    """Mean and standard deviation of figures over several runs.
 
     Attributes:
         runs: one record per run: `fold`, `seed` and its metrics.
@@ -129,7 +129,7 @@ class Summary:
 
 
 def summarise(runs: list[dict[str, Any]]) -> Summary:
-    """Mean and standard deviation of every metric of the runs."""
+    """Compute mean and standard deviation of every metric of the runs."""
     names = [name for name in runs[0] if name not in ("fold", "seed")]
     values = {name: np.array([run[name] for run in runs if not math.isnan(run[name])]) for name in names}
     mean = {name: float(found.mean()) if len(found) else math.nan for name, found in values.items()}
@@ -147,7 +147,7 @@ def cross_validate(
     hook: Hook = silent,
     requires: Sequence[str] = (),
 ) -> Summary:
-    """Train and test on speaker-grouped folds, with several seeds.
+    """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
     The epoch is selected on a part of the training speakers, never on the fold that is tested. The folds are the same
     for every seed, so that runs of different models pair up.
@@ -176,7 +176,7 @@ def cross_validate(
 def fold_datasets(
     dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str] = ()
 ) -> list[tuple[Dataset, Dataset]]:
-    """The folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
+    """Cut the folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
     data = dataset.subset(usable(dataset, config.label))
     pairs = make_folds(data, data.labels(config.label), folds, 0, not config.allow_speaker_overlap)
     return [

@@ -1,4 +1,4 @@
-"""What a trained model sees in each utterance: its fused features, and whom it trusts compared with who is right."""
+"""Explain predictions: fused features of each utterance, and whom the model trusts compared with who is right."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """What all forms of EMOE can be told.
+    """Settings of all forms of EMOE.
 
     Attributes:
         width: channels of everything behind the convolutions; even, divisible by `heads`.
@@ -68,7 +68,7 @@ class MixtureConfig:
 
 @dataclass(frozen=True)
 class EmoeConfig(MixtureConfig):
-    """How our EMOE is built and what it is trained for.
+    """Settings of our EMOE.
 
     Attributes:
         kernel: steps that a convolution sees, odd; one number, or modality -> number.

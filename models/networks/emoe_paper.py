@@ -33,7 +33,7 @@ SHRINK: Final = 8
 
 @dataclass(frozen=True)
 class EmoePaperConfig(MixtureConfig):
-    """How it is built; the defaults are those published for MOSI, aligned.
+    """Settings of EMOE as published; the defaults are those published for MOSI, aligned.
 
     Options that take one value or modality -> value say so with "each".
 
@@ -74,7 +74,7 @@ class EmoePaperConfig(MixtureConfig):
 
 
 def each(value: V | Mapping[str, V], names: tuple[str, ...], what: str) -> dict[str, V]:
-    """An option by modality.
+    """Spread an option over the modalities.
 
     Raises:
         ConfigError: the mapping lacks a modality.

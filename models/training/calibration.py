@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and when to say nothing."""
+"""Calibrate probabilities by a temperature, and find the confidence below which a model abstains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emopipe.models.predictor import Predictor
 
 
 def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
-    """The temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
+    """Fit the temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
 
     Args:
         logits: (N, C) of validation data.
@@ -58,7 +58,7 @@ class RiskCoverage:
 
 
 def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskCoverage:
-    """The risk-coverage curve of (N,) confidences and whether each prediction was right."""
+    """Compute the risk-coverage curve of (N,) confidences and whether each prediction was right."""
     order = np.argsort(-np.asarray(confidence), kind="stable")
     count = np.arange(1, len(order) + 1)
     risk = np.cumsum(~np.asarray(correct, dtype=bool)[order]) / count
@@ -67,7 +67,7 @@ def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskCovera
 
 
 def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy: float) -> float:
-    """The least confidence at and above which at least `accuracy` of the answers were right.
+    """Find the least confidence at and above which at least `accuracy` of the answers were right.
 
     Returns:
         0 when all answers together already reach it; above 1 (never answer) when no part does.
@@ -81,7 +81,7 @@ def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy:
 
 
 def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> Predictor:
-    """The same classifier with temperature and abstain threshold fitted on labelled validation rows.
+    """Calibrate a classifier: fit its temperature and abstain threshold on labelled validation rows.
 
     Args:
         predictor: a classifier; a regression is returned as it is.

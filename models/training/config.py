@@ -17,7 +17,7 @@ from emopipe.models.registry import configure
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train and how.
+    """Settings of a training: what to train and how.
 
     Attributes:
         model, options: a registered model and what to change in its preset.
@@ -93,7 +93,7 @@ class TrainConfig:
 
 
 def configuration(tables: Mapping[str, Any]) -> TrainConfig:
-    """A configuration from the tables `[model]` (`name` and the model's options) and `[train]`.
+    """Read the settings of a training from the tables `[model]` (`name` and the model's options) and `[train]`.
 
     Raises:
         ConfigError: an unknown table or option, or a value that does not fit.
@@ -111,8 +111,8 @@ def configuration(tables: Mapping[str, Any]) -> TrainConfig:
 
 
 def read_configuration(path: str | Path) -> TrainConfig:
-    """A configuration from a TOML file; see :func:`configuration`."""
+    """Read the settings of a training from a TOML file; see :func:`configuration`."""
     try:
         return configuration(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
         raise ConfigFileError(f"the configuration cannot be read: {error}", path=path) from error

@@ -36,7 +36,7 @@ from emopipe.models.training.validation import Selection, Validation
 
 @dataclass(frozen=True)
 class Trained:
-    """What training returns.
+    """The result of a training.
 
     Attributes:
         predictor: the selected model, calibrated when there was validation data; on the device that it was trained on.
@@ -60,7 +60,7 @@ def train(
     start: Predictor | None = None,
     hook: Hook = silent,
 ) -> Trained:
-    """Train a model.
+    """Train a model on a dataset, and calibrate it.
 
     Args:
         dataset: rows without a label or without any of the modalities are left out, those of split `test` too.

@@ -1,4 +1,4 @@
-"""What the comparison models share: clean inputs, subnets that make one vector of a modality, and the task loss."""
+"""Shared parts of the comparison models: clean inputs, subnets that make one vector of a modality, the task loss."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def last_step(x: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SubnetConfig:
-    """Subnets of LF-DNN, TFN and LMF.
+    """Settings of the subnets of LF-DNN, TFN and LMF.
 
     Attributes:
         hidden: width of the face and voice subnets.

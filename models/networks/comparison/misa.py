@@ -25,7 +25,7 @@ Pair = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MisaConfig:
-    """How a MISA is built. Published: width 128, 2 heads, LSTMs as wide as their input.
+    """Settings of MISA. Published: width 128, 2 heads, LSTMs as wide as their input.
 
     Attributes:
         width: of the private and shared parts; divisible by `heads`.

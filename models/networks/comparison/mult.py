@@ -19,7 +19,7 @@ from emopipe.models.networks.model import Output, Shape
 
 @dataclass(frozen=True)
 class MultConfig:
-    """How a MulT is built. Published: width 50, 10 heads, 4 cross-modal and 3 memory layers, kernels 1 to 5.
+    """Settings of MulT. Published: width 50, 10 heads, 4 cross-modal and 3 memory layers, kernels 1 to 5.
 
     Attributes:
         width: d, channels of a modality; even, divisible by `heads`.

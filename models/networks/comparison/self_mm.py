@@ -22,7 +22,7 @@ EPSILON: Final = 1e-8
 
 @dataclass(frozen=True)
 class SelfMmConfig:
-    """How a Self-MM is built. Published: fused width 128, unimodal widths 16 and 32, LSTM widths 16 to 64.
+    """Settings of Self-MM. Published: fused width 128, unimodal widths 16 and 32, LSTM widths 16 to 64.
 
     Attributes:
         width, unimodal_width: of the fused and the unimodal representations.

@@ -17,7 +17,7 @@ Value = Annotated[float, Interval(ge=-1_000_000, le=1_000_000)]
 
 @dataclass(frozen=True)
 class EgmfConfig:
-    """How it is built; published values where there are any (LoRA of rank 8 and alpha 16, the experts' widths).
+    """Settings of EGMF; published values where there are any (LoRA of rank 8 and alpha 16, the experts' widths).
 
     Attributes:
         backbone: name of the causal language model.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emopipe.errors import ConfigError, EmopipeError
+from emopipe.errors import BackendUnusable, ConfigError, EmopipeError
 from emopipe.models.registry import configure, names
 from emopipe.pipeline import doctor
 from emopipe.pipeline.backends import registry as plugins
@@ -74,7 +74,7 @@ def test_a_plugin_that_cannot_be_imported_harms_nobody_else(site: Path) -> None:
     with pytest.raises(EmopipeError, match="No module named 'nowhere'") as caught:
         plugins.create("text", "broken", {}, Path, "cpu")
     assert caught.value.code == "EMO-301" and "broken 1.5" in caught.value.hint
-    with pytest.raises(ConfigError, match=r"broken.*cannot be imported"):
+    with pytest.raises(BackendUnusable, match=r"broken.*cannot be imported"):
         configure("broken")
     assert configure("emoe").width
     found = {check.name: check for check in doctor.checks()}
@@ -110,7 +110,7 @@ def test_a_name_of_emopipes_own_stays_its_own(site: Path) -> None:
 def test_what_is_no_model_is_refused(site: Path) -> None:
     distribution(site, "nomodel", {MODELS: {"nomodel": "nomodel:number"}}, "number = 3")
     assert "nomodel" in names()
-    with pytest.raises(ConfigError, match=r"nomodel.*is none"):
+    with pytest.raises(BackendUnusable, match=r"nomodel.*is not a model"):
         configure("nomodel")
 
 

@@ -26,7 +26,8 @@ import torch
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.data.reading import read
 from emopipe.models.networks.emoe import Emoe
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.datasets.writing import FeatureWriter
 

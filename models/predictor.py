@@ -1,4 +1,4 @@
-"""A trained model with everything it takes to use it: features in, predictions out."""
+"""Predict with a trained model and everything that belongs to it: features in, predictions out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every fusion model is: a module from a batch to an output, with its own loss."""
+"""The base class of fusion models: a module from a batch to an output, with its own loss."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Shape:
 
 
 class FusionModel(nn.Module):
-    """Base of all models.
+    """Base class of all fusion models.
 
     A subclass takes `(shape, config)`, names its frozen configuration dataclass in `Config`, reads only present
     modalities of a batch, and returns weights that are exactly 0 where a modality is absent.

@@ -51,7 +51,7 @@ class WordsEncoder(nn.Module):
 
         super().__init__()
         folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
-        self.tuning, self.longest = config.backbone_tuning, config.text_tokens
+        self.tuning = config.backbone_tuning
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self.encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
@@ -62,6 +62,7 @@ class WordsEncoder(nn.Module):
             raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.longest = min(config.text_tokens, int(self.tokenizer.model_max_length))
         if self.tuning != "full":
             self.encoder.requires_grad_(False)
         if self.tuning == "lora":

@@ -228,7 +228,7 @@ class _Evaluation:
             return (
                 None
                 if path is None
-                else self._open.enter_context(Media(path, self._job.threads, self._job.config.speech.tracks))
+                else self._open.enter_context(Media(path, self._job.threads, str(self._job.config.speech.tracks)))
             )
 
         media = opened(self._source.media)

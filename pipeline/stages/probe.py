@@ -114,9 +114,9 @@ def decode_sound(inputs: SoundInputs, context: Context) -> DecodedSound:
     if context.settings.speech.tracks == SPEAKERS_APART:
         tracks = media.tracks if len(media.tracks) > 1 else media.channels()[0]
         return DecodedSound(mixed(tracks), tracks, media.audio_faults)
-    if not any(media.mixes_lose):
-        sound, notes = media.audio, []
-    else:
+    sound: Sound | None = media.audio
+    notes: list[Reason] = []
+    if any(media.mixes_lose):
         sound, notes = _without_cancelling(media, context.backends.vad)
     return DecodedSound(sound if sound is not None and len(sound) else None, [], [*notes, *media.audio_faults])
 

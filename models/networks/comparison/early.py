@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Limit, Rank, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks.comparison.common import SubnetConfig, SubnetModel, equal_shares
 from emopipe.models.networks.model import Output, Shape
@@ -36,7 +36,7 @@ class Mlp(nn.Module):
 class LfDnnConfig(SubnetConfig):
     """See :class:`SubnetConfig`."""
 
-    post: int = 128
+    post: Width = 128
 
 
 class LfDnn(SubnetModel):
@@ -69,10 +69,10 @@ class TfnConfig(SubnetConfig):
         limit: predicted values lie within +-limit; classes do not use it.
     """
 
-    hidden: int = 32
-    text_width: int = 32
-    dropout: float = 0.5
-    limit: float = 3.0
+    hidden: Width = 32
+    text_width: Width = 32
+    dropout: Chance = 0.5
+    limit: Limit = 3.0
 
 
 def with_one(h: Tensor) -> Tensor:
@@ -116,12 +116,7 @@ class LmfConfig(SubnetConfig):
         rank: R, how many products of linear maps are summed.
     """
 
-    rank: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1:
-            raise ConfigError(f"rank {self.rank} is below 1")
+    rank: Rank = 3
 
 
 class Lmf(SubnetModel):

@@ -166,14 +166,18 @@ def unit(hint: Any) -> str:
 
 def bounds(hint: Any) -> str:
     """What a number may be, where its type says so."""
-    limits = [one for one in get_args(hint) if get_origin(hint) is Annotated]
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(filter(None, map(bounds, get_args(hint))))
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(
-        f"{word} {getattr(one, name):g}"
-        for one in limits
-        for name, word in words.items()
+    limits = {
+        name: getattr(one, name)
+        for one in (get_args(hint) if get_origin(hint) is Annotated else ())
+        for name in words
         if isinstance(getattr(one, name, None), int | float)
-    )
+    }
+    if "ge" in limits and limits["ge"] == limits.get("le"):
+        return f"{limits['ge']:.12g}"
+    return ", ".join(f"{words[name]} {limit:.12g}" for name, limit in limits.items())
 
 
 # Error codes and reasons

@@ -131,23 +131,23 @@ SECTIONS: Final[dict[Any, str]] = {
 def type_words(hint: Any) -> str:
     """A type as a reader of JSON knows it."""
     hint = _plain(hint)
-    if hint == records.AbsenceReason:
-        return "[code](errors.md#reasons)"
     if hint in SECTIONS:
         return f"[object](#{SECTIONS[hint]})"
-    origin, inside = get_origin(hint), get_args(hint)
+    names = {str: "text", Path: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    if hint in names:
+        return names[hint]
+    return "[code](errors.md#reasons)" if hint == records.AbsenceReason else _composed(get_origin(hint), get_args(hint))
+
+
+def _composed(origin: Any, inside: Sequence[Any]) -> str:
+    """A type that is made of others, or of values."""
     if origin is Literal:
         return " or ".join(code(f'"{one}"') for one in inside)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(type_words(one) for one in inside))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if issubclass(origin, Mapping):
         return f"object: {type_words(inside[0])} -> {type_words(inside[1])}"
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return f"list of {type_words(inside[0])}"
-    names = {str: "text", Path: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
-    return names.get(hint) or getattr(hint, "__name__", "any").lower().removesuffix("result").replace(
-        "any", "any value"
-    )
+    return f"list of {type_words(inside[0])}"
 
 
 def _plain(hint: Any) -> Any:
@@ -184,6 +184,7 @@ def bounds(hint: Any) -> str:
 
 
 def errors_page() -> Iterator[str]:
+    """Every error type and every reason, a section each."""
     yield "# Codes of errors and reasons"
     yield prose(
         """
@@ -280,6 +281,7 @@ GROUPS: Final = {
 
 
 def schema_page() -> Iterator[str]:
+    """The files of a run and of a data set, with types and units."""
     yield "# Schema of the outputs"
     yield prose(
         """
@@ -409,6 +411,7 @@ def _measured_by(names: Sequence[str], measured: Mapping[str, Iterable[str]]) ->
 
 
 def settings_page() -> Iterator[str]:
+    """What TOML files may hold: extraction, training, models."""
     from emopipe.api import training_config
     from emopipe.models.registry import MODELS
     from emopipe.pipeline.config import ExtractionConfig
@@ -476,6 +479,7 @@ def _toml(value: Any) -> str:
 
 
 def weights_page() -> Iterator[str]:
+    """The catalogue of weights, with licences and intended uses."""
     from emopipe.pipeline import weights
 
     entries = [weights.entry(name) for name in weights.names()]
@@ -528,6 +532,7 @@ def _weight(entry: Any) -> tuple[str, str, str, str, str]:
 
 
 def command_line_page() -> Iterator[str]:
+    """Every command with its arguments and options."""
     import typer
 
     from emopipe.pipeline.cli.app import COMMANDS, app
@@ -620,6 +625,7 @@ def _help(parameter: Any) -> str:
 
 
 def options_page() -> Iterator[str]:
+    """The keywords of the front door."""
     groups = {
         "Extraction": (options.ExtractionOptions, "run, extract"),
         "Work and store": (options.ExecutionOptions, "run, extract"),

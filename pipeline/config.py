@@ -122,7 +122,7 @@ class SpeechConfig:
         default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), metadata=LATER
     )
     prompt: str = field(default="", metadata=LATER)
-    tracks: Literal[mix, first, speakers] | Count = field(default="mix", metadata=LATER)
+    tracks: Literal["mix", "first", "speakers"] | Count = field(default="mix", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 

@@ -336,10 +336,18 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def render_page(facts: dict[str, Any], media_link: str) -> str:
     """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+    from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
 
     labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
-    reasons = [str(reason_from_json(reason)) for reason in facts["reasons"]]
+    reasons = [reason_from_json(reason) for reason in facts["reasons"]]
+    absent = [code for row in facts["utterances"] for code in row["absent"].values()]
     return render(
-        "clip.html", facts=facts, reasons=reasons, media_link=media_link, labels=labels, colours=colours(labels)
+        "clip.html",
+        facts=facts,
+        reasons=reasons,
+        codes=explained([*(reason.code for reason in reasons), *absent]),
+        media_link=media_link,
+        labels=labels,
+        colours=colours(labels),
     )

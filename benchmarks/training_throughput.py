@@ -61,6 +61,8 @@ class Stopwatch:
         self.seconds = 0.0
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Time a function's calls."""
+
         @wraps(function)
         def timed(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()

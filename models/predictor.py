@@ -54,10 +54,12 @@ class Spec:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.schema)
 
     @property
     def shape(self) -> Shape:
+        """What a network needs to know of inputs and outputs."""
         dims = {name: len(names) for name, names in self.schema.items()}
         return Shape(dims, len(self.classes) or 1, self.task, self.classes)
 

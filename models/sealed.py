@@ -40,6 +40,7 @@ class Sealed:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.schema)
 
 

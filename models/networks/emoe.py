@@ -312,12 +312,14 @@ class Emoe(Mixture):
         self.head = self.fused_head()
 
     def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows."""
         for name in self.shape.modalities:
             branch = self.branches[name]
             assert isinstance(branch, Branch)
             branch.fit(name, dataset)
 
     def sealed(self) -> EmoeConfig:
+        """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
 
     def forward(self, batch: Batch) -> Output:

@@ -50,6 +50,7 @@ class Shape:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.dims)
 
 
@@ -68,6 +69,7 @@ class FusionModel(nn.Module):
         self.config = config
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch."""
         raise NotImplementedError
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:

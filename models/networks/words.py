@@ -18,17 +18,28 @@ class BackboneSettings(Protocol):
     """What a configuration says of the encoder of the words; see :class:`emopipe.models.networks.emoe.EmoeConfig`."""
 
     @property
-    def backbone(self) -> str: ...
+    def backbone(self) -> str:
+        """Catalogue name, path or hub id of a transformers encoder."""
+
     @property
-    def backbone_path(self) -> str: ...
+    def backbone_path(self) -> str:
+        """Where its weights lie; "" until they are found."""
+
     @property
-    def backbone_sha256(self) -> str: ...
+    def backbone_sha256(self) -> str:
+        """Hash of its weights."""
+
     @property
-    def backbone_tuning(self) -> Tuning: ...
+    def backbone_tuning(self) -> Tuning:
+        """Which of its weights are trained."""
+
     @property
-    def lora_rank(self) -> int: ...
+    def lora_rank(self) -> int:
+        """Rank of the low-rank updates."""
+
     @property
-    def text_tokens(self) -> int: ...
+    def text_tokens(self) -> int:
+        """Longer texts are cut."""
 
 
 class WordsEncoder(nn.Module):
@@ -82,6 +93,7 @@ class WordsEncoder(nn.Module):
         return int(self.encoder.config.hidden_size)
 
     def train(self, mode: bool = True) -> WordsEncoder:
+        """Change to training or evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
         if self.tuning == "frozen":
             self.encoder.eval()

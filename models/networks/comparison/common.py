@@ -24,6 +24,7 @@ class Baseline(FusionModel):
         self.standardise = nn.ModuleDict({name: Standardise(dim) for name, dim in shape.dims.items()})
 
     def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows."""
         for name, layer in self.standardise.items():
             assert isinstance(layer, Standardise)
             layer.fit(torch.from_numpy(dataset.steps(name)))

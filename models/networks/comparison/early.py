@@ -54,6 +54,7 @@ class LfDnn(SubnetModel):
         self.mlp = Mlp(sum(widths.values()), config.post, shape.outputs, config.dropout)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from the concatenated modalities."""
         there = batch.present.unsqueeze(-1).unbind(1)
         pairs = zip(self.shape.modalities, self.vectors(batch), there, strict=True)
         filled = [torch.where(present, h, self.absent[name].to(h.dtype)) for name, h, present in pairs]
@@ -101,6 +102,7 @@ class Tfn(SubnetModel):
         self.mlp = Mlp(inputs, config.post, shape.outputs, config.dropout)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from the outer product of the modalities."""
         fused, logits = self.mlp(outer_product(self.vectors(batch)))
         logits = logits.float()
         if self.shape.task == "regression":
@@ -145,6 +147,7 @@ class Lmf(SubnetModel):
         return torch.stack(maps).prod(0)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from low-rank products of the modalities."""
         products = self.products(self.vectors(batch)).float()
         logits = torch.einsum("br,brc->bc", self.mix.expand(len(batch), -1), products) + self.bias
         return Output(logits, {}, equal_shares(batch.present), {"fused": products.flatten(1)})

@@ -146,6 +146,7 @@ class Mult(Baseline):
         )
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch; each modality attends to every other."""
         steps = {name: self._convolved(name, batch) for name in self.shape.modalities}
         fused = torch.cat([self._read(name, steps) for name in self.shape.modalities], dim=1)
         fused_head, logits = self.head(fused)

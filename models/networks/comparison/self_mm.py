@@ -164,6 +164,7 @@ class Memory:
                 self.tables[name] = torch.cat([table, table.new_zeros(size - len(table), *table.shape[1:])])
 
     def to(self, device: torch.device) -> None:
+        """Move the tables to a device."""
         self.tables = {name: table.to(device) for name, table in self.tables.items()}
 
 
@@ -261,7 +262,9 @@ class SelfMm(Baseline):
         return total
 
     def training_state(self) -> dict[str, Tensor]:
+        """The labels that were generated for each modality, for a training that goes on."""
         return dict(self.memory.tables)
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with labels of :meth:`training_state`."""
         self.memory.tables = dict(state)

@@ -48,7 +48,7 @@ class Results(Sequence[FileResult]):
 
     def __repr__(self) -> str:
         lines = [f"{file.media}: {file.state}, {len(file.utterances)} utterances" for file in self._files]
-        return "\n".join([f"Results of {len(self)} files", *lines])
+        return "\n".join([f"Results of {len(self)} file{'' if len(self) == 1 else 's'}", *lines])
 
     def _repr_html_(self) -> str:
         from emopipe.pipeline.report.notebook import results_html

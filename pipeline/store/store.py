@@ -103,9 +103,9 @@ class Store:
             for part in (self._results, self._temporary, self._locks):
                 part.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._temporary).close()
-            known = self.shared_as
-            self._index = _open_index(folder / _INDEX, "DELETE" if shared or known else "WAL")
-            if shared and not known:
+            shared_as = self.shared_as
+            self._index = _open_index(folder / _INDEX, "DELETE" if shared or shared_as else "WAL")
+            if shared and not shared_as:
                 (folder / _SHARED).write_text(uuid.uuid4().hex)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(folder, error) from None
@@ -217,8 +217,8 @@ class Store:
         """
         from emopipe.pipeline.media.finding import checked
 
-        found: Content = checked(path, lambda: self._content(path))
-        return found
+        content: Content = checked(path, lambda: self._content(path))
+        return content
 
     def known(self, path: Path) -> Content | None:
         """The bytes of a file that was hashed before and has not changed; None for any other."""
@@ -231,17 +231,17 @@ class Store:
         return Content(rows[0][0], *stamp) if rows else None
 
     def _content(self, path: Path) -> Content:
-        if (known := self.known(path)) is not None:
-            return known
+        if (remembered := self.known(path)) is not None:
+            return remembered
         before = _stamp(path)
         with path.open("rb") as stream:
-            found = Content(hashlib.file_digest(stream, "sha256").hexdigest(), *before)
-        if not found.still(path):
+            content = Content(hashlib.file_digest(stream, "sha256").hexdigest(), *before)
+        if not content.still(path):
             raise changed(path)
         if time.time_ns() - before[1] > _FRESH_NS:
             name = os.fsencode(os.path.realpath(path))
-            self._ask("REPLACE INTO files VALUES (?, ?, ?, ?)", name, *before, found.hash)
-        return found
+            self._ask("REPLACE INTO files VALUES (?, ?, ?, ?)", name, *before, content.hash)
+        return content
 
     # What is known of past work
 
@@ -285,11 +285,11 @@ class Store:
         groups: dict[str, list[os.stat_result]] = {}
         for path, stat in self._files():
             groups.setdefault(stages.get(path.stem, "unknown"), []).append(stat)
-        found = [
+        usages = [
             Usage(stage, len(stats), sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
             for stage, stats in groups.items()
         ]
-        return sorted(found, key=lambda usage: -usage.bytes)
+        return sorted(usages, key=lambda usage: -usage.bytes)
 
     def prune(
         self,

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CORPUS: Final = "ravdess_speech"
-#: Columns of the face table that are no features.
+#: Columns of the face table that are not features.
 FACTS: Final = ("file", "speaker", "emotion", "original_emotion", "intensity")
 #: Actors put aside for the pictures.
 HELD_OUT: Final = frozenset(["ravdess_17", "ravdess_18", "ravdess_19", "ravdess_20"])

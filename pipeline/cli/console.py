@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
 
-#: Between two lines of progress of one task where the output is no terminal, in seconds.
+#: Between two lines of progress of one task where the output is not a terminal, in seconds.
 QUIET: float = 5.0
 #: The same where several files are worked on.
 BATCH_QUIET: float = 30.0
@@ -91,7 +91,7 @@ class Console:
     def emit(self, facts: Mapping[str, Any]) -> None:
         """One JSON line on standard output."""
         line = json.dumps(facts, ensure_ascii=False) + "\n"
-        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode())  # names of files that are no Unicode
+        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode())  # names of files that are not Unicode
         sys.stdout.flush()
 
     def print(self, text: str) -> None:

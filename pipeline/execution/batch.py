@@ -31,7 +31,7 @@ from emopipe.pipeline.store.store import Content, Store
 if TYPE_CHECKING:
     pass
 
-#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are no fault of the file.
+#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are not a fault of the file.
 ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
 
 

@@ -123,7 +123,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Death:
-    """A worker is no more.
+    """A worker has died.
 
     Attributes:
         cause: in words, "" when nobody knows.

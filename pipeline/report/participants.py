@@ -61,7 +61,7 @@ class Participants:
 
 
 def is_generic(speaker: str | None) -> bool:
-    """Whether it is no name but a number that every file gives anew: S1, S2, ..., or nothing."""
+    """Whether it is not a name but a number that every file gives anew (S1, S2, ...), or nothing."""
     return speaker is None or re.fullmatch(r"S\d+", speaker) is not None
 
 
@@ -76,7 +76,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
         files: the inputs of the run.
 
     Raises:
-        InputNotFound: without the file; ParticipantsTableError when it is no such table, naming the line or column.
+        InputNotFound: without the file; ParticipantsTableError when it is not such a table, naming the line or column.
     """
     table = read_table(path, NAME, ParticipantsTableError)
     columns = next(iter(table.values()))

@@ -17,7 +17,7 @@ from emopipe.pipeline.report.participants import Participant, Participants, is_g
 
 UNCERTAIN, NO_EVIDENCE, VALUE = "uncertain", "no evidence", "value"
 INTERVIEWER: Final = "interviewer"
-#: Values of a column beyond which it is no grouping.
+#: A column with more values than this is not a grouping.
 MOST_GROUPS: Final = 8
 
 

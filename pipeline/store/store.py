@@ -27,7 +27,7 @@ from typing import Any, Final
 from emopipe.errors import EmopipeError, InputChanged, StoreError
 from emopipe.files import sync
 from emopipe.pipeline import weights
-from emopipe.pipeline.store import serialization as artefacts
+from emopipe.pipeline.store import serialization
 
 _INDEX: Final = "index.sqlite"
 #: Its presence tells that several machines use the store: SQLite's write-ahead log works on one machine only.
@@ -40,7 +40,7 @@ CREATE INDEX IF NOT EXISTS results_of ON results (content, stage);
 CREATE INDEX IF NOT EXISTS work_of ON work (stage);
 """
 #: Results that took longer than this are on the disk before work goes on, in seconds. Of others, the crash of a machine
-#: (not of a process) may cost some: what it leaves of their files is no whole Parquet, and is computed again.
+#: (not of a process) may cost some: what it leaves of their files is not complete Parquet, and is computed again.
 WORTH_WAITING: Final = 1.0
 #: How long to wait for another process that writes to the index, in seconds.
 _PATIENCE: Final = 30.0
@@ -136,7 +136,7 @@ class Store:
         """The result under the key; None when there is none, or a damaged one (which is removed)."""
         path = self._path(key)
         try:
-            values = artefacts.read(path)
+            values = serialization.read(path)
         except FileNotFoundError:
             return None
         except OSError:
@@ -164,7 +164,7 @@ class Store:
         """
         path, partial = self._path(key), self._temporary / uuid.uuid4().hex
         try:
-            artefacts.write(partial, values, facts)
+            serialization.write(partial, values, facts)
             path.parent.mkdir(parents=True, exist_ok=True)
             if time.perf_counter() - began > WORTH_WAITING:
                 sync(partial)
@@ -177,7 +177,7 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
         self._remember(key, facts)
-        return artefacts.read(path)
+        return serialization.read(path)
 
     @contextmanager
     def claim(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -355,7 +355,7 @@ class Store:
         """Read what the results say of themselves, after the index was lost."""
         for path, _ in self._files():
             with suppress(OSError):
-                self._remember(path.stem, artefacts.read_facts(path))
+                self._remember(path.stem, serialization.read_facts(path))
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class Truth:
 def plans(tune: bool) -> list[Plan]:
     """Twelve interviews to report, or six to tune on; no two people meet twice."""
     chance, side = np.random.default_rng([DRAW, tune]), int(tune)
-    found: list[Plan] = []
+    plans: list[Plan] = []
     for kind, count, names in (("acted", 5, ACTED[side]), ("guests", 3, GUESTS[side]), ("synthetic", 4, PITCHES[side])):
         pairs: list[tuple[Any, Any]] = list(names) if kind == "synthetic" else []
         while len(pairs) < count and kind != "synthetic":
@@ -136,10 +136,10 @@ def plans(tune: bool) -> list[Plan]:
             if {str(one), str(other)} not in [set(pair) for pair in pairs]:
                 pairs.append((str(one), str(other)))
         for pair in pairs[: 2 if tune else count]:
-            number = len(found)
+            number = len(plans)
             layout = LAYOUTS[number % len(LAYOUTS)]
-            found.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * (2 * DRAW + side) + number))
-    return found
+            plans.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * (2 * DRAW + side) + number))
+    return plans
 
 
 class Corpora:
@@ -151,20 +151,20 @@ class Corpora:
     @cache  # noqa: B019 (lives as long as the program)
     def takes(self, corpus: str) -> dict[str, dict[str, list[np.ndarray]]]:
         """Speaker -> emotion -> sounds at 24 kHz, silent ends cut off."""
-        found: dict[str, dict[str, list[np.ndarray]]] = {}
+        takes: dict[str, dict[str, list[np.ndarray]]] = {}
         with zipfile.ZipFile(self._folder / f"{corpus}.zip") as archive:
             inside = {Path(name).name: name for name in archive.namelist()}
             with (self._folder / f"{corpus}.csv").open(encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     if row["speaker"] in (*ACTED[0], *ACTED[1], *GUESTS[0], *GUESTS[1]):
                         sound = _trimmed(_decoded(archive.read(inside[row["file"]])))
-                        found.setdefault(row["speaker"], {}).setdefault(row["emotion"], []).append(sound)
-        return found
+                        takes.setdefault(row["speaker"], {}).setdefault(row["emotion"], []).append(sound)
+        return takes
 
     @cached_property
     def faces(self) -> list[Puppet]:
         """Puppets of frontal faces with closed mouths, in a random order."""
-        found: list[Puppet] = []
+        puppets: list[Puppet] = []
         with zipfile.ZipFile(self._folder / "faces350.zip") as archive:
             names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
             np.random.default_rng(DRAW).shuffle(names)
@@ -172,9 +172,9 @@ class Corpora:
                 rgb = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].copy()
                 puppet = self._puppet(rgb)
                 if puppet is not None:
-                    found.append(puppet)
-                if len(found) == 2 * len(plans(self._tune)):
-                    return found
+                    puppets.append(puppet)
+                if len(puppets) == 2 * len(plans(self._tune)):
+                    return puppets
         raise SystemExit("faces350.zip has too few faces")
 
     def _puppet(self, rgb: np.ndarray) -> Puppet | None:
@@ -201,17 +201,17 @@ def parts_of(plan: Plan, corpora: Corpora, seconds: float = 60.0) -> list[Part]:
     parts: list[Part] = []
     length, person = 0.0, INTERVIEWER
     while length < seconds:
-        wanted = chance.uniform(1.5, 5) if person == INTERVIEWER else chance.uniform(4, 16)
-        own = takes[plan.voices[person]]
-        calm = "neutral" in own and (person == INTERVIEWER or chance.random() < 0.5)
-        pool = own["neutral" if calm else str(chance.choice(sorted(own)))]
-        said, pause = 0.0, pauses()
-        while said < wanted:
+        target_seconds = chance.uniform(1.5, 5) if person == INTERVIEWER else chance.uniform(4, 16)
+        voice_takes = takes[plan.voices[person]]
+        calm = "neutral" in voice_takes and (person == INTERVIEWER or chance.random() < 0.5)
+        pool = voice_takes["neutral" if calm else str(chance.choice(sorted(voice_takes)))]
+        spoken_seconds, pause = 0.0, pauses()
+        while spoken_seconds < target_seconds:
             sound = pool[int(chance.integers(len(pool)))]
             parts.append(Part(person, sound, pause))
-            said += len(sound) / 24_000
+            spoken_seconds += len(sound) / 24_000
             pause = float(chance.uniform(0.1, 0.45))
-        length, person = length + said, 1 - person
+        length, person = length + spoken_seconds, 1 - person
     return parts
 
 
@@ -236,38 +236,40 @@ def made(plan: Plan, work: Path, corpora: Corpora) -> tuple[Path, Truth]:
         faces = corpora.faces[2 * (plan.seed % 1000) :][:2]
         said, shots = write_conversation(clip, faces, parts_of(plan, corpora), plan.layout, plan.seed, FPS)
         notes.write_text(json.dumps({"said": [asdict(s) for s in said], "shots": [asdict(s) for s in shots]}), "utf-8")
-    told = json.loads(notes.read_text("utf-8"))
-    shots = [Shot(one["start"], one["end"], tuple(one["people"])) for one in told["shots"]]
-    return clip, Truth([Said(**one) for one in told["said"]], shots)
+    stored = json.loads(notes.read_text("utf-8"))
+    shots = [Shot(one["start"], one["end"], tuple(one["people"])) for one in stored["shots"]]
+    return clip, Truth([Said(**one) for one in stored["said"]], shots)
 
 
 def masks(spans: Iterable[tuple[float, float, Any]], steps: int) -> dict[Any, np.ndarray]:
     """Person -> in which steps of 10 ms they speak."""
-    found: dict[Any, np.ndarray] = {}
+    masks: dict[Any, np.ndarray] = {}
     for start, end, person in spans:
-        mask = found.setdefault(person, np.zeros(steps, bool))
+        mask = masks.setdefault(person, np.zeros(steps, bool))
         mask[round(start / STEP) : round(end / STEP)] = True
-    return found
+    return masks
 
 
-def error_rate(truth: dict[Any, np.ndarray], found: dict[Any, np.ndarray]) -> tuple[dict[str, float], dict[Any, Any]]:
+def error_rate(
+    truth: dict[Any, np.ndarray], hypothesis: dict[Any, np.ndarray]
+) -> tuple[dict[str, float], dict[Any, Any]]:
     """Seconds of missed speech, false alarms, confusion and speech in all; and found person -> true person."""
     scored = np.ones(len(next(iter(truth.values()))), bool)
     for mask in truth.values():
         for edge in np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0)):
             scored[max(0, edge - round(COLLAR / STEP)) : edge + round(COLLAR / STEP)] = False
-    real, heard = (np.array([mask[scored] for mask in side.values()]) for side in (truth, found))
-    together = (real[:, None] & heard[None]).sum(-1)
+    real, detected = (np.array([mask[scored] for mask in side.values()]) for side in (truth, hypothesis))
+    together = (real[:, None] & detected[None]).sum(-1)
     rows, columns = linear_sum_assignment(-together)
-    right = sum((real[row] & heard[column]).astype(int) for row, column in zip(rows, columns, strict=True))
-    speaking, said = real.sum(0), heard.sum(0)
+    right = sum((real[row] & detected[column]).astype(int) for row, column in zip(rows, columns, strict=True))
+    true_count, detected_count = real.sum(0), detected.sum(0)
     seconds = {
-        "missed": STEP * np.maximum(speaking - said, 0).sum(),
-        "false": STEP * np.maximum(said - speaking, 0).sum(),
-        "wrong": STEP * (np.minimum(speaking, said) - right).sum(),
-        "speech": STEP * speaking.sum(),
+        "missed": STEP * np.maximum(true_count - detected_count, 0).sum(),
+        "false": STEP * np.maximum(detected_count - true_count, 0).sum(),
+        "wrong": STEP * (np.minimum(true_count, detected_count) - right).sum(),
+        "speech": STEP * true_count.sum(),
     }
-    names, people = list(truth), list(found)
+    names, people = list(truth), list(hypothesis)
     return seconds, {people[column]: names[row] for row, column in zip(rows, columns, strict=True)}
 
 
@@ -292,18 +294,18 @@ def linked(extraction: Extraction, truth: dict[Any, np.ndarray], owners: dict[in
         for person, mask in truth.items():
             expected = {person} if person in shown else set()
             right[span] |= mask[span] & (faces == expected)
-    heard = np.zeros(len(alone), bool)
+    in_turn = np.zeros(len(alone), bool)
     for turn in extraction.turns:
-        heard[round(turn.start / STEP) : round(turn.end / STEP)] = True
-    return np.array([(alone & heard).sum(), (alone & heard & right).sum()])
+        in_turn[round(turn.start / STEP) : round(turn.end / STEP)] = True
+    return np.array([(alone & in_turn).sum(), (alone & in_turn & right).sum()])
 
 
 def measure(
     clip: Path, truth: Truth, engine: Here, store: Store, config: ExtractionConfig, words: bool
 ) -> dict[str, Any]:
     """One interview through the pipeline, and what it got right."""
-    wanted, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
-    job = extraction_job(config, store, modalities=wanted, device="cpu")
+    modalities, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
+    job = extraction_job(config, store, modalities=modalities, device="cpu")
     ((_, outcome),) = engine.run(job, [Task(source)])
     stored = store.get(results(source, contents(source, store), job)["face"].key)
     if outcome.extraction is None or stored is None:

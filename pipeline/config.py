@@ -218,11 +218,11 @@ class ExtractionConfig:
             ConfigError: for an unknown table or key, or a value of the wrong type.
         """
         defaults = cls(face=_face_defaults(tables.get("face")))
-        given = {name: table for name, table in tables.items() if name not in FACTS}
-        for name, table in given.items():
+        sections = {name: table for name, table in tables.items() if name not in FACTS}
+        for name, table in sections.items():
             if hasattr(defaults, name) and isinstance(table, Mapping):
-                given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
-        return change(defaults, given, origin)
+                sections[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
+        return change(defaults, sections, origin)
 
 
 def _face_defaults(table: Any) -> FaceConfig:

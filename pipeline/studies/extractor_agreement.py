@@ -88,8 +88,8 @@ def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Ho
     with Backends(config, device=device, offline=offline, hook=hook) as backends:
         backends.prepare("face")
         with Media(clip) as media:
-            given = {"media": media, "image": None, "wanted": frozenset({"face"})}
-            inputs = FaceInputs(given.__getitem__)
+            values = {"media": media, "image": None, "wanted": frozenset({"face"})}
+            inputs = FaceInputs(values.__getitem__)
             table = measure_face(inputs, Context(config, backends, hook)).face_table
     if isinstance(table, Absent):
         raise NotMedia("the file has no video stream", path=clip, hint="Choose a video")

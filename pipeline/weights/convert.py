@@ -207,10 +207,10 @@ def speaker_encoder_from_resemblyzer(source: Path, target: Path) -> None:
     checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     try:
         state = checkpoint["model_state"]
-        kept = {name: state[name].contiguous() for name in state if name.startswith(("lstm.", "linear."))}
+        tensors = {name: state[name].contiguous() for name in state if name.startswith(("lstm.", "linear."))}
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a checkpoint of Resemblyzer: {error!r}") from error
-    save_file(kept, target)
+    save_file(tensors, target)
 
 
 #: Name in the catalogue -> converter of (the one upstream file, what `Entry.ready` names). The name is kept

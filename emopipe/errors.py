@@ -451,6 +451,16 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "no_speech": ReasonKind(
         "nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
     ),
+    "no_words": ReasonKind(
+        "somebody speaks, but the recogniser wrote down no words",
+        "Listen there: a laugh, a sigh or a call has no words; the other modalities count",
+        absence=True,
+    ),
+    "words_unsure": ReasonKind(
+        "somebody speaks, but the recogniser was too unsure of the words to give them",
+        "Name the language in [speech] language, use a larger model with --asr, or count on the other modalities",
+        absence=True,
+    ),
     "no_video_stream": ReasonKind(
         "the file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
     ),

@@ -35,12 +35,20 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Word:
-    """A word as heard: times in seconds on the media clock, the recogniser's probability of it."""
+    """A word as heard.
+
+    Attributes:
+        text: with the blank that comes before it, if any.
+        start, end: seconds on the media clock.
+        probability: how sure the recogniser is of it; 0 for what it wrote down in a loop.
+        person: number of the speaker, where each person has a track of their own; else turns tell it.
+    """
 
     text: str
     start: float
     end: float
     probability: float
+    person: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,15 +158,19 @@ class VoiceBackend(Protocol):
 class SpeechBackend(Protocol):
     """Writes down words."""
 
-    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
-        """Words of each sound, and the language.
+    def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+        """ISO 639-1 code -> how likely that language is spoken, for each sound; one at least.
 
         Args:
             sounds: float32 mono at 16 kHz, each at most 30 s.
-            language: ISO 639-1 code, or None to find out.
+        """
 
-        Returns:
-            Words in order, timed in seconds from the beginning of their sound; the language spoken.
+    def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        """Words of each sound, in order, timed in seconds from the beginning of their sound.
+
+        Args:
+            sounds: float32 mono at 16 kHz, each at most 30 s.
+            language: ISO 639-1 code of what is spoken in all of them.
         """
 
 

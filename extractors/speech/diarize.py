@@ -173,10 +173,19 @@ def _means(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray | 
 
 
 def smoothest(scores: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The best path (steps,) through scores (steps, people) when a change of speaker costs something (Viterbi)."""
-    count = scores.shape[1]
-    everyone = np.arange(count)
+    """The best path (steps,) through scores (steps, people) when a change of speaker costs something."""
     costs = np.where(np.diff(times, prepend=times[0]) > 2 * STEP, CHANGE * CHANGE_AT_PAUSE, CHANGE)
+    return best_path(scores, costs)
+
+
+def best_path(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """The path (steps,) through scores (steps, states) of the greatest sum (Viterbi).
+
+    Args:
+        scores: of each state at each step.
+        costs: of entering each step (steps,) in another state than the last.
+    """
+    everyone = np.arange(scores.shape[1])
     best, came_from = scores[0].copy(), np.zeros(scores.shape, np.int32)
     for step in range(1, len(scores)):
         leader = int(best.argmax())

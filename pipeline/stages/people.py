@@ -23,6 +23,7 @@ class DiarizationInputs(Inputs):
     """Speech and the faces beside it."""
 
     sound: Sound | None
+    gain: float
     speech: list[Interval] | None
     face_table: pa.Table | Absent
     labelled: bool
@@ -42,6 +43,7 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     """
     from emopipe.extractors.face.face_voice_matching import Talkers, one_mouth, talkers
     from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN, merged
+    from emopipe.extractors.speech.level import raised
 
     settings = context.settings.people
     if inputs.labelled or not diarizes(settings) or not inputs.speech or inputs.sound is None:
@@ -49,7 +51,7 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     faces, speech = _table_or_none(inputs.face_table), inputs.speech
     shown = Talkers() if faces is None else talkers(faces, speech)
     turns = context.backends.diarizer.turns(
-        inputs.sound,
+        raised(inputs.sound, inputs.gain),
         speech,
         people=settings.count,
         least=shown.least,

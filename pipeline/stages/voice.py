@@ -21,6 +21,7 @@ class VoiceInputs(Inputs):
     """The sound, and where the utterances are."""
 
     sound: Sound | None
+    gain: float
     speech: list[Interval] | None
     spans: list[Span]
     wanted: frozenset[str]
@@ -41,6 +42,7 @@ def measure_voice(inputs: VoiceInputs, context: Context) -> VoiceFeatures:
 
 
 def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSequence | Absent:
+    from emopipe.extractors.speech.level import raised
     from emopipe.extractors.voice.features import SHORTEST
 
     if "voice" not in inputs.wanted:
@@ -53,7 +55,7 @@ def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSeque
     low, high = speech[0][0], speech[-1][1]
     if high - low < SHORTEST:
         return Absent("too_short")
-    samples = inputs.sound[round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
+    samples = raised(inputs.sound, inputs.gain)[round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
     return context.backends.voice.measure(samples, start=low, window=context.settings.voice.window)
 
 
@@ -68,7 +70,7 @@ def with_progress(
 
 VOICE: Final = Stage(
     "voice",
-    1,
+    2,
     VoiceInputs,
     VoiceFeatures,
     measure_voice,

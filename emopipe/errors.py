@@ -493,6 +493,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
     ),
+    "people_unsure": ReasonKind(
+        "it is not clear from the voices how many people speak",
+        "Listen, and give the number with --people if it is another",
+    ),
     "person_not_found": ReasonKind(
         "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"
     ),

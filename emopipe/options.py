@@ -110,7 +110,7 @@ class ExtractionOptions(ModalityOptions, total=False):
         Option("NAME=CLIP: a clip in which that person alone speaks; repeatable.", type=list[str]),
     ]
     people: Annotated[int, Option("How many people speak; 0 estimates it.", least=0)]
-    diarizer: Annotated[str, Option("ge2e, pyannote, or none: one person speaks.")]
+    diarizer: Annotated[str, Option("campplus, ge2e, pyannote, or none: one person speaks.")]
     baseline: Annotated[str, Option("none, person (their own calm utterances), or a clip of them calm.")]
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import TimedPicture
 from emopipe.extractors.windows import FeatureSequence
+
+if TYPE_CHECKING:
+    from emopipe.extractors.speech.speakers import Likeness
 
 #: From a weight's name, a path, or "owner/model" of the hub, to what a library loads. A backend fetches nothing itself.
 Locate = Callable[[str], Path]
@@ -65,6 +68,14 @@ class Turn:
     end: float
     person: int
     overlapped: bool = False
+
+
+@dataclass(frozen=True)
+class SpeakerTurns:
+    """Turns of speech, in order, and the doubt about how many people speak, in words; "" when it is clear."""
+
+    turns: list[Turn]
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,13 @@ class TextBackend(Protocol):
 
 
 class VoiceEncoder(Protocol):
-    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.speakers.SpeakerEncoder`."""
+    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.campplus.CampPlus`.
+
+    Attributes:
+        likeness: what the cosines of its vectors tell.
+    """
+
+    likeness: Likeness
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray: ...
 
@@ -206,15 +223,14 @@ class Diarizer(Protocol):
         people: int,
         least: int,
         most: int,
-        alike: float,
-    ) -> list[Turn]:
-        """Turns in order.
+        several_seen: bool,
+    ) -> SpeakerTurns:
+        """Turns in order, and whether the number of people is in doubt.
 
         Args:
             samples: float32 mono at 16 kHz (samples,), the whole clip.
             speech: spans of speech, ascending and apart.
             people: how many speak; 0 estimates it.
             least, most: the estimate is between these.
-            alike: cosine above which two voices are taken for one, when the number is estimated; diarizers that
-                estimate it in another way pay no heed to it.
+            several_seen: the picture shows that more than one person talks, as far as pictures can.
         """

@@ -12,7 +12,7 @@ import pyarrow as pa
 from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Interval, Span, Turn
 from emopipe.pipeline.backends.speakers import voice_of_clip
-from emopipe.pipeline.config import diarizes, given_clip, recognises
+from emopipe.pipeline.config import VOICE_CLUSTERS, diarizes, given_clip, recognises
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.interview_roles import find_subject, role
@@ -31,9 +31,15 @@ class DiarizationInputs(Inputs):
 
 @dataclass(frozen=True)
 class Diarization:
-    """Turns of speech where more than one person was looked for, else none."""
+    """Turns of speech where more than one person was looked for, else none.
+
+    Attributes:
+        diarized: the turns, in order.
+        people_doubt: why the number of people is in doubt, in words; "" when it is clear.
+    """
 
     diarized: list[Turn]
+    people_doubt: str
 
 
 def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
@@ -42,27 +48,27 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     Where the number of people is not given, two voices that one mouth speaks with are one person's.
     """
     from emopipe.extractors.face.face_voice_matching import Talkers, one_mouth, talkers
-    from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN, merged
+    from emopipe.extractors.speech.diarize import merged
     from emopipe.extractors.speech.level import raised
 
     settings = context.settings.people
     if inputs.labelled or not diarizes(settings) or not inputs.speech or inputs.sound is None:
-        return Diarization([])
+        return Diarization([], "")
     faces, speech = _table_or_none(inputs.face_table), inputs.speech
     shown = Talkers() if faces is None else talkers(faces, speech)
-    turns = context.backends.diarizer.turns(
+    found = context.backends.diarizer.turns(
         raised(inputs.sound, inputs.gain),
         speech,
         people=settings.count,
         least=shown.least,
         most=settings.most,
-        alike=ALIKE_IF_SEVERAL_SEEN if shown.several else ALIKE,
+        several_seen=shown.several,
     )
-    if faces is not None and settings.diarizer == "ge2e" and not settings.count:
-        same = one_mouth(faces, _unshared(turns))
+    if faces is not None and settings.diarizer in VOICE_CLUSTERS and not settings.count:
+        same = one_mouth(faces, _unshared(found.turns))
         if shown.least <= len(set(same.values())) < len(same):
-            turns = merged(turns, same)
-    return Diarization(turns)
+            return Diarization(merged(found.turns, same), "")
+    return Diarization(found.turns, found.doubt)
 
 
 class TurnInputs(Inputs):
@@ -118,7 +124,7 @@ def identify_speakers(inputs: IdentificationInputs, context: Context) -> Identif
     numbers = sorted({turn.person for turn in inputs.turns})
     voices = {number: _voice_of(number, inputs, context) for number in numbers}
     enrolled = context.backends.enrolled
-    known = match_voices(voices, enrolled)
+    known = match_voices(voices, enrolled, context.backends.speakers.likeness.recognised)
     unheard = [name for name in enrolled if name not in known.values()]
     return Identification([*known.items()], _shown_in_baseline(voices, context), unheard)
 
@@ -144,7 +150,8 @@ def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], context: Context
     if len(voices) == 1:
         return min(voices)
     voice = voice_of_clip(clip, context.backends.vad, context.backends.speakers)
-    return min(match_voices(voices, {"": voice}), default=None)
+    recognised = context.backends.speakers.likeness.recognised
+    return min(match_voices(voices, {"": voice}, recognised), default=None)
 
 
 class PeopleInputs(Inputs):
@@ -156,6 +163,7 @@ class PeopleInputs(Inputs):
     known: list[tuple[int, str]]
     shown: int | None
     unheard: list[str]
+    people_doubt: str
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,10 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
         Person(n, names[n], role(n, subject, len(numbers)), faces.get(n, ()), round(talk[n], 3), n == inputs.shown)
         for n in numbers
     ]
-    return People(people, [reason("person_not_found", doubt) for doubt in doubts])
+    warnings = [reason("person_not_found", doubt) for doubt in doubts]
+    if inputs.people_doubt:
+        warnings.append(reason("people_unsure", inputs.people_doubt))
+    return People(people, warnings)
 
 
 def _table_or_none(table: pa.Table | Absent) -> pa.Table | None:
@@ -218,7 +229,7 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
 
 SPEAKERS: Final = Stage(
     "speakers",
-    3,
+    4,
     DiarizationInputs,
     Diarization,
     diarize,

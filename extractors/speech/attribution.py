@@ -28,7 +28,8 @@ def speaker_utterances(words: Sequence[Word], turns: Sequence[Turn], *, pause: f
     runs = _runs(turns)
     spans: list[Span] = []
     for run, spoken in zip(runs, _words_by_run(words, runs), strict=True):
-        spans += _covering(run, _with_length(split_utterances(spoken, pause=pause, longest=longest)), pause, longest)
+        cut = split_utterances(spoken, pause=pause, longest=longest)
+        spans += _covering(run, _with_length(cut, run), pause, longest)
     return sorted(spans, key=lambda span: (span.start, span.end))
 
 
@@ -66,8 +67,8 @@ def _words_by_run(words: Sequence[Word], runs: Sequence[Sequence[Turn]]) -> list
     return by_run
 
 
-def _with_length(spans: Sequence[Span]) -> list[Span]:
-    """Spans of which those without any length are joined to the one before, or after the first."""
+def _with_length(spans: Sequence[Span], run: Sequence[Turn]) -> list[Span]:
+    """Spans of which those without any length are joined to a neighbour; the only one becomes as long as its turn."""
     kept: list[Span] = []
     for span in spans:
         if kept and (span.end <= span.start or kept[-1].end <= kept[-1].start):
@@ -77,6 +78,9 @@ def _with_length(spans: Sequence[Span]) -> list[Span]:
             kept[-1] = replace(last, end=max(last.end, span.end), text=text, words=words)
         else:
             kept.append(span)
+    if len(kept) == 1 and kept[0].end <= kept[0].start:
+        turn = max(run, key=lambda turn: min(kept[0].end, turn.end) - max(kept[0].start, turn.start))
+        return [replace(kept[0], start=turn.start, end=turn.end)]
     return kept
 
 
@@ -85,13 +89,12 @@ def _covering(run: Sequence[Turn], spans: Sequence[Span], pause: float, longest:
     person = run[0].person
     spoken = [replace(span, person=person) for span in spans]
     silent: list[Turn] = []
-    for start, end in _uncovered(run, spoken):
-        before = next((at for at in reversed(range(len(spoken))) if spoken[at].end <= start), None)
-        after = None if before is None and not spoken else 0 if before is None else before + 1
-        if end - start < pause and before is not None and start - spoken[before].end < pause:
-            spoken[before] = replace(spoken[before], end=end)
-        elif end - start < pause and after is not None and after < len(spoken) and spoken[after].start - end < pause:
-            spoken[after] = replace(spoken[after], start=start)
+    for start, end in _uncovered(run, spans):
+        after = sum(span.start <= start for span in spans)
+        if end - start < pause and after > 0 and start - spoken[after - 1].end < pause:
+            spoken[after - 1] = replace(spoken[after - 1], end=max(end, spoken[after - 1].end))
+        elif end - start < pause and after < len(spans) and spans[after].start - end < pause:
+            spoken[after] = replace(spoken[after], start=min(start, spoken[after].start))
         else:
             silent.append(Turn(start, end, person))
     return spoken + _between(silent, spoken, pause, longest)
@@ -114,7 +117,7 @@ def _between(silent: Sequence[Turn], spoken: Sequence[Span], pause: float, longe
     """Utterances without words, none of which reaches over one with words."""
     groups: list[list[Turn]] = []
     for turn in silent:
-        if groups and not any(groups[-1][-1].end <= span.start < turn.start for span in spoken):
+        if groups and not any(groups[-1][-1].start < span.start < turn.start for span in spoken):
             groups[-1].append(turn)
         else:
             groups.append([turn])

@@ -279,13 +279,19 @@ def merged(turns: Sequence[Turn], same: Mapping[int, int]) -> list[Turn]:
 
 
 def joined(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns of one person that touch as one; it counts as overlapped when half of it is."""
+    """Turns of one person that touch as one; it counts as overlapped when half of it is.
+
+    Args:
+        turns: in order of their starts.
+    """
     groups: list[list[Turn]] = []
+    latest: dict[int, list[Turn]] = {}
     for turn in turns:
-        if groups and groups[-1][-1].person == turn.person and turn.start - groups[-1][-1].end < 1e-6:
-            groups[-1].append(turn)
-        else:
-            groups.append([turn])
+        group = latest.get(turn.person)
+        if group is None or turn.start - group[-1].end >= 1e-6:
+            group = latest[turn.person] = []
+            groups.append(group)
+        group.append(turn)
     return [
         Turn(group[0].start, group[-1].end, group[0].person, 2 * _overlapped(group) > _length(group))
         for group in groups

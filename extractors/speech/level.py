@@ -46,6 +46,12 @@ def loudness(samples: Samples) -> float:
     return float(10 * np.log10(loud)) if loud > 0 else float("-inf")
 
 
+def frame_powers(samples: Samples) -> np.ndarray:
+    """Mean square of each frame of 32 ms (frames,)."""
+    blocks = [_powers(samples[at : at + BLOCK]) for at in range(0, len(samples), BLOCK)]
+    return np.concatenate(blocks) if blocks else np.zeros(0)
+
+
 def _powers(block: np.ndarray) -> np.ndarray:
     """Mean square of each frame (frames,); the last one is filled up with silence."""
     frames: np.ndarray = np.pad(block, (0, -len(block) % FRAME)).reshape(-1, FRAME).astype(np.float64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Interval, Samples, Turn, Word
+from emopipe.extractors.speech.diarize import joined
 from emopipe.extractors.speech.languages import (
     LanguageSpan,
     joined_by_language,
@@ -20,6 +21,7 @@ from emopipe.extractors.speech.languages import (
     main_language,
     spoken_languages,
 )
+from emopipe.extractors.speech.level import gain_of, raised
 
 if TYPE_CHECKING:
     from emopipe.extractors.contracts import SpeechBackend
@@ -96,6 +98,39 @@ def transcribe(
     told = joined_by_language(languages)
     sure, unsure = _sure(words, speech, told, least_confidence)
     return Transcript(_snapped(sure, speech), main_language(languages) if sure else None, told, unsure)
+
+
+def transcribe_tracks(
+    tracks: Sequence[Samples],
+    turns: Sequence[Turn],
+    recogniser: SpeechBackend,
+    *,
+    language: str = "",
+    least_confidence: float = 0.0,
+) -> Transcript:
+    """Words in turns of people each of whom has a track: those of a person are heard on their own track alone.
+
+    Args:
+        tracks: float32 mono at 16 kHz (samples,), on one clock; a person's number is that of their track.
+        turns: as :func:`emopipe.extractors.speech.separate_tracks.turns_of_tracks` finds them.
+        recogniser: what writes down words.
+        language: as for :func:`transcribe`.
+        least_confidence: as for :func:`transcribe`.
+
+    Returns:
+        The transcript; each word knows its person.
+    """
+    whole = joined(turns)
+    parts = []
+    for person, track in enumerate(tracks):
+        own = [turn for turn in whole if turn.person == person]
+        samples = raised(track, gain_of(track))
+        part = transcribe(samples, own, recogniser, language=language, least_confidence=least_confidence)
+        parts.append(replace(part, words=[replace(word, person=person) for word in part.words]))
+    words = sorted((word for part in parts for word in part.words), key=lambda word: word.start)
+    languages = sorted((span for part in parts for span in part.languages), key=lambda span: span.start)
+    unsure = sorted(span for part in parts for span in part.unsure)
+    return Transcript(words, main_language(languages) if words else None, languages, unsure)
 
 
 def _languages(samples: Samples, turns: Sequence[Turn], recogniser: SpeechBackend, language: str) -> list[LanguageSpan]:

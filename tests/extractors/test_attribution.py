@@ -69,7 +69,7 @@ def test_chinese_words_of_no_length_are_joined_without_a_blank() -> None:
 
 def test_a_word_of_a_known_person_is_theirs_though_somebody_else_speaks_then_too() -> None:
     turns = [Turn(0.0, 6.0, 0), Turn(2.0, 3.0, 1)]
-    words = said("I was saying that", 0.0) + [Word(" mhm", 2.1, 2.9, 0.9, 1), Word(" yes", 2.2, 2.6, 0.9, 0)]
+    words = [*said("I was saying that", 0.0), Word(" mhm", 2.1, 2.9, 0.9, 1), Word(" yes", 2.2, 2.6, 0.9, 0)]
     words = [Word(w.text, w.start, w.end, w.probability, w.person or 0) for w in words]
     utterances = speaker_utterances(words, turns, pause=PAUSE, longest=LONGEST)
     assert {(span.text, span.person) for span in utterances if span.person == 1} == {("mhm", 1)}
@@ -97,7 +97,9 @@ def words_of(turns: Sequence[Turn], seed: int, silent: float) -> list[Word]:
     return words
 
 
-steps = st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.3, 2.0]), st.floats(0.05, 40.0), st.integers(0, 2)), min_size=1)
+steps = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.05, 0.3, 2.0]), st.floats(0.05, 40.0), st.integers(0, 2)), min_size=1
+)
 
 
 @settings(max_examples=300)

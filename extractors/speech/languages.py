@@ -25,9 +25,9 @@ LISTENED_TO: Final = 5.0
 SURE_LENGTH: Final = 4.0
 #: A language is never less likely than this in a stretch.
 LEAST_CHANCE: Final = 0.01
-#: What a change of language costs against the log odds of a stretch. A stretch that is sure of another language than
-#: both its neighbours (0.98, log odds 4.6) pays for two changes, one that is not (0.6 to 0.3, log odds 0.7) for none.
-CHANGE: Final = 2.0
+#: What a change of language costs, against the log odds of a stretch. One that is sure of another language than both
+#: its neighbours (0.97 to 0.02, log odds 3.9) pays for two changes, one that is not (0.6 to 0.3, 0.7) for none.
+CHANGE: Final = 1.75
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Create(Protocol):
         ImportError: a library is missing.
     """
 
-    def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any: ...
+    def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any:
+        """Make a backend from its settings, with weights that `locate` finds, on a device."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ class VoiceEncoder(Protocol):
 
     likeness: Likeness
 
-    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray: ...
+    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
+        """Embeddings (pieces, dims) of pieces of sound, each start and end in samples."""
 
 
 class Diarizer(Protocol):

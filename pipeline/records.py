@@ -137,7 +137,9 @@ class MediaInfo(TypedDict, total=False):
 
     `language` is the ISO 639-1 code of the language that is spoken longest, and `languages` tells which one is spoken
     when, in order, even where no words are sure enough to be given; `width` and `height` are pixels, `frame_rate` is
-    frames per second; `unverified_weights` are names of weights that measured it and are not the catalogue's.
+    frames per second; `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
+    :class:`~emopipe.pipeline.media.streams.StreamFacts`) and which of them are used;
+    `unverified_weights` are names of weights that measured it and are not the catalogue's.
     """
 
     language: str | None
@@ -145,6 +147,8 @@ class MediaInfo(TypedDict, total=False):
     width: int
     height: int
     frame_rate: float
+    pixel_aspect: float
+    streams: list[dict[str, object]]
     unverified_weights: list[str]
 
 

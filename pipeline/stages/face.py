@@ -147,7 +147,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    2,
+    3,
     FaceInputs,
     FaceMeasurements,
     measure_face,

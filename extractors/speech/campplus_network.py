@@ -67,6 +67,7 @@ class Head(nn.Module):
         self.bn2 = nn.BatchNorm2d(HEAD_CHANNELS)
 
     def forward(self, bands: Tensor) -> Tensor:
+        """Channels over time (batch, channels, frames / 8) of bands (batch, bands, frames)."""
         steps: Tensor = self.layer2(self.layer1(relu(self.bn1(self.conv1(bands[:, None])))))
         return relu(self.bn2(self.conv2(steps))).flatten(1, 2)
 
@@ -81,6 +82,7 @@ class ContextMask(nn.Module):
         self.linear2 = nn.Conv1d(2 * GROWTH, GROWTH, 1)
 
     def forward(self, steps: Tensor) -> Tensor:
+        """Channels over time, weighed: (batch, GROWTH, frames)."""
         near = avg_pool1d(steps, CONTEXT, CONTEXT, ceil_mode=True).repeat_interleave(CONTEXT, -1)
         context = steps.mean(-1, keepdim=True) + near[..., : steps.shape[-1]]
         masked: Tensor = self.linear_local(steps) * self.linear2(relu(self.linear1(context))).sigmoid()
@@ -98,6 +100,7 @@ class Dense(nn.Module):
         self.cam_layer = ContextMask(dilation)
 
     def forward(self, steps: Tensor) -> Tensor:
+        """The input with GROWTH further channels: (batch, channels, frames)."""
         return torch.cat([steps, self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(steps))))], 1)
 
 
@@ -105,6 +108,7 @@ class Statistics(nn.Module):
     """Mean and standard deviation over time."""
 
     def forward(self, steps: Tensor) -> Tensor:
+        """Statistics of channels over time (batch, channels, frames): (batch, 2 * channels, 1)."""
         return torch.cat([steps.mean(-1), steps.std(-1)], -1)[..., None]
 
 

@@ -16,7 +16,31 @@ from emopipe.pipeline.config import VOICE_CLUSTERS, diarizes, given_clip, recogn
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.interview_roles import find_subject, role
+from emopipe.pipeline.stages.probe import SPEAKERS_APART
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
+
+
+class TrackInputs(Inputs):
+    """The sound of each microphone."""
+
+    tracks: list[Sound]
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class TrackTurns:
+    """Turns of speech where each person has a microphone, numbered by track; else none."""
+
+    track_turns: list[Turn]
+
+
+def find_track_turns(inputs: TrackInputs, context: Context) -> TrackTurns:
+    """Find who speaks when, where each audio track is a person's microphone. A labelled source is one person's."""
+    from emopipe.extractors.speech.separate_tracks import turns_of_tracks
+
+    if inputs.labelled or not inputs.tracks:
+        return TrackTurns([])
+    return TrackTurns(turns_of_tracks([np.asarray(track[:]) for track in inputs.tracks], context.backends.vad))
 
 
 class DiarizationInputs(Inputs):
@@ -26,6 +50,7 @@ class DiarizationInputs(Inputs):
     gain: float
     speech: list[Interval] | None
     face_table: pa.Table | Absent
+    track_turns: list[Turn]
     labelled: bool
 
 
@@ -52,7 +77,8 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     from emopipe.extractors.speech.level import raised
 
     settings = context.settings.people
-    if inputs.labelled or not diarizes(settings) or not inputs.speech or inputs.sound is None:
+    apart = inputs.labelled or bool(inputs.track_turns)
+    if apart or not diarizes(settings) or not inputs.speech or inputs.sound is None:
         return Diarization([], "")
     faces, speech = _table_or_none(inputs.face_table), inputs.speech
     shown = Talkers() if faces is None else talkers(faces, speech)
@@ -75,6 +101,7 @@ class TurnInputs(Inputs):
     """Speech, and turns where people were told apart."""
 
     speech: list[Interval] | None
+    track_turns: list[Turn]
     diarized: list[Turn]
 
 
@@ -89,13 +116,15 @@ def find_turns(inputs: TurnInputs, context: Context) -> Turns:
     """All speech as turns."""
     from emopipe.extractors.speech.diarize import one_speaker
 
-    return Turns(inputs.diarized or one_speaker(inputs.speech or []))
+    return Turns(inputs.track_turns or inputs.diarized or one_speaker(inputs.speech or []))
 
 
 class IdentificationInputs(Inputs):
     """Voices, by turns."""
 
     sound: Sound | None
+    tracks: list[Sound]
+    track_turns: list[Turn]
     turns: list[Turn]
     speaker: str | None
 
@@ -133,11 +162,12 @@ def _voice_of(number: int, inputs: IdentificationInputs, context: Context) -> np
     """The mean voice of a person, from turns in which nobody else speaks where there are any."""
     from emopipe.extractors.speech.diarize import joined, voice_of
 
-    if inputs.sound is None:
+    sound = inputs.tracks[number] if inputs.track_turns else inputs.sound
+    if sound is None:
         return None
     own = [turn for turn in inputs.turns if turn.person == number]
     clean = [turn for turn in own if not turn.overlapped] or own
-    return voice_of(inputs.sound, [(turn.start, turn.end) for turn in joined(clean)], context.backends.speakers)
+    return voice_of(sound, [(turn.start, turn.end) for turn in joined(clean)], context.backends.speakers)
 
 
 def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], context: Context) -> int | None:
@@ -227,6 +257,18 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
     return seen[0] if seen else main
 
 
+TRACKS: Final = Stage(
+    "tracks",
+    1,
+    TrackInputs,
+    TrackTurns,
+    find_track_turns,
+    settings=("speech.tracks", "speech.vad", "speech.vad_threshold"),
+    backend="vad",
+    modalities=("voice", "text"),
+    needed=lambda config, labelled: not labelled and config.speech.tracks == SPEAKERS_APART,
+    signals=("sound_media",),
+)
 SPEAKERS: Final = Stage(
     "speakers",
     4,

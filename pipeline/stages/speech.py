@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
 
@@ -74,11 +74,18 @@ class TranscriptionInputs(Inputs):
 
     source: Source
     sound: Sound | None
+    tracks: list[Sound]
+    track_turns: list[Turn]
     gain: float
     turns: list[Turn]
     duration: float
     labelled: bool
     wanted: frozenset[str]
+
+
+class _HowWords(TypedDict):
+    language: str
+    least_confidence: float
 
 
 @dataclass(frozen=True)
@@ -104,25 +111,25 @@ def transcribe_words(inputs: TranscriptionInputs, context: Context) -> Transcrip
     """Recognise the words that are spoken (within a labelled source), and their language; none when not wanted."""
     from emopipe.extractors.speech.diarize import joined
     from emopipe.extractors.speech.level import raised
-    from emopipe.extractors.speech.transcript import transcribe
+    from emopipe.extractors.speech.transcript import transcribe, transcribe_tracks
 
     source, settings = inputs.source, context.settings.speech
     if "text" not in inputs.wanted:
         return Transcription([], None, [], [], [])
     if source.text is not None:
         return Transcription([], settings.language or None, [], [], [])
-    turns = joined(inputs.turns)
+    turns: list[Turn] = joined(inputs.turns)
     if inputs.labelled:
         turns = turns_within(turns, *stretch_of(source, inputs.duration))
     if not turns or inputs.sound is None:
         return Transcription([], None, [], [], [])
-    transcript = transcribe(
-        raised(_ReportedSound(inputs.sound, "words", context.hook), inputs.gain),
-        turns,
-        context.backends.asr,
-        language=settings.language,
-        least_confidence=settings.least_confidence,
-    )
+    how: _HowWords = {"language": settings.language, "least_confidence": settings.least_confidence}
+    if inputs.track_turns:
+        tracks = [_ReportedSound(track, "words", context.hook) for track in inputs.tracks]
+        transcript = transcribe_tracks(tracks, turns, context.backends.asr, **how)
+    else:
+        sound = raised(_ReportedSound(inputs.sound, "words", context.hook), inputs.gain)
+        transcript = transcribe(sound, turns, context.backends.asr, **how)
     languages: list[SpokenLanguage] = [
         {
             "start": round(span.start, 3),

@@ -67,7 +67,7 @@ class Head(nn.Module):
         self.bn2 = nn.BatchNorm2d(HEAD_CHANNELS)
 
     def forward(self, bands: Tensor) -> Tensor:
-        """Channels over time (batch, channels, frames / 8) of bands (batch, bands, frames)."""
+        """Channels over time (batch, channels * bands / 8, frames) of bands (batch, bands, frames)."""
         steps: Tensor = self.layer2(self.layer1(relu(self.bn1(self.conv1(bands[:, None])))))
         return relu(self.bn2(self.conv2(steps))).flatten(1, 2)
 

@@ -61,7 +61,7 @@ def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSeque
 
 
 def _heard(span: Span, sound: Sound, inputs: VoiceInputs) -> tuple[Samples, list[Interval]]:
-    """The sound in which the speaker of an utterance is heard, and the speech in it: of their own track if they have one."""
+    """The sound in which an utterance is heard, and the speech in it: its speaker's own track where they have one."""
     from emopipe.extractors.speech.level import gain_of, raised
 
     speech = inputs.speech or []

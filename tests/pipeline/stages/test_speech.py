@@ -20,6 +20,7 @@ from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.speech import SPEECH, UTTERANCES, WORDS
 from emopipe.pipeline.stages.text import TEXT
 from tests.conftest import ROOT, SAMPLES, write_media
+from tests.pipeline.media.test_streams import write_tracks
 
 ODD, DATA = ROOT.parent / "shared" / "odd", ROOT.parent / "shared" / "data"
 RATE = 16_000
@@ -79,6 +80,8 @@ def heard(backends: Fakes, **more: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "source": Source("a"),
         "sound": np.zeros(9 * RATE, np.float32),
+        "tracks": [],
+        "track_turns": [],
         "gain": 1.0,
         "speech": [(0.5, 4.0), (5.0, 8.5)],
         "turns": [Turn(0.5, 4.0, 0), Turn(5.0, 8.5, 1)],
@@ -218,3 +221,38 @@ def test_a_recording_that_is_40_db_quieter_gives_the_same_people_and_words(tmp_p
     )
     assert soft == words
     assert {reason["code"] for reason in quiet["reasons"]} == {reason["code"] for reason in plain["reasons"]}
+
+
+def apart(folder: Path) -> Path:
+    """A recording of two microphones, each with the other person 20 dB fainter; they speak in turn."""
+    with Media(SAMPLES / "interview.mp4") as media:
+        voice = np.asarray(media.audio)[: 9 * RATE]
+    tracks = [np.zeros(len(voice) + 9 * RATE, np.float32) for _ in range(2)]
+    tracks[0][: len(voice)] += voice
+    tracks[1][9 * RATE :] += voice
+    mixed = [(own + other / 10).repeat(3) for own, other in (tracks, tracks[::-1])]
+    return write_tracks(folder / "two.mkv", mixed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--diarizer", "none")])
+def test_with_tracks_of_speakers_each_track_is_a_person(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = apart(tmp_path)
+    facts = run(path, tmp_path / "out", "--tracks", "speakers", "--modalities", "text,voice", *options)
+    assert [person["name"] for person in facts["people"]] == ["S1", "S2"]
+    first, second = ([row for row in facts["utterances"] if row["speaker"] == name] for name in ("S1", "S2"))
+    assert max(row["end"] for row in first) <= 9.3 and min(row["start"] for row in second) >= 8.7
+    heard = ["".join(c for row in rows for c in row["text"].lower() if c.isalpha()) for rows in (first, second)]
+    assert heard[0] == heard[1] != ""
+    assert not any(reason["code"] == "people_unsure" for reason in facts["reasons"])
+
+
+@pytest.mark.slow
+def test_of_several_tracks_one_can_be_chosen_by_number(tmp_path: Path) -> None:
+    facts = run(apart(tmp_path), tmp_path / "out", "--tracks", "2", "--modalities", "voice")
+    assert [stream["used"] for stream in facts["info"]["streams"]] == [False, True]
+
+
+def test_tracks_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(apart(tmp_path)), "--tracks", "all", "--no-store"])
+    assert result.exit_code != 0 and "tracks" in result.output

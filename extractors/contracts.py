@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.table import TimedPicture
 from emopipe.extractors.windows import FeatureSequence
-
-if TYPE_CHECKING:
-    from emopipe.extractors.speech.speakers import Likeness
 
 #: From a weight's name, a path, or "owner/model" of the hub, to what a library loads. A backend fetches nothing itself.
 Locate = Callable[[str], Path]
@@ -199,6 +196,26 @@ class TextBackend(Protocol):
             texts: not empty, of any length, in any script.
             language: ISO 639-1 code of the texts, None when unknown.
         """
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What the cosines of an encoder's vectors tell.
+
+    Attributes:
+        alike: two people whose mean vectors have a greater cosine are one.
+        alike_of_more: the same when there are more than two: a third person must stand out more, because one person in
+            two emotions is two clusters.
+        alike_if_several_seen: the same of two, when the picture shows that more than one person talks.
+        doubtful: between these, the greatest cosine of two people leaves a doubt whether they are two.
+        recognised: a voice is that of an enrolled person when their mean vectors have at least this cosine.
+    """
+
+    alike: float
+    alike_of_more: float
+    alike_if_several_seen: float
+    doubtful: Interval
+    recognised: float
 
 
 class VoiceEncoder(Protocol):

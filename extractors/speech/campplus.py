@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Backend, Locate
+from emopipe.extractors.contracts import Backend, Likeness, Locate
 from emopipe.extractors.speech.diarize import VoiceClusters
-from emopipe.extractors.speech.speakers import Likeness, equally_long, unit
+from emopipe.extractors.speech.speakers import equally_long, unit
 
 if TYPE_CHECKING:
     from torch import Tensor

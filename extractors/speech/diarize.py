@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
-from emopipe.extractors.speech.speakers import SHORTEST, Likeness, SpeakerEncoder, unit
+from emopipe.extractors.contracts import Backend, Interval, Likeness, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
+from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
 #: The weight that is loaded when the configuration names no other.
 WEIGHT: Final = "speaker-encoder"

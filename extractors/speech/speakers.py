@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Interval, Samples
+from emopipe.extractors.contracts import Interval, Likeness, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,26 +28,6 @@ LEVEL: Final = -30.0
 BATCH: Final = 64
 #: A piece shorter than this says nothing about who speaks, in seconds.
 SHORTEST: Final = 0.2
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """What the cosines of an encoder's vectors tell.
-
-    Attributes:
-        alike: two people whose mean vectors have a greater cosine are one.
-        alike_of_more: the same when there are more than two: a third person must stand out more, because one person in
-            two emotions is two clusters.
-        alike_if_several_seen: the same of two, when the picture shows that more than one person talks.
-        doubtful: between these, the greatest cosine of two people leaves a doubt whether they are two.
-        recognised: a voice is that of an enrolled person when their mean vectors have at least this cosine.
-    """
-
-    alike: float
-    alike_of_more: float
-    alike_if_several_seen: float
-    doubtful: Interval
-    recognised: float
 
 
 #: Of the GE2E encoder; tuned on speakers of RAVDESS, EmoDB and URDU that the benchmark does not use.

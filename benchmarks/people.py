@@ -1,6 +1,6 @@
 """Who speaks, whose face it is, and who interviews whom, on generated interviews of two people with known turns.
 
-    python benchmarks/people.py --data DATA --work WORK [--tune] [--people 2] [--only TEXT]
+    python benchmarks/people.py --data DATA --work WORK [--tune] [--people 2] [--diarizer ge2e] [--only TEXT]
 
 Voices: actors of RAVDESS and guests of Urdu talk shows (DATA/ravdess_speech.zip, DATA/urdu.zip), and one synthetic
 voice in two pitches that asks and answers (`pip install 'emopipe[samples]'`). Faces: photographs (DATA/faces350.zip)
@@ -12,9 +12,9 @@ made once, in WORK, and what was computed of them is kept there.
 --people tells how many speak, as the option of `emopipe run` does; else that is estimated. --tune makes others, of
 other voices and faces: settings were chosen on those and on earlier draws (DRAW), never on the ones that are reported.
 
-Diarization error rate as of NIST: missed speech, false alarms and speech given to the wrong person, as a share of the
-speech of all speakers (overlapped speech counts for each), without 0.25 s on both sides of every boundary, under the
-best matching of names. The pipeline gives every moment one speaker, so overlapped speech is missed once.
+The diarization error rate is that of `diarization_error.py`, as a share of the speech of all speakers (overlapped
+speech counts for each), without 0.25 s on both sides of every boundary, under the best matching of names. The pipeline
+gives every moment one speaker, so overlapped speech is missed once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -35,7 +35,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from diarization_error import STEP, described, error_rate, masks
 from scipy.signal import resample_poly
 
 from emopipe.pipeline.backends.loading import Backends
@@ -50,7 +50,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "samples" / "make"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation
 from puppet import Puppet
 
-COLLAR, STEP = 0.25, 0.01
 #: Which interviews are drawn. Those of draws 0 to 2 were looked at while settings were changed.
 DRAW = 3
 TARGETS = "targets: error rate <= 15 %, roles right in 9 of 10, link right for >= 90 % of speech time"
@@ -241,38 +240,6 @@ def made(plan: Plan, work: Path, corpora: Corpora) -> tuple[Path, Truth]:
     return clip, Truth([Said(**one) for one in stored["said"]], shots)
 
 
-def masks(spans: Iterable[tuple[float, float, Any]], steps: int) -> dict[Any, np.ndarray]:
-    """Person -> in which steps of 10 ms they speak."""
-    masks: dict[Any, np.ndarray] = {}
-    for start, end, person in spans:
-        mask = masks.setdefault(person, np.zeros(steps, bool))
-        mask[round(start / STEP) : round(end / STEP)] = True
-    return masks
-
-
-def error_rate(
-    truth: dict[Any, np.ndarray], hypothesis: dict[Any, np.ndarray]
-) -> tuple[dict[str, float], dict[Any, Any]]:
-    """Seconds of missed speech, false alarms, confusion and speech in all; and found person -> true person."""
-    scored = np.ones(len(next(iter(truth.values()))), bool)
-    for mask in truth.values():
-        for edge in np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0)):
-            scored[max(0, edge - round(COLLAR / STEP)) : edge + round(COLLAR / STEP)] = False
-    real, detected = (np.array([mask[scored] for mask in side.values()]) for side in (truth, hypothesis))
-    together = (real[:, None] & detected[None]).sum(-1)
-    rows, columns = linear_sum_assignment(-together)
-    right = sum((real[row] & detected[column]).astype(int) for row, column in zip(rows, columns, strict=True))
-    true_count, detected_count = real.sum(0), detected.sum(0)
-    seconds = {
-        "missed": STEP * np.maximum(true_count - detected_count, 0).sum(),
-        "false": STEP * np.maximum(detected_count - true_count, 0).sum(),
-        "wrong": STEP * (np.minimum(true_count, detected_count) - right).sum(),
-        "speech": STEP * true_count.sum(),
-    }
-    names, people = list(truth), list(hypothesis)
-    return seconds, {people[column]: names[row] for row, column in zip(rows, columns, strict=True)}
-
-
 def faces_shown(table: Any, shots: Sequence[Shot]) -> dict[int, int]:
     """Track -> whose face it is, by where it is on the screen most of the time."""
     votes: dict[int, list[int]] = {}
@@ -321,6 +288,7 @@ def measure(
     return {
         **seconds,
         "people": len(extraction.people),
+        "doubts": sum(reason.code == "people_unsure" for reason in extraction.warnings),
         "roles": roles.get("interviewee") == INTERVIEWEE and roles.get("interviewer") == INTERVIEWER,
         "link_of": STEP * float(link[0]),
         "link_right": STEP * float(link[1]),
@@ -334,11 +302,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tune", action="store_true", help="the interviews for tuning instead of the reported ones")
     parser.add_argument("--people", type=int, default=0, help="how many speak; 0 estimates it")
+    parser.add_argument("--diarizer", default=PeopleConfig().diarizer)
     parser.add_argument("--only", default="", help="interviews whose name holds this")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    config = ExtractionConfig(people=PeopleConfig(count=arguments.people))
+    config = ExtractionConfig(people=PeopleConfig(count=arguments.people, diarizer=arguments.diarizer))
     with (
         Backends(ExtractionConfig(), device="cpu") as backends,
         Store(arguments.work / "store") as store,
@@ -356,11 +325,9 @@ def main() -> None:
 def told(name: str, rows: Sequence[dict[str, Any]]) -> str:
     """A line about some interviews."""
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    shares = {key: total[key] / total["speech"] for key in ("missed", "false", "wrong")}
-    parts = ", ".join(f"{key} {100 * share:.1f}" for key, share in shares.items())
     return (
-        f"{name}: {total['speech']:.0f} s of speech, people found {'/'.join(str(row['people']) for row in rows)}, "
-        f"error rate {100 * sum(shares.values()):.1f} % ({parts}), roles right {total['roles']}/{len(rows)}, "
+        f"{name}: people found {'/'.join(str(row['people']) for row in rows)}, {described(total)}, "
+        f"roles right {total['roles']}/{len(rows)}, doubts about the number {total['doubts']}, "
         f"link right {100 * total['link_right'] / max(total['link_of'], 1e-9):.1f} %, "
         f"face tracks {'/'.join(str(row['tracks']) for row in rows)}"
     )

@@ -459,6 +459,16 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "no_speech": ReasonKind(
         "nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
     ),
+    "no_words": ReasonKind(
+        "somebody speaks, but the recogniser wrote down no words",
+        "Listen there: a laugh, a sigh or a call has no words; the other modalities count",
+        absence=True,
+    ),
+    "words_unsure": ReasonKind(
+        "somebody speaks, but the recogniser was too unsure of the words to give them",
+        "Name the language in [speech] language, use a larger model with --asr, or count on the other modalities",
+        absence=True,
+    ),
     "no_video_stream": ReasonKind(
         "the file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
     ),
@@ -512,6 +522,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
+    ),
+    "people_unsure": ReasonKind(
+        "it is not clear from the voices how many people speak",
+        "Listen, and give the number with --people if it is another",
     ),
     "person_not_found": ReasonKind(
         "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"

@@ -156,8 +156,9 @@ class PeopleConfig:
     """Who speaks, whose face that is, and what is normal for them.
 
     Attributes:
-        diarizer: "ge2e" (packaged speaker encoder and clustering), "pyannote", or "none": all speech is one person's.
-        encoder: catalogue name or path of the speaker encoder.
+        diarizer: "campplus" or "ge2e" (clusters of the vectors of a packaged speaker encoder), "pyannote", or "none":
+            all speech is one person's.
+        encoder: catalogue name or path of the speaker encoder; "" for the diarizer's own.
         pyannote: hub id or local folder of pyannote's pipeline.
         count: how many people speak; 0 estimates it.
         most: the estimate is at most this.
@@ -169,8 +170,8 @@ class PeopleConfig:
         baseline_of: modalities whose features are taken relative to the baseline.
     """
 
-    diarizer: str = "ge2e"
-    encoder: str = "speaker-encoder"
+    diarizer: str = "campplus"
+    encoder: str = ""
     pyannote: str = "pyannote/speaker-diarization-community-1"
     count: Annotated[int, Interval(ge=0, le=100)] = 0
     most: Annotated[int, Interval(ge=1, le=100)] = 4
@@ -178,6 +179,11 @@ class PeopleConfig:
     enrol: Mapping[str, str] = field(default_factory=dict)
     baseline: str = "none"
     baseline_of: tuple[str, ...] = ("face", "voice")
+
+
+#: Diarizers that cluster the vectors of a speaker encoder, which can compare voices with given clips, too; the first
+#: does it for the others.
+VOICE_CLUSTERS: Final = ("campplus", "ge2e")
 
 
 def given_clip(baseline: str) -> Path | None:

@@ -16,14 +16,21 @@ from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends import registry, speakers
 from emopipe.pipeline.backends.registry import Plugin
-from emopipe.pipeline.config import ExtractionConfig, FaceConfig, diarizes, recognises
+from emopipe.pipeline.config import VOICE_CLUSTERS, ExtractionConfig, FaceConfig, diarizes, recognises
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.contracts import Diarizer, FaceBackend, SpeechBackend, TextBackend, VoiceBackend
-    from emopipe.extractors.speech.speakers import SpeakerEncoder
+    from emopipe.extractors.contracts import (
+        Diarizer,
+        FaceBackend,
+        SpeechBackend,
+        TextBackend,
+        VoiceBackend,
+        VoiceEncoder,
+    )
+    from emopipe.extractors.speech.diarize import VoiceClusters
     from emopipe.extractors.speech.vad import VoiceActivity
 
 #: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
@@ -60,7 +67,9 @@ def backend_name(config: ExtractionConfig, kind: str) -> str:
     if kind == "vad":
         return "silero-vad"
     if kind in PEOPLE:
-        return "ge2e" if kind == "people" else config.people.diarizer.removeprefix("none")
+        diarizer = config.people.diarizer
+        voices = diarizer if diarizer in VOICE_CLUSTERS else VOICE_CLUSTERS[0]
+        return voices if kind == "people" else diarizer.removeprefix("none")
     name: str = table(config, kind).backend
     return name
 
@@ -110,9 +119,7 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     Raises:
         UnknownName: an unknown backend.
     """
-    if kind == "people":
-        return [config.people.encoder] if recognises(config.people) else []
-    if kind == "speakers" and not diarizes(config.people):
+    if not {"people": recognises, "speakers": diarizes}.get(kind, lambda people: True)(config.people):
         return []
     plugin, settings = chosen(config, kind), settings_of(config, kind)
     if not plugin.foreign:
@@ -278,11 +285,10 @@ class Backends:
         return backend
 
     @cached_property
-    def speakers(self) -> SpeakerEncoder:
+    def speakers(self) -> VoiceEncoder:
         """What tells voices apart."""
-        from emopipe.extractors.speech.speakers import SpeakerEncoder
-
-        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+        clusters: VoiceClusters = self._create("people")
+        return clusters.encoder
 
     @cached_property
     def diarizer(self) -> Diarizer:

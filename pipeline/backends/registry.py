@@ -32,6 +32,7 @@ BUILT_IN: Final = {
     },
     "text": {"transformers": "emopipe.extractors.text.transformer:BACKEND"},
     "speakers": {
+        "campplus": "emopipe.extractors.speech.campplus:BACKEND",
         "ge2e": "emopipe.extractors.speech.diarize:BACKEND",
         "pyannote": "emopipe.extractors.speech.pyannote:BACKEND",
     },

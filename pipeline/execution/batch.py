@@ -343,6 +343,7 @@ def _degradations(extraction: Extraction) -> list[Reason]:
     reasons = list(extraction.warnings)
     for modality in sorted({name for u in utterances for name in u.absent}):
         if all(modality in u.absent for u in utterances):
-            codes = sorted({u.absent[modality] for u in utterances} - ORDINARY)
+            told = {one.code for one in reasons if one.modality == modality}
+            codes = sorted({u.absent[modality] for u in utterances} - ORDINARY - told)
             reasons += [reason(code, modality=modality) for code in codes]
     return reasons

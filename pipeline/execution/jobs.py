@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import FeatureMismatch, ModalityNotRead
-from emopipe.options import ExtractionOptions, enrolments
+from emopipe.options import ExtractionOptions, chosen_tracks, enrolments
 from emopipe.pipeline.backends.backbones import locate
 from emopipe.pipeline.backends.loading import Backends, model_basis
 from emopipe.pipeline.backends.registry import speech_option, text_option
@@ -173,6 +173,7 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
         ("face", "rate"): options.get("fps"),
         **{("speech", name): value for name, value in speech_option(options.get("asr")).items()},
         **{("text", name): value for name, value in text_option(options.get("text")).items()},
+        ("speech", "tracks"): chosen_tracks(options.get("tracks")),
         ("people", "subject"): options.get("subject"),
         ("people", "count"): options.get("people"),
         ("people", "diarizer"): options.get("diarizer"),

@@ -102,7 +102,7 @@ class CloseViews:
         across = (np.arange(columns) + 0.5) / columns * shape[1]
         left, top, side = self._views.T[:, :, None]
         inside = ((down >= top) & (down < top + side))[:, :, None] & ((across >= left) & (across < left + side))[:, None]
-        self._cells = inside.reshape(len(self._views), rows * columns).astype(np.float64)
+        self._cells = inside.reshape(len(self._views), rows * columns).astype(np.float32)
         self._heat = np.zeros(len(self._views))
 
     def _motion(self, rgb: np.ndarray) -> np.ndarray | None:
@@ -114,11 +114,11 @@ class CloseViews:
 
         rows, columns = _grid(rgb.shape)
         small = cv2.resize(rgb, (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.int16)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         before, self._before = self._before, grey
         if before is None:
             return None
-        change = np.abs(grey - before).reshape(rows, CELL, columns, CELL).mean((1, 3))
+        change = cv2.resize(cv2.absdiff(grey, before), (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
         noise = min(float(np.median(change)), MOST_NOISE) + MARGIN
         return np.asarray(np.maximum(change - noise, 0.0))
 

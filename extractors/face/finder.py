@@ -64,13 +64,12 @@ class FaceFinder:
             rgb: uint8 (height, width, 3).
             time: seconds, later than that of the frame before.
         """
-        faces = self._whole.faces(rgb, time)
+        faces = without_doubles(self._whole.faces(rgb, time))
         missing = self._follow(rgb, faces)
         self._views.see(rgb, time, [face.box for face in faces])
-        beyond = self._look_closely(rgb, faces)
-        self._followed = [_Followed(face.box) for face in faces] + [
-            one for one in missing if not _among(one.box, faces)
-        ]
+        new, beyond = self._look_closely(rgb, faces)
+        gone = [one for one in missing if not _among(one.box, [*faces, *new])]
+        self._followed = [_Followed(face.box) for face in [*faces, *new]] + gone
         return faces, beyond
 
     def _follow(self, rgb: np.ndarray, faces: list[FaceMesh]) -> list[_Followed]:
@@ -86,22 +85,26 @@ class FaceFinder:
                 missing.append(_Followed(one.box, one.missed + 1))
         return missing
 
-    def _look_closely(self, rgb: np.ndarray, faces: list[FaceMesh]) -> bool:
-        """Add the faces of some close views; returns whether there are more than may be measured."""
+    def _look_closely(self, rgb: np.ndarray, faces: Sequence[FaceMesh]) -> tuple[list[FaceMesh], bool]:
+        """Faces that some close views show beside the given ones, and whether there are more than may be measured.
+
+        They count from the next frame on, if they are still there: a pattern that passes for a face rarely lasts.
+        """
+        new: list[FaceMesh] = []
         beyond = False
         while view := self._views.next():
             left, top, side = view
-            count = len(faces)
+            count = len(new)
             for box in self._detect(rgb[top : top + side, left : left + side]):
                 place = box + [left, top, left, top]
-                if _among(place, faces):
+                if _among(place, [*faces, *new]):
                     continue
-                if len(faces) >= self._most:
+                if len(faces) + len(new) >= self._most:
                     beyond = True
-                elif (face := self._face_at(rgb, place)) is not None and not _among(face.box, faces):
-                    faces.append(face)
-            self._views.found(len(faces) - count)
-        return beyond
+                elif (face := self._face_at(rgb, place)) is not None and not _among(face.box, [*faces, *new]):
+                    new.append(face)
+            self._views.found(len(new) - count)
+        return new, beyond
 
     def _face_at(self, rgb: np.ndarray, box: np.ndarray) -> FaceMesh | None:
         """The face at a place of the frame."""
@@ -109,6 +112,15 @@ class FaceFinder:
         found = self._part.faces(rgb[top:bottom, left:right])
         moved = [face.moved(left, top) for face in found]
         return next((face for face in moved if same_place(face.box, box)), None)
+
+
+def without_doubles(faces: Sequence[FaceMesh]) -> list[FaceMesh]:
+    """The faces, of those at one place the largest: a mesh that lost its face while it was followed shrinks."""
+    kept: list[FaceMesh] = []
+    for face in sorted(faces, key=lambda face: float(face.box[2:] @ [1, 1] - face.box[:2] @ [1, 1]), reverse=True):
+        if not _among(face.box, kept):
+            kept.append(face)
+    return [face for face in faces if any(face is one for one in kept)]
 
 
 def part_around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

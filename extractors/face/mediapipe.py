@@ -165,7 +165,7 @@ def measure(face: FaceMesh, shape: tuple[int, ...]) -> dict[str, float]:
 
 def _euler(matrix: np.ndarray) -> tuple[float, float, float]:
     """Pitch, yaw and roll of the head in degrees from the 4x4 facial transformation matrix."""
-    from scipy.spatial.transform import Rotation
-
-    pitch, yaw, roll = Rotation.from_matrix(matrix[:3, :3]).as_euler("xyz", degrees=True)
-    return float(pitch), float(yaw), float(roll)
+    turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    pitch, roll = np.arctan2(turn[2, 1], turn[2, 2]), np.arctan2(turn[1, 0], turn[0, 0])
+    yaw = np.arcsin(np.clip(-turn[2, 0], -1.0, 1.0))
+    return float(np.degrees(pitch)), float(np.degrees(yaw)), float(np.degrees(roll))

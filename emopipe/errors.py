@@ -486,6 +486,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "person_not_found": ReasonKind(
         "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"
     ),
+    "faces_beyond_limit": ReasonKind(
+        "more faces were seen at once than are measured",
+        "Raise [face] max_faces if the speaker is among the others",
+    ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"
     ),

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.face.mouth import AROUND, frame_step, movement, talking, talks_with
+from emopipe.extractors.face.mouth import AROUND, RESTLESS_SHARE, frame_step, movement, talking, talks_with
 from emopipe.extractors.face.table import subject_track
 
 #: Start and end in seconds, and the number of who speaks.
 Talk = tuple[float, float, int]
+#: Log odds that a face is a speaker's, by (speaker, track).
+Odds = Mapping[tuple[int, int], float]
 
-#: A face becomes a speaker's when the log odds that it talks with them are more than this; as the only one left over,
-#: when they are more than its negative.
+#: A face becomes a speaker's when the log odds that it talks with them are more than this, and are by this much more
+#: than those of any face beside it; as the only one left over, when they are more than its negative. In 24 generated
+#: galleries of nine (`benchmarks/gallery.py --tune`) they are at least 3.8 for the speaker, 0.3 at most for others.
 LEAST_ODDS: Final = 2.0
 #: Log odds that a face in view alone is the speaker's, per second, and their greatest amount: cameras follow who
-#: speaks, but stay on some faces whoever speaks.
+#: speaks, but stay on some faces whoever speaks. With a lone speaker, that says little.
 ALONE: Final = 0.5
 MOST_ALONE: Final = 6.0
-#: A lone speaker's face is the largest one, unless another talks with this much more log odds.
-MUCH_LIKELIER: Final = 6.0
+MOST_ALONE_LONE: Final = 1.5
 #: A mouth is the one that a voice comes from when the log odds that it talks all the while are more than this. In eight
 #: generated interviews they are at most 1.3 for another's mouth, and 3.9 to 10 for the right one but for two that
 #: hardly move (-6.4 and -3.0).
@@ -33,15 +35,24 @@ CLEAR: Final = 0.7
 #: Frames and share of the speech seen that several people must have talked in to count.
 LEAST_FRAMES: Final = 8
 LEAST_SHARE: Final = 0.1
+#: Who is seen in fewer frames than this share of those of the face that is seen most passes by.
+PASSING: Final = 0.1
+#: A face whose middle varies by less than this share of its size hangs on the wall; live ones vary by 0.6 % and more
+#: in three seconds.
+UNMOVED: Final = 0.004
+#: The number of who speaks where nobody does, and where it is not clear.
+NOBODY, UNCLEAR = -1, -2
 
 
 def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[int, ...]]:
-    """The tracks of each speaker's face; speakers who are never seen to talk are left out.
+    """The tracks of each speaker's face; speakers who are not seen to talk are left out.
 
-    With several speakers, each track goes to whoever speaks while its mouth moves, and to nobody when it never does;
-    two tracks that are seen at once are not one person's. When one speaker and one face are left over, they belong
-    together unless its mouth clearly tells otherwise: some mouths hardly move. A lone speaker has one face: the most
-    persistent large one, unless another is far likelier to talk.
+    A track goes to whoever speaks while its mouth moves, unless a face beside it is nearly as likely to be theirs, and
+    to nobody when its mouth does not move with speech. Two tracks that are seen at once are not one person's.
+
+    Without such evidence, what is left over decides: the one face left over belongs to the one of several speakers
+    who is left over unless its mouth clearly tells otherwise (some mouths hardly move), and the only face of a
+    recording belongs to its only speaker. Pictures on the wall and people who pass by are not left over.
 
     Args:
         table: a face table.
@@ -50,22 +61,61 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     speakers = sorted({number for *_, number in talk})
     if table.num_rows == 0 or not speakers:
         return {}
-    odds = _odds_by_track(table, talk)
-    if len(speakers) == 1:
-        return {speakers[0]: (_lone_face(table, odds),)}
-    beside = _seen_together(table)
+    odds, beside = _odds_by_track(table, talk), _seen_together(table)
+    found = _faces_that_talk(odds, beside)
+    taken = {track for tracks in found.values() for track in tracks}
+    lonely = [speaker for speaker in speakers if speaker not in found]
+    spare = [track for track in _lasting_faces(table) if track not in taken]
+    if len(lonely) == len(spare) == 1 and (len(speakers) == 1 or odds[lonely[0], spare[0]] > -LEAST_ODDS):
+        found[lonely[0]] = spare
+    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+
+
+def _faces_that_talk(odds: Odds, beside: Mapping[int, set[int]]) -> dict[int, list[int]]:
+    """Speaker -> the tracks whose mouths move with them, the likeliest first."""
     found: dict[int, list[int]] = {}
     taken: set[int] = set()
     for (speaker, track), total in sorted(odds.items(), key=lambda item: -item[1]):
         if total < LEAST_ODDS or track in taken or beside[track] & set(found.get(speaker, ())):
             continue
-        found.setdefault(speaker, []).append(track)
-        taken.add(track)
-    lonely = [speaker for speaker in speakers if speaker not in found]
-    spare = [track for track in beside if track not in taken]
-    if len(lonely) == len(spare) == 1 and odds[lonely[0], spare[0]] > -LEAST_ODDS:
-        found[lonely[0]] = spare
-    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+        if all(total - rival > LEAST_ODDS for rival in _rivals(odds, speaker, beside[track] - taken)):
+            found.setdefault(speaker, []).append(track)
+            taken.add(track)
+    return found
+
+
+def _rivals(odds: Odds, speaker: int, tracks: Iterable[int]) -> list[float]:
+    """Log odds that these tracks are the speaker's, of those that are not likelier to be somebody else's."""
+    others = {number for number, _ in odds} - {speaker}
+    return [
+        odds[speaker, track]
+        for track in tracks
+        if all(odds[other, track] <= odds[speaker, track] for other in others)
+    ]
+
+
+def _lasting_faces(table: pa.Table) -> list[int]:
+    """The tracks that may be the face of somebody who speaks though their mouth hardly moves.
+
+    Those are all that are seen for some time and are no pictures on the wall; if all are, the largest.
+    """
+    numbers, counts = np.unique(table["track"].to_numpy(), return_counts=True)
+    lasting = [int(track) for track, count in zip(numbers, counts, strict=True) if count >= PASSING * counts.max()]
+    live = [track for track in lasting if not _is_picture(table, track)]
+    return live if live or len(lasting) > 1 else lasting
+
+
+def _is_picture(table: pa.Table, track: int) -> bool:
+    """Whether a face does not move at all."""
+    rows = table["track"].to_numpy() == track
+    low, high = (np.column_stack([_column(table, f"{axis}{side}")[rows] for axis in "xy"]) for side in (0, 1))
+    varies = ((low + high) / 2).std(0) / (high - low).mean(0)
+    return bool(np.nanmax(varies, initial=0.0) < UNMOVED)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    values: np.ndarray = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
 
 
 @dataclass(frozen=True)
@@ -142,45 +192,41 @@ def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int
     times, tracks, moved = table["time"].to_numpy(), table["track"].to_numpy(), movement(table)
     speaker, step, weight = _clear_speaker_at(times, talk), frame_step(table), _weight(table)
     _, place, faces = np.unique(times, return_inverse=True, return_counts=True)
+    numbers = sorted({number for *_, number in talk})
+    most_alone = MOST_ALONE if len(numbers) > 1 else MOST_ALONE_LONE
     odds: dict[tuple[int, int], float] = {}
     for track in np.unique(tracks).tolist():
-        heard = (tracks == track) & (speaker >= 0)
-        known, alone = speaker[heard & ~np.isnan(moved)], speaker[heard & (faces[place] == 1)]
-        moves = moved[heard & ~np.isnan(moved)]
-        for number in sorted({number for *_, number in talk}):
+        own = tracks == track
+        heard = own & (speaker != UNCLEAR) & ~np.isnan(moved)
+        alone = speaker[own & (speaker >= 0) & (faces[place] == 1)]
+        for number in numbers:
             shown = ALONE * step * (2 * np.count_nonzero(alone == number) - len(alone))
-            mouth = talks_with(moves, known == number, weight)
-            odds[number, track] = mouth + float(np.clip(shown, -MOST_ALONE, MOST_ALONE))
+            mouth = talks_with(moved[heard], speaker[heard] == number, weight, RESTLESS_SHARE)
+            odds[number, track] = mouth + float(np.clip(shown, -most_alone, most_alone))
     return odds
 
 
-def _lone_face(table: pa.Table, odds: dict[tuple[int, int], float]) -> int:
-    largest = subject_track(table)
-    assert largest is not None
-    by_track = {track: total for (_, track), total in odds.items()}
-    likeliest = max(by_track, key=lambda track: by_track[track], default=largest)
-    much = by_track.get(likeliest, 0.0) > max(0.0, by_track.get(largest, 0.0)) + MUCH_LIKELIER
-    return likeliest if much else largest
-
-
 def _speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
-    """The number of who speaks at each time, -1 for nobody."""
+    """The number of who speaks at each time, or NOBODY."""
     starts = np.array([start for start, _, _ in talk])
     ends = np.array([end for _, end, _ in talk])
     numbers = np.array([number for *_, number in talk], np.int64)
     if not len(starts):
-        return np.full(len(times), -1)
+        return np.full(len(times), NOBODY)
     at = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, None)
     inside = (times >= starts[at]) & (times <= ends[at])
-    speakers: np.ndarray = np.where(inside, numbers[at], -1)
+    speakers: np.ndarray = np.where(inside, numbers[at], NOBODY)
     return speakers
 
 
 def _clear_speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
-    """The number of who speaks at each time when nobody else does shortly before or after, else -1."""
+    """The number of who speaks at each time, or NOBODY; UNCLEAR when that is another shortly before or after.
+
+    Who speaks may pause shortly before or after.
+    """
     now, *around = (_speaker_at(times + shift, talk) for shift in (0.0, -AROUND, AROUND))
-    clear = [(one == now) | (one < 0) for one in around]
-    return np.where(clear[0] & clear[1], now, -1)
+    clear = [(one == now) | ((one == NOBODY) & (now != NOBODY)) for one in around]
+    return np.where(clear[0] & clear[1], now, UNCLEAR)
 
 
 def _seen_together(table: pa.Table) -> dict[int, set[int]]:

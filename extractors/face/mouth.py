@@ -19,6 +19,10 @@ FLOOR: Final = 0.005
 #: clips at 5 frames a second, medians of AU25's deviation are 0.13 to 0.21 and 0.003 to 0.03; of drawn faces, smaller.
 TALKING: Final = (-2.1, 0.7)
 SILENT: Final = (-4.6, 0.6)
+#: Of mouths that move whoever speaks: they laugh, chew, or their landmarks are unsure; and the share of faces that do.
+#: As many talk when this person does not.
+RESTLESS: Final = (-3.0, 0.8)
+RESTLESS_SHARE: Final = 0.1
 #: Its deviation within a face.
 WITHIN: Final = 0.9
 #: Log odds of talking per unit from where a mouth is as likely to talk as not, and their greatest amount.
@@ -44,19 +48,29 @@ def talking(moved: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num(np.clip(SLOPE * (moved - EVEN), -SUREST, SUREST)))
 
 
-def talks_with(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0) -> float:
-    """Log odds that a face talks whenever somebody speaks, against that it never talks.
+def talks_with(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0, restless: float = 0.0) -> float:
+    """Log odds that a face talks whenever somebody speaks, against that it does not talk.
 
     Both are judged by the probability of the :func:`movement` if it is normal, around a level of the face's own for
-    talking and another for silence, which vary from face to face as :data:`TALKING` and :data:`SILENT` say.
+    talking and another for silence, which vary from face to face as :data:`TALKING` and :data:`SILENT` say. A face
+    that does not talk with that person is silent, or moves its mouth all the time as :data:`RESTLESS` says, or talks
+    when that person does not.
 
     Args:
         moved: of the face's rows (rows,), none NaN.
         speaks: whether that person speaks then (rows,).
         weight: rows tell so much of what independent ones would.
+        restless: share of restless mouths among those that do not talk with that person, and of those that talk at
+            other times.
     """
-    both = _likelihood(moved[speaks], *TALKING, weight) + _likelihood(moved[~speaks], *SILENT, weight)
-    return both - _likelihood(moved, *SILENT, weight)
+    talks = _likelihood(moved[speaks], *TALKING, weight) + _likelihood(moved[~speaks], *SILENT, weight)
+    silent = _likelihood(moved, *SILENT, weight)
+    if not restless:
+        return talks - silent
+    moving = _likelihood(moved, *RESTLESS, weight)
+    otherwise = _likelihood(moved[speaks], *SILENT, weight) + _likelihood(moved[~speaks], *TALKING, weight)
+    others = np.log([1 - 2 * restless, restless, restless]) + [silent, moving, otherwise]
+    return talks - float(np.logaddexp.reduce(others))
 
 
 def frame_step(table: pa.Table) -> float:

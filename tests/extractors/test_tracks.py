@@ -167,6 +167,7 @@ def faces(
     seen: Any = None,
     rate: int = 5,
     widest: float | None = 0.7,
+    sway: float = 0.01,
 ) -> pa.Table:
     """A face table.
 
@@ -176,6 +177,7 @@ def faces(
         seen: track -> when it is in view; None: always.
         rate: frames per second.
         widest: gap between talking lips; None: gaps are not measured.
+        sway: by so much of the picture's height heads go up and down; 0: they are pictures on the wall.
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, float | int | None]] = []
@@ -186,7 +188,8 @@ def faces(
                 continue
             moving = any(a <= time <= b for a, b in spans)
             gap = widest and (float(rng.uniform(0.0, widest)) if moving else 0.02 + 0.005 * float(rng.uniform()))
-            rows.append({"time": time, "track": track, "AU25": gap, "y0": 0.2, "y1": 0.6 + 0.01 * track})
+            low = 0.2 + sway * float(np.sin(time + track))
+            rows.append({"time": time, "track": track, "AU25": gap, "y0": low, "y1": low + 0.4 + 0.01 * track})
     return face_table(rows, backend="test", version="0", frames=int(seconds * rate))
 
 
@@ -264,12 +267,42 @@ def test_one_person_filmed_in_two_ways_keeps_both_tracks() -> None:
     assert faces_of_speakers(table, DIALOGUE) == {0: (2,), 1: (0, 1)}
 
 
-def test_a_lone_speaker_has_the_largest_face_unless_another_clearly_talks() -> None:
-    alone = [(0.0, 20.0, 0)]
-    assert faces_of_speakers(faces({0: []}, 20.0), alone) == {0: (0,)}
-    assert faces_of_speakers(faces({0: [], 1: []}, 20.0), alone) == {0: (1,)}
-    assert faces_of_speakers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), alone) == {0: (0,)}
-    assert talkers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), [(0.0, 20.0)]) == Talkers()
+ALONE = [(1.0, 9.0, 0), (11.0, 19.0, 0)]
+SPEECH = [(start, end) for start, end, _ in ALONE]
+
+
+def test_the_only_face_of_a_recording_is_its_lone_speakers() -> None:
+    assert faces_of_speakers(faces({0: []}, 20.0), ALONE) == {0: (0,)}
+    assert faces_of_speakers(faces({0: []}, 20.0, sway=0.0), ALONE) == {0: (0,)}
+    assert faces_of_speakers(faces({0: []}, 20.0, widest=None), ALONE) == {0: (0,)}
+
+
+@pytest.mark.parametrize("silent", [1, 3, 8])
+def test_a_lone_speaker_has_the_face_that_talks_among_any_number_of_silent_ones(silent: int) -> None:
+    mouths: dict[int, Sequence[tuple[float, float]]] = {track: [] for track in range(1 + silent)}
+    assert faces_of_speakers(faces(mouths, 20.0), ALONE) == {}, "none of them talks"
+    assert faces_of_speakers(faces({**mouths, 1: SPEECH}, 20.0), ALONE) == {0: (1,)}
+    assert talkers(faces({**mouths, 1: SPEECH}, 20.0), SPEECH) == Talkers()
+
+
+@pytest.mark.parametrize("moves", [[(0.0, 20.0)], [(0.0, 1.0), (9.0, 11.0), (19.0, 20.0)]])
+def test_a_mouth_that_moves_out_of_step_with_speech_is_not_the_speakers(moves: list[tuple[float, float]]) -> None:
+    """It laughs all the time, or whenever nobody speaks."""
+    assert faces_of_speakers(faces({0: moves, 1: []}, 20.0), ALONE) == {}
+    assert faces_of_speakers(faces({0: moves, 1: SPEECH}, 20.0), ALONE) == {0: (1,)}
+
+
+def test_two_mouths_that_talk_alike_leave_it_open_whose_voice_is_heard() -> None:
+    assert faces_of_speakers(faces({0: SPEECH, 1: SPEECH, 2: []}, 20.0), ALONE) == {}
+
+
+def test_pictures_on_the_wall_and_people_who_pass_by_are_not_left_over() -> None:
+    still = faces({0: []}, 20.0).to_pylist()
+    picture = [{**row, "track": 1} for row in faces({0: []}, 20.0, sway=0.0).to_pylist()]
+    passing = [{**row, "track": 2} for row in still if row["time"] < 1.5]
+    rows = sorted([*still, *picture, *passing], key=lambda row: row["time"])
+    table = face_table(rows, backend="test", version="0", frames=100)
+    assert faces_of_speakers(table, ALONE) == {0: (0,)}
 
 
 def test_without_faces_or_speech_nothing_is_linked() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.face.mouth import AROUND, RESTLESS_SHARE, frame_step, movement, talking, talks_with
+from emopipe.extractors.face.mouth import AROUND, frame_step, in_step, movement, talking, talks
 from emopipe.extractors.face.table import subject_track
 
 #: Start and end in seconds, and the number of who speaks.
@@ -17,10 +17,15 @@ Talk = tuple[float, float, int]
 #: Log odds that a face is a speaker's, by (speaker, track).
 Odds = Mapping[tuple[int, int], float]
 
-#: A face becomes a speaker's when the log odds that it talks with them are more than this, and are by this much more
-#: than those of any face beside it; as the only one left over, when they are more than its negative. In 24 generated
-#: galleries of nine (`benchmarks/gallery.py --tune`) they are at least 3.8 for the speaker, 0.3 at most for others.
-LEAST_ODDS: Final = 2.0
+#: Probability that a speaker is behind the camera, before anything is known: a lone one, and one of several.
+UNSEEN: Final = 0.2
+UNSEEN_OF_SEVERAL: Final = 0.65
+#: A face becomes a speaker's when it is theirs with this probability: somebody else's face is twice as bad as none. In
+#: 24 generated galleries of nine (`benchmarks/gallery.py --tune`) the speaker's own face has 0.95 and more, and where
+#: it is left out, no other has more than 0.47.
+SURE: Final = 2 / 3
+#: The only face left over is that of the only one of several speakers left over unless its log odds are below this.
+LEAST_ODDS: Final = -2.0
 #: Log odds that a face in view alone is the speaker's, per second, and their greatest amount: cameras follow who
 #: speaks, but stay on some faces whoever speaks. With a lone speaker, that says little.
 ALONE: Final = 0.5
@@ -61,24 +66,27 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     speakers = sorted({number for *_, number in talk})
     if table.num_rows == 0 or not speakers:
         return {}
-    odds, beside = _odds_by_track(table, talk), _seen_together(table)
-    found = _faces_that_talk(odds, beside)
+    odds, lasting = _odds_by_track(table, talk), _lasting_faces(table)
+    found = _faces_that_talk(odds, _seen_together(table), len(lasting))
     taken = {track for tracks in found.values() for track in tracks}
     lonely = [speaker for speaker in speakers if speaker not in found]
-    spare = [track for track in _lasting_faces(table) if track not in taken]
-    if len(lonely) == len(spare) == 1 and (len(speakers) == 1 or odds[lonely[0], spare[0]] > -LEAST_ODDS):
+    spare = [track for track in lasting if track not in taken]
+    if len(lonely) == len(spare) == 1 and (len(speakers) == 1 or odds[lonely[0], spare[0]] > LEAST_ODDS):
         found[lonely[0]] = spare
     return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
 
 
-def _faces_that_talk(odds: Odds, beside: Mapping[int, set[int]]) -> dict[int, list[int]]:
-    """Speaker -> the tracks whose mouths move with them, the likeliest first."""
+def _faces_that_talk(odds: Odds, beside: Mapping[int, set[int]], faces: int) -> dict[int, list[int]]:
+    """Speaker -> the tracks whose mouths move with them, the likeliest first; so many faces may be theirs."""
+    unseen = UNSEEN_OF_SEVERAL if len({speaker for speaker, _ in odds}) > 1 else UNSEEN
+    each = (1 - unseen) / max(1, faces)
     found: dict[int, list[int]] = {}
     taken: set[int] = set()
     for (speaker, track), total in sorted(odds.items(), key=lambda item: -item[1]):
-        if total < LEAST_ODDS or track in taken or beside[track] & set(found.get(speaker, ())):
+        if track in taken or beside[track] & set(found.get(speaker, ())):
             continue
-        if all(total - rival > LEAST_ODDS for rival in _rivals(odds, speaker, beside[track] - taken)):
+        theirs = each * np.exp([total, *_rivals(odds, speaker, beside[track] - taken)])
+        if theirs[0] > SURE * (unseen + theirs.sum()):
             found.setdefault(speaker, []).append(track)
             taken.add(track)
     return found
@@ -173,7 +181,7 @@ def one_mouth(table: pa.Table, talk: Sequence[Talk]) -> dict[int, int]:
     for number in numbers:
         heard = (speaker == number) & ~np.isnan(moved)
         odds = {
-            int(track): talks_with(own, np.ones(len(own), bool), weight)
+            int(track): talks(own, weight)
             for track in np.unique(tracks[heard])
             if len(own := moved[heard & (tracks == track)])
         }
@@ -201,7 +209,7 @@ def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int
         alone = speaker[own & (speaker >= 0) & (faces[place] == 1)]
         for number in numbers:
             shown = ALONE * step * (2 * np.count_nonzero(alone == number) - len(alone))
-            mouth = talks_with(moved[heard], speaker[heard] == number, weight, RESTLESS_SHARE)
+            mouth = in_step(moved[heard], speaker[heard] == number, weight)
             odds[number, track] = mouth + float(np.clip(shown, -most_alone, most_alone))
     return odds
 

@@ -19,10 +19,11 @@ FLOOR: Final = 0.005
 #: clips at 5 frames a second, medians of AU25's deviation are 0.13 to 0.21 and 0.003 to 0.03; of drawn faces, smaller.
 TALKING: Final = (-2.1, 0.7)
 SILENT: Final = (-4.6, 0.6)
-#: Of mouths that move whoever speaks: they laugh, chew, or their landmarks are unsure; and the share of faces that do.
-#: As many talk when this person does not.
+#: Of mouths that move whoever speaks: they laugh, chew, or their landmarks are unsure. Share of the faces that do so;
+#: as many talk when the person in question does not. Share of speakers who move their mouths in pauses, too.
 RESTLESS: Final = (-3.0, 0.8)
 RESTLESS_SHARE: Final = 0.1
+RESTLESS_IN_PAUSES: Final = 0.3
 #: Its deviation within a face.
 WITHIN: Final = 0.9
 #: Log odds of talking per unit from where a mouth is as likely to talk as not, and their greatest amount.
@@ -48,29 +49,44 @@ def talking(moved: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num(np.clip(SLOPE * (moved - EVEN), -SUREST, SUREST)))
 
 
-def talks_with(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0, restless: float = 0.0) -> float:
-    """Log odds that a face talks whenever somebody speaks, against that it does not talk.
+def talks(moved: np.ndarray, weight: float = 1.0) -> float:
+    """Log odds that a mouth talks all the while, against that it never does, from its :func:`movement`.
 
-    Both are judged by the probability of the :func:`movement` if it is normal, around a level of the face's own for
-    talking and another for silence, which vary from face to face as :data:`TALKING` and :data:`SILENT` say. A face
-    that does not talk with that person is silent, or moves its mouth all the time as :data:`RESTLESS` says, or talks
-    when that person does not.
+    Both are judged by the probability of the movement if it is normal, around a level of the face's own, which varies
+    from face to face as :data:`TALKING` and :data:`SILENT` say.
+
+    Args:
+        moved: of the face's rows (rows,), none NaN.
+        weight: rows tell so much of what independent ones would.
+    """
+    return _likelihood(moved, *TALKING, weight) - _likelihood(moved, *SILENT, weight)
+
+
+def in_step(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0) -> float:
+    """Log odds that a face talks whenever somebody speaks, against that it is not that person's.
+
+    A face that talks has a level of movement for speech and another for the rest of the time, as in :func:`talks`. One
+    that is not that person's is silent, or moves its mouth all the time as :data:`RESTLESS` says, or talks when that
+    person does not.
 
     Args:
         moved: of the face's rows (rows,), none NaN.
         speaks: whether that person speaks then (rows,).
         weight: rows tell so much of what independent ones would.
-        restless: share of restless mouths among those that do not talk with that person, and of those that talk at
-            other times.
     """
-    talks = _likelihood(moved[speaks], *TALKING, weight) + _likelihood(moved[~speaks], *SILENT, weight)
-    silent = _likelihood(moved, *SILENT, weight)
-    if not restless:
-        return talks - silent
-    moving = _likelihood(moved, *RESTLESS, weight)
-    otherwise = _likelihood(moved[speaks], *SILENT, weight) + _likelihood(moved[~speaks], *TALKING, weight)
-    others = np.log([1 - 2 * restless, restless, restless]) + [silent, moving, otherwise]
-    return talks - float(np.logaddexp.reduce(others))
+    while_speaking, otherwise = moved[speaks], moved[~speaks]
+    silent_then = _likelihood(otherwise, *SILENT, weight)
+    pauses = np.log([1 - RESTLESS_IN_PAUSES, RESTLESS_IN_PAUSES])
+    theirs = _likelihood(while_speaking, *TALKING, weight) + float(
+        np.logaddexp(*(pauses + [silent_then, _likelihood(otherwise, *RESTLESS, weight)]))
+    )
+    shares = np.log([1 - 2 * RESTLESS_SHARE, RESTLESS_SHARE, RESTLESS_SHARE])
+    not_theirs = [
+        _likelihood(moved, *SILENT, weight),
+        _likelihood(moved, *RESTLESS, weight),
+        _likelihood(while_speaking, *SILENT, weight) + _likelihood(otherwise, *TALKING, weight),
+    ]
+    return theirs - float(np.logaddexp.reduce(shares + not_theirs))
 
 
 def frame_step(table: pa.Table) -> float:

@@ -2,16 +2,17 @@
 
     python benchmarks/gallery.py --data DATA --work WORK [--tune] [--only TEXT] [--tiles 9] [--seeds 2] [--json FILE]
 
-One tile shows somebody who really talks (DATA/clips, said again and again with pauses between), all others show
-photographs (DATA/faces350.zip) that sway, turn and zoom a little; noise is laid over everything. Kinds of gallery:
+One tile shows somebody who really talks (DATA/clips and three speakers of DATA/javased.zip, said again and again with
+pauses between), one somebody who listens and whose face moves, also real; all others show photographs
+(DATA/faces350.zip) that sway, turn and zoom a little; noise is laid over everything. Kinds of gallery:
 
 - plain: everybody stays where they are;
 - cut: the gallery changes with the speaker alone, large, and with the gallery without the speaker, who goes on talking;
 - joins: six tiles become nine, in other places, and later eight, in others again.
 
---tune makes others, of other people: the speakers are those of DATA/javased.zip, the photographs come from the other
-end of the archive. Thresholds were chosen on those, never on the ones that are reported. Clips are made once, in WORK,
-and what was computed of them is kept there.
+--tune makes others, of other people: other speakers of DATA/javased.zip, photographs from the other end of the archive,
+nobody else who moves. Thresholds were chosen on those, never on the ones that are reported. Clips are made once, in
+WORK, and what was computed of them is kept there.
 
 Printed for each gallery and kind: the share of the time in which somebody speaks and is in view that has the speaker's
 own face; the share of all speech that has another's face.
@@ -55,7 +56,11 @@ PHOTOGRAPH = 0.8
 #: Sum of two sines per motion: shares of the tile, shares of the size, degrees.
 SWAY, ZOOM, TURN, NOISE = 0.02, 0.02, 2.0, 2.0
 TARGETS = "targets at 9 tiles: own >= 80 %, another's <= 2 %"
-TALKERS = ("ravdess_01_neutral", "mead_W036_happiness", "mead_M030_anger", "self_happiness", "self_sadness")
+#: Clips of people who speak; the other clips of DATA/clips have no speech, and show the listeners.
+TALKERS = ("ravdess_01_neutral", "mead_W036_happiness", "mead_M030_anger")
+LISTENERS = ("self_happiness", "self_sadness")
+#: Speakers of javased.zip whose clips are reported; those of the others are for tuning.
+REPORTED = ("javased_02", "javased_05")
 KINDS = (("plain", 9), ("plain", 4), ("plain", 16), ("cut", 9), ("joins", 9))
 
 
@@ -94,25 +99,30 @@ class Truth:
 
 def plans(tune: bool, data: Path, tiles: int, seeds: int) -> list[Plan]:
     """All galleries."""
-    if tune:
-        with (data / "javased.csv").open(encoding="utf-8") as file:
-            clips = [row["file"] for row in csv.DictReader(file) if row["file"].endswith("-01.mp4")]
-        talkers = sorted(np.random.default_rng(5).choice(sorted(clips), 8, replace=False).tolist())
-    else:
-        talkers = list(TALKERS)
+    with (data / "javased.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["file"].endswith("-01.mp4")]
+    clips = sorted(row["file"] for row in rows if (row["speaker"] in REPORTED) != tune)
+    chance = np.random.default_rng(5)
+    talkers = (
+        sorted(chance.choice(clips, 8, replace=False).tolist())
+        if tune
+        else [*TALKERS, *chance.choice(clips, 3, replace=False)]
+    )
     kinds = [(kind, count) for kind, count in KINDS if tiles in (0, count)]
-    return [Plan(kind, count, Path(one).stem, seed) for seed in range(seeds) for kind, count in kinds for one in talkers]
+    return [
+        Plan(kind, count, Path(one).stem, seed) for seed in range(seeds) for kind, count in kinds for one in talkers
+    ]
 
 
 class Material:
     """Talking clips and photographs of the data folder."""
 
     def __init__(self, folder: Path, backends: Backends, tune: bool) -> None:
-        self._folder, self._backends, self._tune = folder, backends, tune
+        self._folder, self._backends, self.tune = folder, backends, tune
 
     def talk(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
         """Frames at FPS and sound at RATE of a clip."""
-        if self._tune:
+        if name not in TALKERS:
             with zipfile.ZipFile(self._folder / "javased.zip") as archive:
                 inside = {Path(one).name: one for one in archive.namelist()}
                 source: Any = io.BytesIO(archive.read(inside[f"{name}.mp4"]))
@@ -130,6 +140,14 @@ class Material:
         sound = sound / max(1e-6, float(np.abs(sound).max())) * 0.5
         return shown, np.asarray(resample_poly(sound, 3, 2), np.float32)[: int(len(shown) / FPS * RATE)]
 
+    def listen(self, name: str) -> list[np.ndarray]:
+        """Frames at FPS of a clip, forwards and backwards."""
+        with av.open(str(self._folder / "clips" / f"{name}.mp4")) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            rate = float(container.streams.video[0].average_rate or FPS)
+        frames = frames[:: max(1, round(rate / FPS))]
+        return [*frames, *frames[-2:0:-1]]
+
     def speech(self, sound: np.ndarray) -> list[tuple[float, float]]:
         """When somebody speaks in a sound at RATE."""
         return self._backends.vad.segments(np.asarray(resample_poly(sound, 2, 3), np.float32))
@@ -141,7 +159,7 @@ class Material:
         with zipfile.ZipFile(self._folder / "faces350.zip") as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
             np.random.default_rng(11).shuffle(names)
-            for name in reversed(names) if self._tune else names:
+            for name in reversed(names) if self.tune else names:
                 rgb = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].copy()
                 rows = self._backends.face.still(rgb).to_pylist()
                 if len(rows) == 1 and abs(rows[0]["yaw"]) < 30:
@@ -176,6 +194,8 @@ def made(plan: Plan, work: Path, material: Material) -> tuple[Path, Truth]:
         frames, sound = material.talk(plan.talker)
         places = chance.permutation(len(material.photographs))[: plan.tiles - 1]
         people = [Tile(frames, 0), *(Tile([material.photographs[i]], int(i) + 1) for i in places)]
+        if not material.tune:
+            people[1] = Tile(material.listen(LISTENERS[plan.seed % len(LISTENERS)]), 1)
         scenes, (track, order) = scenes_of(plan, chance), timeline(len(frames), sound)
         write_video(clip, pictures(people, scenes, order, chance), FPS, track, crf=26)
         truth = Truth(scenes, material.speech(track))
@@ -210,7 +230,7 @@ class Tile:
 
     def draw(self, index: int, time: float, width: int, height: int) -> np.ndarray:
         """The tile at a time: the middle of a clip fills it; a photograph has the colours of its edges around it."""
-        rgb = self._frames[min(index, len(self._frames) - 1)]
+        rgb = self._frames[index % len(self._frames)]
         filled = max(width / rgb.shape[1], height / rgb.shape[0])
         scale = filled if len(self._frames) > 1 else PHOTOGRAPH * height / rgb.shape[0]
         across, down, zoom, turn = np.sin(2 * np.pi * time / self._periods + self._phases).mean(1)
@@ -238,7 +258,7 @@ def pictures(
         canvas = np.full((SIZE[1], SIZE[0], 3), 24, np.uint8)
         for place, person in enumerate(shown):
             left, top = place % columns * width, place // columns * height
-            tile = people[person].draw(index if person == 0 else 0, number / FPS, width - 4, height - 4)
+            tile = people[person].draw(index if person == 0 else number, number / FPS, width - 4, height - 4)
             canvas[top + 2 : top + height - 2, left + 2 : left + width - 2] = tile
         noise = chance.normal(0, NOISE, (SIZE[1] // 2, SIZE[0] // 2)).astype(np.float32)
         noise = cv2.resize(noise, SIZE, interpolation=cv2.INTER_NEAREST)[:, :, None]

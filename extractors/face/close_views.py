@@ -101,7 +101,9 @@ class CloseViews:
         down = (np.arange(rows) + 0.5) / rows * shape[0]
         across = (np.arange(columns) + 0.5) / columns * shape[1]
         left, top, side = self._views.T[:, :, None]
-        inside = ((down >= top) & (down < top + side))[:, :, None] & ((across >= left) & (across < left + side))[:, None]
+        rows_inside = (down >= top) & (down < top + side)
+        columns_inside = (across >= left) & (across < left + side)
+        inside = rows_inside[:, :, None] & columns_inside[:, None]
         self._cells = inside.reshape(len(self._views), rows * columns).astype(np.float32)
         self._heat = np.zeros(len(self._views))
 

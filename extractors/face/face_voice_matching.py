@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.mouth import AROUND, frame_step, in_step, movement, talking, talks
-from emopipe.extractors.face.table import subject_track
 
 #: Start and end in seconds, and the number of who speaks.
 Talk = tuple[float, float, int]
@@ -96,9 +95,7 @@ def _rivals(odds: Odds, speaker: int, tracks: Iterable[int]) -> list[float]:
     """Log odds that these tracks are the speaker's, of those that are not likelier to be somebody else's."""
     others = {number for number, _ in odds} - {speaker}
     return [
-        odds[speaker, track]
-        for track in tracks
-        if all(odds[other, track] <= odds[speaker, track] for other in others)
+        odds[speaker, track] for track in tracks if all(odds[other, track] <= odds[speaker, track] for other in others)
     ]
 
 

@@ -96,7 +96,7 @@ class FaceFinder:
             left, top, side = view
             count = len(new)
             for box in self._detect(rgb[top : top + side, left : left + side]):
-                place = box + [left, top, left, top]
+                place = box + np.array([left, top, left, top])
                 if _among(place, [*faces, *new]):
                     continue
                 if len(faces) + len(new) >= self._most:

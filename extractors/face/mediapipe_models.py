@@ -46,7 +46,7 @@ class FaceMesh:
 
     def moved(self, x: float, y: float) -> FaceMesh:
         """The face in a picture of which its own is a part that begins at (x, y)."""
-        return FaceMesh(self.points + [x, y, 0.0], self.blendshapes, self.pose)
+        return FaceMesh(self.points + np.array([x, y, 0.0]), self.blendshapes, self.pose)
 
 
 class LandmarkModel:

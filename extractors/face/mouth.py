@@ -6,6 +6,7 @@ asked of the face as a whole: does its mouth move more while that person speaks 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -76,23 +77,25 @@ def in_step(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0) -> float
     """
     while_speaking, otherwise = moved[speaks], moved[~speaks]
     silent_then = _likelihood(otherwise, *SILENT, weight)
-    pauses = np.log([1 - RESTLESS_IN_PAUSES, RESTLESS_IN_PAUSES])
-    theirs = _likelihood(while_speaking, *TALKING, weight) + float(
-        np.logaddexp(*(pauses + [silent_then, _likelihood(otherwise, *RESTLESS, weight)]))
+    restless_then = _likelihood(otherwise, *RESTLESS, weight)
+    theirs = _likelihood(while_speaking, *TALKING, weight) + _mixed(
+        [silent_then, restless_then], [1 - RESTLESS_IN_PAUSES, RESTLESS_IN_PAUSES]
     )
-    shares = np.log([1 - 2 * RESTLESS_SHARE, RESTLESS_SHARE, RESTLESS_SHARE])
-    not_theirs = [
-        _likelihood(moved, *SILENT, weight),
-        _likelihood(moved, *RESTLESS, weight),
-        _likelihood(while_speaking, *SILENT, weight) + _likelihood(otherwise, *TALKING, weight),
-    ]
-    return theirs - float(np.logaddexp.reduce(shares + not_theirs))
+    silent, restless = _likelihood(moved, *SILENT, weight), _likelihood(moved, *RESTLESS, weight)
+    another = _likelihood(while_speaking, *SILENT, weight) + _likelihood(otherwise, *TALKING, weight)
+    shares = [1 - 2 * RESTLESS_SHARE, RESTLESS_SHARE, RESTLESS_SHARE]
+    return theirs - _mixed([silent, restless, another], shares)
 
 
 def frame_step(table: pa.Table) -> float:
     """Seconds from one frame with a face to the next, as they mostly are; 0 with fewer than two."""
     steps = np.diff(np.unique(table["time"].to_numpy()))
     return float(np.median(steps)) if len(steps) else 0.0
+
+
+def _mixed(likelihoods: Sequence[float], shares: Sequence[float]) -> float:
+    """Log probability of a mixture."""
+    return float(np.logaddexp.reduce(np.add(likelihoods, np.log(shares))))
 
 
 def _likelihood(values: np.ndarray, mean: float, deviation: float, weight: float) -> float:

@@ -296,7 +296,7 @@ def test_lips_that_hardly_move_need_fewer_faces_beside_them() -> None:
 
     def among(silent: int) -> dict[int, tuple[int, ...]]:
         mouths: dict[int, Sequence[tuple[float, float]]] = {track: [] for track in range(1, 1 + silent)}
-        moving, others = faces({0: SPEECH}, 20.0, widest=0.08).to_pylist(), faces(mouths, 20.0).to_pylist()
+        moving, others = faces({0: SPEECH}, 20.0, widest=0.1).to_pylist(), faces(mouths, 20.0).to_pylist()
         rows = sorted([*moving, *others], key=lambda row: row["time"])
         return faces_of_speakers(face_table(rows, backend="test", version="0", frames=100), ALONE)
 

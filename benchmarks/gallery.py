@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import sys
 import zipfile
@@ -33,7 +32,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from scipy.signal import resample_poly
@@ -43,6 +41,7 @@ from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import extraction_job
 from emopipe.pipeline.execution.plan import Task, contents, results
+from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.records import Absent, Extraction, Source
 from emopipe.pipeline.store.store import Store
 
@@ -117,36 +116,34 @@ def plans(tune: bool, data: Path, tiles: int, seeds: int) -> list[Plan]:
 class Material:
     """Talking clips and photographs of the data folder."""
 
-    def __init__(self, folder: Path, backends: Backends, tune: bool) -> None:
-        self._folder, self._backends, self.tune = folder, backends, tune
+    def __init__(self, folder: Path, work: Path, backends: Backends, tune: bool) -> None:
+        self._folder, self._work, self._backends, self.tune = folder, work, backends, tune
 
     def talk(self, name: str) -> tuple[list[np.ndarray], np.ndarray]:
         """Frames at FPS and sound at RATE of a clip."""
-        if name not in TALKERS:
-            with zipfile.ZipFile(self._folder / "javased.zip") as archive:
-                inside = {Path(one).name: one for one in archive.namelist()}
-                source: Any = io.BytesIO(archive.read(inside[f"{name}.mp4"]))
-        else:
-            source = str(self._folder / "clips" / f"{name}.mp4")
-        with av.open(source) as container:
-            frames = [(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-            container.seek(0)
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=16_000)
-            parts = [out.to_ndarray() for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-        sound = np.concatenate([part.reshape(-1) for part in parts])
-        times = np.array([time for time, _ in frames]) - frames[0][0]
-        wanted = np.arange(0, min(times[-1], len(sound) / 16_000), 1 / FPS)
-        shown = [frames[int(np.abs(times - time).argmin())][1] for time in wanted]
-        sound = sound / max(1e-6, float(np.abs(sound).max())) * 0.5
-        return shown, np.asarray(resample_poly(sound, 3, 2), np.float32)[: int(len(shown) / FPS * RATE)]
+        with Media(self._clip(name)) as media:
+            frames = [frame.rgb for frame in media.frames(FPS)]
+            loud = np.asarray(media.audio, np.float32)
+        loud = 0.5 * loud / max(1e-6, float(np.abs(loud).max()))
+        seconds = min(len(frames) / FPS, len(loud) / 16_000)
+        track = np.asarray(resample_poly(loud, 3, 2), np.float32)[: int(seconds * RATE)]
+        return frames[: round(seconds * FPS)], track
 
     def listen(self, name: str) -> list[np.ndarray]:
         """Frames at FPS of a clip, forwards and backwards."""
-        with av.open(str(self._folder / "clips" / f"{name}.mp4")) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            rate = float(container.streams.video[0].average_rate or FPS)
-        frames = frames[:: max(1, round(rate / FPS))]
+        with Media(self._clip(name)) as media:
+            frames = [frame.rgb for frame in media.frames(FPS)]
         return [*frames, *frames[-2:0:-1]]
+
+    def _clip(self, name: str) -> Path:
+        clip = self._folder / "clips" / f"{name}.mp4"
+        if clip.exists():
+            return clip
+        taken = self._work / f"{name}.mp4"
+        with zipfile.ZipFile(self._folder / "javased.zip") as archive:
+            inside = next(one for one in archive.namelist() if Path(one).name == taken.name)
+            taken.write_bytes(archive.read(inside))
+        return taken
 
     def speech(self, sound: np.ndarray) -> list[tuple[float, float]]:
         """When somebody speaks in a sound at RATE."""
@@ -346,7 +343,7 @@ def main() -> None:
         Store(arguments.work / "store") as store,
         closing(Here(debug=True)) as engine,
     ):
-        material = Material(arguments.data, backends, arguments.tune)
+        material = Material(arguments.data, arguments.work, backends, arguments.tune)
         for plan in plans(arguments.tune, arguments.data, arguments.tiles, arguments.seeds):
             if arguments.only in plan.name:
                 row = measure(*made(plan, arguments.work, material), engine, store)

@@ -51,7 +51,9 @@ from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.registry import configure
-from emopipe.models.training.loop import TrainConfig, multiplies_bfloat16, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
+from emopipe.models.training.optimisation import multiplies_bfloat16
 from emopipe.pipeline.weights import resolve
 
 SHIPPED: Final = Path(__file__).parents[1] / "models" / "checkpoints" / "emopipe-egmf"

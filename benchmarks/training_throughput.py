@@ -26,7 +26,8 @@ import torch
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.data.reading import read
 from emopipe.models.networks.emoe import Emoe
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.datasets.writing import FeatureWriter
 
@@ -60,6 +61,8 @@ class Stopwatch:
         self.seconds = 0.0
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Time a function's calls."""
+
         @wraps(function)
         def timed(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()

@@ -27,7 +27,7 @@ from emopipe.results import DatasetResult, Results
 if TYPE_CHECKING:
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
@@ -283,7 +283,7 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
     Raises:
         ConfigError: an unknown model or option, or a value that cannot be used.
     """
-    from emopipe.models.training.loop import configuration
+    from emopipe.models.training.config import configuration
     from emopipe.pipeline.config import read_toml
 
     given = options.get("config")

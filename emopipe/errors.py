@@ -407,6 +407,12 @@ class Reason:
     modality: str | None = None
     where: Where | None = None
 
+    @property
+    def is_note(self) -> bool:
+        """Whether it tells of a choice, and the result is whole and not in doubt."""
+        kind = REASONS.get(self.code)
+        return kind is not None and kind.note
+
     def __str__(self) -> str:
         """In one line, as the terminal and tables show it."""
         if self.code.startswith("EMO-"):
@@ -424,11 +430,13 @@ class ReasonKind:
         meaning: in words.
         advice: what to do next.
         absence: a modality of an utterance is absent for this reason.
+        note: it tells of a choice; the result is whole and not in doubt.
     """
 
     meaning: str
     advice: str
     absence: bool = False
+    note: bool = False
 
 
 #: Code -> what it stands for, of everything that makes a result incomplete or doubtful without making it fail.
@@ -474,6 +482,28 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "file_truncated": ReasonKind(
         "the file ends before the duration that it promises", "Copy or download the file again"
+    ),
+    "not_a_recording": ReasonKind(
+        "the file lies among recordings and is not one", "Name the file itself to have it tried", note=True
+    ),
+    "streams_chosen": ReasonKind(
+        "the file has several video streams or audio tracks",
+        "Choose other audio tracks with --tracks",
+        note=True,
+    ),
+    "channels_cancel": ReasonKind(
+        "the channels of the sound cancel each other or have no known layout, so one of them was heard alone",
+        "Listen to it; choose another track with --tracks if a voice is missing",
+        note=True,
+    ),
+    "data_missing": ReasonKind(
+        "the container promises more than it holds",
+        "Copy the file again; times after a place where data are missing may be early",
+    ),
+    "no_timestamps": ReasonKind(
+        "the video has no time stamps and was played at the frame rate of its stream",
+        "If the recording had another rate, write it into a container first, for instance with "
+        "`ffmpeg -framerate RATE -i IN -c copy OUT.mp4`",
     ),
     "timestamps_joined": ReasonKind(
         "time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"

@@ -83,7 +83,8 @@ class Create(Protocol):
         ImportError: a library is missing.
     """
 
-    def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any: ...
+    def __call__(self, settings: Mapping[str, Any], locate: Locate, device: str) -> Any:
+        """Make a backend from its settings, with weights that `locate` finds, on a device."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ class TextBackend(Protocol):
 class VoiceEncoder(Protocol):
     """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.speakers.SpeakerEncoder`."""
 
-    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray: ...
+    def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
+        """Embeddings (pieces, dims) of pieces of sound, each start and end in samples."""
 
 
 class Diarizer(Protocol):

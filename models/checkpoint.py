@@ -1,4 +1,4 @@
-"""Checkpoints on disk: `model.safetensors`, `config.json` and a `README.md` card in one folder. No pickle anywhere."""
+"""Save and load checkpoints: `model.safetensors`, `config.json` and a card, `README.md`, in one folder. No pickle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _identify(weights: bytes, spec: Spec) -> str:
 
 
 def identify(predictor: Predictor) -> str:
-    """The checkpoint id: the first 12 hex digits of sha256 over weights and configuration."""
+    """Compute the checkpoint id: the first 12 hex digits of sha256 over weights and configuration."""
     return _identify(_weights(predictor), predictor.spec)
 
 
@@ -78,7 +78,7 @@ def save(path: str | Path, predictor: Predictor, card: str) -> str:
 
 
 def read_spec(path: str | Path) -> Spec:
-    """What a checkpoint says of itself, without its weights.
+    """Read what a checkpoint says of itself, without its weights.
 
     Raises:
         CheckpointError: it is missing, of a newer format, or its configuration is damaged.

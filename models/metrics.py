@@ -1,4 +1,4 @@
-"""How good predictions are: classification, regression and calibration figures."""
+"""Metrics of predictions: classification, regression and calibration figures."""
 
 from __future__ import annotations
 

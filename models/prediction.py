@@ -1,4 +1,4 @@
-"""What a model says of one utterance; apart from the networks, so that stored predictions are read without torch."""
+"""The prediction of one utterance; apart from the networks, so that stored predictions are read without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model with everything it takes to use it: features in, predictions out."""
+"""Predict with a trained model and everything that belongs to it: features in, predictions out."""
 
 from __future__ import annotations
 
@@ -54,10 +54,12 @@ class Spec:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.schema)
 
     @property
     def shape(self) -> Shape:
+        """What a network needs to know of inputs and outputs."""
         dims = {name: len(names) for name, names in self.schema.items()}
         return Shape(dims, len(self.classes) or 1, self.task, self.classes)
 

@@ -1,4 +1,4 @@
-"""Models by name: those of this package, and those that others declare under the entry points `emopipe.models`.
+"""Registry of models by name: this package's, and those that others declare under the entry points `emopipe.models`.
 
 Such an entry point names an :class:`Entry`, or a :class:`FusionModel` whose preset is `Config()`. What a model must
 do, `emopipe.models.testing` checks.
@@ -54,12 +54,12 @@ GROUP: Final = "emopipe.models"
 
 
 def names() -> list[str]:
-    """All models that can be trained, this package's first. Imports none of other packages'."""
+    """List all models that can be trained, this package's first. Imports none of other packages'."""
     return [*MODELS, *(one.name for one in sorted(entry_points(group=GROUP), key=lambda one: one.name))]
 
 
 def entry(name: str) -> Entry:
-    """The registered model of that name.
+    """Look up the registered model of that name.
 
     Raises:
         ConfigError: there is none, more than one package brings it, or it cannot be imported.
@@ -84,12 +84,12 @@ def _loaded(point: EntryPoint) -> Entry:
     if isinstance(model, type) and issubclass(model, FusionModel):
         return Entry(model, model.Config())
     if not isinstance(model, Entry):
-        raise BackendUnusable(f"what {origin} calls the model {point.name!r} is none: {point.value}")
+        raise BackendUnusable(f"what {origin} calls the model {point.name!r} is not a model: {point.value}")
     return model
 
 
 def configure(name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """The frozen configuration of a model: its preset with `options` changed.
+    """Validate options and give the frozen configuration of a model: its preset with `options` changed.
 
     Raises:
         ConfigError: no such model, no such option, or a value that does not fit.
@@ -98,7 +98,7 @@ def configure(name: str, options: Mapping[str, Any] | None = None) -> Any:
 
 
 def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> FusionModel:
-    """A new model with random weights.
+    """Build a new model with random weights.
 
     Raises:
         ConfigError: see :func:`configure`.

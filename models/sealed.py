@@ -1,4 +1,4 @@
-"""Checkpoints as far as they can be read without torch: where they lie, what they seal, and whether they are whole."""
+"""Find, read and verify checkpoints without torch: where they lie, what they seal, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Sealed:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.schema)
 
 
@@ -126,7 +127,7 @@ def _is_relative(modality: str, extraction: Mapping[str, Any]) -> bool:
 
 
 def identity(weights: bytes, spec: str) -> str:
-    """The checkpoint id: the first 12 hex digits of sha256 over weights and configuration."""
+    """Compute the checkpoint id: the first 12 hex digits of sha256 over weights and configuration."""
     return hashlib.sha256(weights + spec.encode()).hexdigest()[:12]
 
 
@@ -142,12 +143,12 @@ def read_weights(folder: Path, config: dict[str, Any]) -> bytes:
 
 
 def shipped() -> list[str]:
-    """The names of the checkpoints that come with the package."""
+    """List the names of the checkpoints that come with the package."""
     return sorted(one.parent.name for one in SHIPPED.glob("*/config.json"))
 
 
 def find(path: str | Path) -> Path:
-    """The folder of a checkpoint given by its folder or its name."""
+    """Find the folder of a checkpoint given by its folder or its name."""
     for folder in (Path(path), SHIPPED / str(path)):
         if (folder / "config.json").is_file():
             return folder

@@ -1,4 +1,4 @@
-"""What every fusion model must do, as one call for a model's own tests: ``check_model("name", {"width": 16})``.
+"""Test a fusion model for all that it must do, as one call for its own tests: ``check_model("name", {"width": 16})``.
 
 The model is found by its name, as training finds it: built in, or declared by an installed package under the group of
 entry points `emopipe.models`. A breach raises AssertionError, in words.
@@ -24,7 +24,8 @@ from emopipe.models.data.dataset import Batch, Dataset, FeatureStore, Sample
 from emopipe.models.networks.losses import Task, task_costs
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import build, configure
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 
 TASKS: Final[tuple[Task, ...]] = ("classification", "regression")
 CLASSES: Final = ("anger", "happiness", "neutral", "sadness")
@@ -35,7 +36,7 @@ TOLERANCE: Final = 1e-4
 
 
 def check_model(name: str, options: Mapping[str, Any] | None = None, dims: Mapping[str, int] = DIMS) -> None:
-    """Everything below.
+    """Check everything that a fusion model must do.
 
     Args:
         name: the registered model.

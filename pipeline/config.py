@@ -7,16 +7,23 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from annotated_types import Interval, MinLen
 
 from emopipe.errors import ConfigFileError, InputNotFound
-from emopipe.models.configs import change
+from emopipe.models.configs import Count, Length, Seconds, Share, Tokens, Window, Zero, change
 
 #: Marks an option or a table that came after the first checkpoints: at its default it is left out, so that what was
 #: sealed before and after it came compares equal.
 LATER: Final = {"later": True}
 #: Tables of a sealed configuration that tell what measured, not how.
 FACTS: Final = ("versions", "unverified")
+
+#: Whisper divides by it, so nothing between 0 and what numbers of single precision bear.
+Temperature = Zero | Annotated[float, Interval(ge=0.01, le=2)]
+#: From the front, or from the back where it is negative.
+LayerNumber = Annotated[int, Interval(ge=-1000, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,12 @@ class FaceConfig:
     backend: str = "mediapipe"
     detector: str = field(default="", metadata=LATER)
     weights: str = "face-landmarker"
-    rate: float = 5.0
-    window: float = 1.0
+    rate: Annotated[float, Interval(ge=0.001, le=1000)] = 5.0
+    window: Window = 1.0
     deviations: bool = field(default=False, metadata=LATER)
-    max_faces: int = 16
+    max_faces: Annotated[int, Interval(ge=1, le=100)] = 16
     features: tuple[str, ...] = ("blendshapes", "mesh")
-    least_coverage: float = 0.1
+    least_coverage: Share = 0.1
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
@@ -67,13 +74,13 @@ class VoiceConfig:
 
     Attributes:
         encoder: catalogue name or path of the Whisper model whose encoder listens.
-        window: seconds over which frames are pooled into one step.
+        window: seconds over which frames are pooled into one step; 0 for the whole utterance.
         backend: "whisper-encoder", or what a plugin brings.
         options: of a plugin's own.
     """
 
     encoder: str = "whisper-base"
-    window: float = 1.0
+    window: Window = 1.0
     backend: str = field(default="whisper-encoder", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
@@ -96,21 +103,26 @@ class SpeechConfig:
         temperatures: sounds whose text fails Whisper's own tests (it repeats itself, or is a guess) are decoded again
             with the next one; a single one forbids that.
         prompt: words that come before every window, as context: names, spelling, style.
+        tracks: of a file with several audio tracks: "mix" hears those that belong together, "first" or a number (from
+            1) one of them, and with "speakers" each track, or each channel of a lone one, is a person's microphone.
         options: of a plugin's own.
     """
 
     asr: str = "whisper-base"
     vad: str = "silero-vad"
-    vad_threshold: float = 0.5
+    vad_threshold: Share = 0.5
     language: str = ""
-    pause: float = 0.6
-    longest: float = 15.0
-    least_confidence: float = 0.3
-    silent_window: float = 5.0
+    pause: Seconds = 0.6
+    longest: Length = 15.0
+    least_confidence: Share = 0.3
+    silent_window: Length = 5.0
     backend: str = field(default="whisper", metadata=LATER)
     task: str = field(default="transcribe", metadata=LATER)
-    temperatures: tuple[float, ...] = field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), metadata=LATER)
+    temperatures: Annotated[tuple[Temperature, ...], MinLen(1)] = field(
+        default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), metadata=LATER
+    )
     prompt: str = field(default="", metadata=LATER)
+    tracks: Literal["mix", "first", "speakers"] | Count = field(default="mix", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
@@ -130,9 +142,9 @@ class TextConfig:
     """
 
     encoder: str = "minilm-l6"
-    max_tokens: int = 64
+    max_tokens: Tokens = 64
     backend: str = field(default="transformers", metadata=LATER)
-    layers: tuple[int, ...] = field(default=(-1,), metadata=LATER)
+    layers: Annotated[tuple[LayerNumber, ...], MinLen(1)] = field(default=(-1,), metadata=LATER)
     pooling: str = field(default="tokens", metadata=LATER)
     multilingual: str = field(default="", metadata=LATER)
     languages: tuple[str, ...] = field(default=(), metadata=LATER)
@@ -160,8 +172,8 @@ class PeopleConfig:
     diarizer: str = "ge2e"
     encoder: str = "speaker-encoder"
     pyannote: str = "pyannote/speaker-diarization-community-1"
-    count: int = 0
-    most: int = 4
+    count: Annotated[int, Interval(ge=0, le=100)] = 0
+    most: Annotated[int, Interval(ge=1, le=100)] = 4
     subject: str = ""
     enrol: Mapping[str, str] = field(default_factory=dict)
     baseline: str = "none"

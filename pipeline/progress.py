@@ -35,7 +35,8 @@ class Event:
 class Hook(Protocol):
     """Receives every event; must not raise."""
 
-    def __call__(self, event: Event, /) -> None: ...
+    def __call__(self, event: Event, /) -> None:
+        """Take note of an event."""
 
 
 def silent(event: Event) -> None:

@@ -121,6 +121,8 @@ class MediaInfo(TypedDict, total=False):
     """Facts about a medium, where they are known.
 
     `language` is an ISO 639-1 code, `width` and `height` are pixels, `frame_rate` is frames per second;
+    `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
+    :class:`~emopipe.pipeline.media.streams.StreamFacts`) and which of them are used;
     `unverified_weights` are names of weights that measured it and are not the catalogue's.
     """
 
@@ -128,6 +130,8 @@ class MediaInfo(TypedDict, total=False):
     width: int
     height: int
     frame_rate: float
+    pixel_aspect: float
+    streams: list[dict[str, object]]
     unverified_weights: list[str]
 
 

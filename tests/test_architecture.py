@@ -55,8 +55,11 @@ def test_no_two_files_import_each_other(installed: Path) -> None:
 
 def test_the_wheel_ships_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {".".join(("emopipe", *init.parent.relative_to(ROOT).parts))
-             for folder in PACKAGES for init in (ROOT / folder).rglob("__init__.py")}
+    there = {
+        ".".join(("emopipe", *init.parent.relative_to(ROOT).parts))
+        for folder in PACKAGES
+        for init in (ROOT / folder).rglob("__init__.py")
+    }
     assert set(listed) == {"emopipe", "emopipe.samples", *there}
 
 

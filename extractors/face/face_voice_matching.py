@@ -151,24 +151,42 @@ def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
     odds, heard = talking(movement(table)), _speaker_at(times, talk) == 0
     if not heard.any():
         return Talkers()
-    _, frame = np.unique(times[heard], return_inverse=True)
-    highest = np.full(frame.max() + 1, -np.inf)
-    np.maximum.at(highest, frame, odds[heard])
-    needed = max(LEAST_FRAMES, LEAST_SHARE * len(highest))
-    clear = tracks[heard][(odds[heard] > CLEAR) & (odds[heard] >= highest[frame])]
     still = _clear_speaker_at(times, talk) == NOBODY
-    found = {
+    frames = len(np.unique(times[heard]))
+    needed = max(LEAST_FRAMES, LEAST_SHARE * frames)
+    moving = [
         int(track)
-        for track in np.unique(clear)
-        if np.count_nonzero(clear == track) >= needed
+        for track in np.unique(tracks)
+        if np.count_nonzero(odds[heard & (tracks == track)] > CLEAR) >= needed
         and _share(odds[heard & (tracks == track)]) > CALMER * _share(odds[still & (tracks == track)], FEW)
-    }
-    silent = np.count_nonzero(highest < -CLEAR)
+    ]
+    by_track = _by_frame(times[heard], tracks[heard], odds[heard])
+    in_turn = set()
+    for track in moving:
+        others = [by_track[other] for other in moving if other != track]
+        if np.count_nonzero((by_track[track] > CLEAR) & _all_below(others)) >= needed:
+            in_turn.add(track)
+    silent = np.count_nonzero(_all_below(list(by_track.values())))
     beside = _seen_together(table)
     return Talkers(
-        several=len(found) > 1 or (len(found) == 1 and bool(silent >= needed)),
-        least=2 if any(beside[track] & found for track in found) else 1,
+        several=len(in_turn) > 1 or (len(in_turn) == 1 and bool(silent >= needed)),
+        least=2 if any(beside[track] & in_turn for track in in_turn) else 1,
     )
+
+
+def _by_frame(times: np.ndarray, tracks: np.ndarray, odds: np.ndarray) -> dict[int, np.ndarray]:
+    """Track -> its log odds of talking in each frame, minus infinity where it is not seen."""
+    stamps, frame = np.unique(times, return_inverse=True)
+    found = {}
+    for track in np.unique(tracks).tolist():
+        found[track] = np.full(len(stamps), -np.inf)
+        found[track][frame[tracks == track]] = odds[tracks == track]
+    return found
+
+
+def _all_below(odds: Sequence[np.ndarray]) -> np.ndarray | bool:
+    """The frames in which all these mouths are clearly silent or not seen."""
+    return np.max(odds, axis=0) < -CLEAR if odds else True
 
 
 def _share(odds: np.ndarray, added: float = 0.0) -> float:

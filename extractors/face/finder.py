@@ -26,7 +26,8 @@ SAME_PLACE: Final = 0.4
 class Landmarks(Protocol):
     """Gives the faces of a picture, see :class:`emopipe.extractors.face.mediapipe_models.LandmarkModel`."""
 
-    def faces(self, rgb: np.ndarray, time: float = 0.0) -> list[FaceMesh]: ...
+    def faces(self, rgb: np.ndarray, time: float = 0.0) -> list[FaceMesh]:
+        """The faces of a picture; in a clip, with its time in seconds."""
 
 
 @dataclass

@@ -116,9 +116,12 @@ class TimedPicture(Protocol):
     """A frame as backends need it: seconds and RGB uint8 (height, width, 3)."""
 
     @property
-    def time(self) -> float: ...
+    def time(self) -> float:
+        """Seconds on the media clock."""
+
     @property
-    def rgb(self) -> np.ndarray: ...
+    def rgb(self) -> np.ndarray:
+        """The image, uint8 (height, width, 3)."""
 
 
 def feature_columns(groups: Iterable[str], measured: Collection[str]) -> list[str]:

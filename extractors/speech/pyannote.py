@@ -74,7 +74,7 @@ class Pyannote:
         import torch
 
         sound = torch.from_numpy(np.ascontiguousarray(samples[0 : len(samples)], np.float32))[None]
-        counts = {"num_speakers": people} if people else {"min_speakers": least, "max_speakers": most}
+        counts = {"num_speakers": people} if people else {"min_speakers": min(least, most), "max_speakers": most}
         found = self._pipeline({"waveform": sound, "sample_rate": SAMPLE_RATE}, **counts)
         annotation = getattr(found, "speaker_diarization", found)  # pyannote 4 wraps what 3 returned
         heard = [(turn.start, turn.end, str(name)) for turn, _, name in annotation.itertracks(yield_label=True)]

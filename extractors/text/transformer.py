@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +73,7 @@ class TextEncoder:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
         self._model: Any = AutoModel.from_pretrained(str(model), dtype=torch.float32).eval().to(device)
         self._device = device
-        self._max_tokens = min(max_tokens, self._tokenizer.model_max_length)
+        self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, _positions(self._model)))
         self._layers, self._pooling = layers, pooling
         depth = int(self._model.config.num_hidden_layers)
         if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
@@ -111,6 +112,15 @@ class TextEncoder:
         if self._pooling == "mean":
             return np.asarray(tokens.mean(0, keepdims=True))
         return tokens[:1] if self._pooling == "first" else tokens
+
+
+def _positions(model: Any) -> float:
+    """How many tokens an encoder has learned places for; no limit where it learns none. Not every tokenizer tells."""
+    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if not hasattr(table, "num_embeddings"):
+        return math.inf
+    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind the padding's place
+    return int(table.num_embeddings - first)
 
 
 class ByLanguage:

@@ -1,4 +1,4 @@
-"""What was said: the words of each utterance, and the lines before it in the same conversation."""
+"""Transcripts: the words of each utterance, and the lines before it in the same conversation."""
 
 from __future__ import annotations
 

@@ -207,6 +207,7 @@ class FeatureStore:
 
     @property
     def dim(self) -> int:
+        """The number of features."""
         return len(self.names)
 
     @cached_property
@@ -315,18 +316,22 @@ class Dataset:
 
     @property
     def schema(self) -> dict[str, tuple[str, ...]]:
+        """Names of the features of each modality."""
         return {name: store.names for name, store in self._stores.items()}
 
     @property
     def feature_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the features of each modality, as :attr:`schema` has them."""
         return self.schema
 
     @property
     def dims(self) -> dict[str, int]:
+        """Number of features of each modality."""
         return {name: store.dim for name, store in self._stores.items()}
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
+        """Ids of the rows (rows,)."""
         return self.column("id")
 
     @cached_property

@@ -124,9 +124,9 @@ class _File:
                 return np.array(value, dtype=object)
         except (ValueError, TypeError, AttributeError) as error:
             raise self.wrong(f"{key} of {split}: {error}") from error
-        raise self.wrong(
-            f"{split} has no {key}" if value is None else f"{key} of {split} is no array and no list of numbers or text"
-        )
+        if value is None:
+            raise self.wrong(f"{split} has no {key}")
+        raise self.wrong(f"{key} of {split} is neither an array nor a list of numbers or text")
 
     def _rows(self, split: str, key: str) -> NDArray[Any]:
         """The same, checked to have one entry per utterance."""

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: splits that keep a speaker on one side."""
+"""Split rows for training and testing, and cut cross-validation folds, with every speaker on one side."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def folds(
     kind = StratifiedGroupKFold if by_speaker else StratifiedKFold
     splitter = kind(n_splits=parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer members than folds is no fault
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer members than folds is not a fault
         try:
             pairs = list(splitter.split(np.zeros(len(rows)), rows, dataset.groups if by_speaker else None))
         except ValueError:  # every class is rarer than the number of folds

@@ -1,4 +1,4 @@
-"""Pickled data without pickled code: numpy arrays and builtins only.
+"""Read pickled data without running pickled code: numpy arrays and builtins only.
 
 A pickle names functions for the reader to call. This reader calls none: the few names that numpy's arrays need are
 answered by stand-ins of our own, every other name is refused, and not even numpy's own unpickling sees the data.

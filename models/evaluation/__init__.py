@@ -1,1 +1,1 @@
-"""How good a model is."""
+"""Evaluate, compare, ablate, diagnose and explain models."""

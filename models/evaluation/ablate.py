@@ -1,4 +1,4 @@
-"""EMOE without its parts, and with other settings: the variants that the paper's tables and figures ask for."""
+"""Ablation studies of EMOE: without its parts, and with other settings, as the paper's tables and figures ask for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from emopipe.errors import StudyError
 from emopipe.models.networks.emoe import Mixture
 from emopipe.models.registry import configure, entry
-from emopipe.models.training.loop import TrainConfig
+from emopipe.models.training.config import TrainConfig
 
 #: The model as configured.
 FULL: Final = "full"
@@ -30,7 +30,7 @@ def ablations(base: TrainConfig) -> dict[str, dict[str, TrainConfig]]:
     router; and how features are fused. A fourth compares the forms of the distillation.
 
     Raises:
-        ConfigError: the model is no EMOE.
+        ConfigError: the model is not an EMOE.
     """
     config = _settings(base)
     other = "concat" if config["fusion"] == "sum" else "sum"

@@ -1,4 +1,4 @@
-"""Models side by side: the same folds and seeds for all, and how sure the differences are."""
+"""Compare models on the same folds and seeds, with confidence intervals of their differences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from scipy.stats import t as student
 
 from emopipe.errors import StudyError
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import labelled
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
-from emopipe.models.training.loop import Hook, TrainConfig, silent
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.events import Hook, silent
 
 Numbers = NDArray[np.float64]
 
@@ -102,7 +104,7 @@ def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, require
     predictor = train_fold(inner, config, requires, hook).predictor
     seconds = time.perf_counter() - began
     measured = evaluate(predictor, test, None).metrics
-    rows = np.flatnonzero(test.present[:, [test.modalities.index(m) for m in predictor.spec.modalities]].any(axis=1))
+    rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
     return replace(
         empty,
@@ -132,7 +134,7 @@ def _key(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[s
 
 
 def read_runs(record: Path | None) -> list[Run]:
-    """The runs of a record; a last line that a kill cut short is left out."""
+    """Read the runs of a record; a last line that a kill cut short is left out."""
     if record is None or not record.is_file():
         return []
     lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -154,7 +156,7 @@ def _append(record: Path | None, run: Run) -> None:
 
 
 def scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per model: parameters, seconds per run, and mean and standard deviation over runs of each metric."""
+    """Tabulate a row per model: parameters, seconds per run, mean and standard deviation over runs of each metric."""
     rows = []
     for name in dict.fromkeys(run.model for run in runs):
         own = [run for run in runs if run.model == name]
@@ -174,7 +176,7 @@ def default_metric(runs: Sequence[Run]) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a model does against the reference.
+    """The difference between a model and the reference, with its confidence intervals.
 
     Attributes:
         model: whose.
@@ -200,7 +202,7 @@ class Difference:
 def differences(
     runs: Sequence[Run], reference: str, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
 ) -> list[Difference]:
-    """Every model, the reference itself too, against the reference, on the utterances that both gave an answer for.
+    """Compare every model, itself too, with the reference, on the utterances that both gave an answer for.
 
     Args:
         runs: of :func:`compare`.

@@ -1,4 +1,4 @@
-"""Is the mixture alive: what gates choose, whether experts differ, what pseudo tokens keep, what each part is worth.
+"""Diagnose a mixture of experts: what gates choose, whether experts differ, what pseudo tokens and parts are worth.
 
 One look serves all models that mix branches by weights of each utterance: EGMF's experts behind their gate, and the
 modalities of EMOE behind its router.
@@ -20,7 +20,7 @@ from emopipe.errors import StudyError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask
 from emopipe.models.evaluation.compare import Run, differences
-from emopipe.models.evaluation.explain import labelled
+from emopipe.models.evaluation.explain import labelled_rows
 from emopipe.models.networks.egmf.experts import BRANCHES, Gate
 from emopipe.models.networks.model import Output
 from emopipe.models.predictor import Predictor
@@ -91,7 +91,7 @@ def look_inside(predictor: Predictor, dataset: Dataset, split: str | None = None
         ConfigError: the model mixes nothing.
     """
     predictor.check_features(dataset.schema, dataset.extraction)
-    rows, _ = labelled(predictor, dataset, split)
+    rows, _ = labelled_rows(predictor, dataset, split)
     starts = range(0, len(rows), batch_size)
     looks = [_look(predictor, dataset.batch(rows[at : at + batch_size], predictor.spec.modalities)) for at in starts]
     joined = {name: np.concatenate([look[name] for look in looks]) for name in looks[0]}

@@ -1,4 +1,4 @@
-"""How good a predictor is: on a split, on every subset of the modalities, and over folds and seeds."""
+"""Evaluate a predictor: metrics on a split, on every subset of the modalities, and over folds and seeds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from emopipe.errors import DatasetError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.data.labelled import labelled, presence, usable
 from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
 from emopipe.models.predictor import Predictor, Prior
-from emopipe.models.training.loop import Hook, TrainConfig, Trained, silent, train, usable
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.events import Hook, silent
+from emopipe.models.training.loop import Trained, train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The result of an evaluation.
 
     Attributes:
         rows: utterances with a known label and at least one of the modalities.
@@ -60,7 +62,7 @@ def evaluate(
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
 ) -> Evaluation:
-    """Measure a predictor.
+    """Evaluate a predictor: compute its metrics on labelled rows.
 
     Args:
         predictor: what to measure.
@@ -76,39 +78,26 @@ def evaluate(
     predictor.check_features(dataset.schema, dataset.extraction)
     known = [name for name in predictor.spec.modalities if name in dataset.modalities]
     chosen = [name for name in known if modalities is None or name in modalities]
-    labelled = _labelled(predictor, dataset)
-    if split is not None:
-        labelled = labelled[dataset.split[labelled] == split]
-    rows = labelled[_has(dataset, labelled, chosen).any(axis=1)]
+    known_label = labelled(dataset, predictor.spec.label, predictor.spec.classes, split=split)
+    rows = np.flatnonzero(known_label & presence(dataset, chosen).any(axis=1))
     if len(rows) == 0:
         where = "" if split is None else f" of split {split!r}"
         raise DatasetError(f"no row{where} has a label and a modality that the model knows")
     figures, weights, confusion = _measure(predictor, dataset, rows, chosen, prior)
     subsets = {}
     for names in _subsets(chosen):
-        inside = rows[_has(dataset, rows, names).all(axis=1)]
+        inside = rows[presence(dataset, names)[rows].all(axis=1)]
         if len(inside):
             whole = len(names) == len(chosen) and len(inside) == len(rows)
             found = figures if whole else _measure(predictor, dataset, inside, names, prior)[0]
             subsets["+".join(names)] = {"rows": float(len(inside)), **found}
     return Evaluation(
-        len(rows), len(labelled) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
+        len(rows), int(known_label.sum()) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
     )
 
 
 def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
-
-
-def _has(dataset: Dataset, rows: Indices, names: Sequence[str]) -> NDArray[np.bool_]:
-    return dataset.present[rows][:, [dataset.modalities.index(name) for name in names]]
-
-
-def _labelled(predictor: Predictor, dataset: Dataset) -> Indices:
-    labels = dataset.labels(predictor.spec.label)
-    if predictor.spec.task == "regression":
-        return np.flatnonzero(np.isfinite(labels.astype(np.float64)))
-    return np.flatnonzero(np.isin(labels.astype(str), predictor.spec.classes))
 
 
 def _measure(
@@ -136,7 +125,7 @@ def _measure(
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures over several runs.
+    """Mean and standard deviation of figures over several runs.
 
     Attributes:
         runs: one record per run: `fold`, `seed` and its metrics.
@@ -155,7 +144,7 @@ class Summary:
 
 
 def summarise(runs: list[dict[str, Any]]) -> Summary:
-    """Mean and standard deviation of every metric of the runs."""
+    """Compute mean and standard deviation of every metric of the runs."""
     names = [name for name in runs[0] if name not in ("fold", "seed")]
     values = {name: np.array([run[name] for run in runs if not math.isnan(run[name])]) for name in names}
     mean = {name: float(found.mean()) if len(found) else math.nan for name, found in values.items()}
@@ -173,7 +162,7 @@ def cross_validate(
     hook: Hook = silent,
     requires: Sequence[str] = (),
 ) -> Summary:
-    """Train and test on speaker-grouped folds, with several seeds.
+    """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
     The epoch is selected on a part of the training speakers, never on the fold that is tested. The folds are the same
     for every seed, so that runs of different models pair up.
@@ -202,11 +191,11 @@ def cross_validate(
 def fold_datasets(
     dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str] = ()
 ) -> list[tuple[Dataset, Dataset]]:
-    """The folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
+    """Cut the folds of :func:`cross_validate`: rows to train on, and rows to test on that have all of `requires`."""
     data = dataset.subset(usable(dataset, config.label))
     pairs = make_folds(data, data.labels(config.label), folds, 0, not config.allow_speaker_overlap)
     return [
-        (_without_split(data.subset(rest)), data.subset(test[_has(data, test, requires).all(axis=1)]))
+        (_without_split(data.subset(rest)), data.subset(test[presence(data, requires)[test].all(axis=1)]))
         for rest, test in pairs
     ]
 
@@ -217,7 +206,7 @@ def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = ()
         return train(inner, config, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
     rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
-    return train(inner, config, split=(rest, held[_has(inner, held, requires).all(axis=1)]), hook=hook)
+    return train(inner, config, split=(rest, held[presence(inner, requires)[held].all(axis=1)]), hook=hook)
 
 
 def _without_split(dataset: Dataset) -> Dataset:

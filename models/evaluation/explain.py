@@ -1,4 +1,4 @@
-"""What a trained model sees in each utterance: its fused features, and whom it trusts compared with who is right."""
+"""Explain predictions: fused features of each utterance, and whom the model trusts compared with who is right."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 
 from emopipe.errors import DatasetError, StudyError
 from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.data.labelled import labelled, targets
 from emopipe.models.networks import losses
 from emopipe.models.predictor import Predictor
 
@@ -59,10 +60,10 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
         ConfigError: the model tells no fused features.
     """
     predictor.check_features(dataset.schema, dataset.extraction)
-    rows, targets = labelled(predictor, dataset, split)
+    rows, truth = labelled_rows(predictor, dataset, split)
     parts = []
     for at in range(0, len(rows), batch_size):
-        parts.append(_look(predictor, dataset, rows[at : at + batch_size], targets[at : at + batch_size]))
+        parts.append(_look(predictor, dataset, rows[at : at + batch_size], truth[at : at + batch_size]))
     fused, present, weights, importance, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
     labels = dataset.labels(predictor.spec.label)[rows].astype(object)
     predicted: NDArray[np.object_] = np.empty(len(rows), dtype=object)
@@ -72,36 +73,23 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
     return Explanation(modalities, dataset.ids[rows], labels, predicted, fused, present, weights, importance)
 
 
-def labelled(predictor: Predictor, dataset: Dataset, split: str | None = None) -> tuple[Indices, torch.Tensor]:
-    """Rows (N,) of a split with a known label and a modality of the model, and their targets (N,).
+def labelled_rows(predictor: Predictor, dataset: Dataset, split: str | None = None) -> tuple[Indices, torch.Tensor]:
+    """Choose the rows (N,) of a split with a known label and a modality of the model, and tell their targets (N,).
 
     Raises:
         DatasetError: there are fewer than three.
     """
-    rows, targets = _labelled(predictor, dataset, split)
+    spec = predictor.spec
+    modalities = [name for name in spec.modalities if name in dataset.modalities]
+    rows = np.flatnonzero(labelled(dataset, spec.label, spec.classes, modalities=modalities, split=split))
     if len(rows) < 3:
         where = "" if split is None else f" of split {split!r}"
         raise DatasetError(
             f"{len(rows)} rows{where} have a known label and a modality that the model knows, 3 are needed",
             hint="Choose another split, or all",
         )
-    return rows, targets
-
-
-def _labelled(predictor: Predictor, dataset: Dataset, split: str | None) -> tuple[Indices, torch.Tensor]:
-    labels, spec = dataset.labels(predictor.spec.label), predictor.spec
-    columns = [dataset.modalities.index(name) for name in spec.modalities if name in dataset.modalities]
-    good = dataset.present[:, columns].any(axis=1)
-    if split is not None:
-        good &= dataset.split == split
-    if spec.task == "regression":
-        values = labels.astype(np.float32)
-        rows = np.flatnonzero(good & np.isfinite(values))
-        return rows, torch.from_numpy(values[rows])
-    index = {name: number for number, name in enumerate(spec.classes)}
-    numbers = np.array([index.get(str(name), -1) for name in labels], dtype=np.int64)
-    rows = np.flatnonzero(good & (numbers >= 0))
-    return rows, torch.from_numpy(numbers[rows])
+    truth = torch.from_numpy(targets(dataset, spec.label, spec.classes)[rows])
+    return rows, truth.float() if spec.task == "regression" else truth
 
 
 def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.Tensor) -> tuple[NDArray[Any], ...]:

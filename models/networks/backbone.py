@@ -1,4 +1,4 @@
-"""Pretrained networks that a model stands on: found by name, told by hash, and left out of checkpoints."""
+"""Find pretrained networks that a model stands on (backbones), tell them by hash, keep them out of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emopipe.errors import BackboneError
 
 
 def find_backbone(name: str, path: str, sha256: str) -> tuple[Path, str]:
-    """The folder of a backbone and the sha256 of its weights; nothing is fetched.
+    """Find the folder of a backbone and the sha256 of its weights; nothing is fetched.
 
     Args:
         name: what it is called; where `path` is empty, itself a folder or a hub id.
@@ -55,7 +55,7 @@ def _locate(name: str, path: str) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """sha256 of a backbone's weights: of its safetensors file, or of the digests of several in the order of names.
+    """Hash a backbone's weights: of its safetensors file, or of the digests of several in the order of names.
 
     Raises:
         BackboneError: there are none.

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError, DatasetError
-from emopipe.models.configs import of_modality
+from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Tokens, Width, of_modality
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
 from emopipe.models.networks.layers import Transformer
@@ -26,7 +27,7 @@ from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """What all forms of EMOE can be told.
+    """Settings of all forms of EMOE.
 
     Attributes:
         width: channels of everything behind the convolutions; even, divisible by `heads`.
@@ -42,34 +43,32 @@ class MixtureConfig:
         lambda2, distillation: weight and form of L_ud.
     """
 
-    width: int = 96
-    layers: int = 2
-    heads: int = 4
+    width: Width = 96
+    layers: Layers = 2
+    heads: Heads = 4
     fusion: Literal["sum", "concat"] = "sum"
     routing: Literal["learned", "uniform"] = "learned"
-    temperature: float = 0.1
-    embed_dropout: float = 0.1
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.1
-    output_dropout: float = 0.3
-    label_smoothing: float = 0.0
-    unimodal: float = 1.0
-    lambda1: float = 0.1
-    entropy: float = 1.0
-    alpha: float = 0.1
-    lambda2: float = 0.1
+    temperature: Annotated[float, Interval(ge=0.001, le=1000)] = 0.1
+    embed_dropout: Chance = 0.1
+    relu_dropout: Chance = 0.0
+    residual_dropout: Chance = 0.1
+    output_dropout: Chance = 0.3
+    label_smoothing: Chance = 0.0
+    unimodal: Factor = 1.0
+    lambda1: Factor = 0.1
+    entropy: Factor = 1.0
+    alpha: Factor = 0.1
+    lambda2: Factor = 0.1
     distillation: Distillation = "kl"
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.width % self.heads:
             raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature {self.temperature} is not above 0")
 
 
 @dataclass(frozen=True)
 class EmoeConfig(MixtureConfig):
-    """How our EMOE is built and what it is trained for.
+    """Settings of our EMOE.
 
     Attributes:
         kernel: steps that a convolution sees, odd; one number, or modality -> number.
@@ -90,24 +89,24 @@ class EmoeConfig(MixtureConfig):
         text_tokens: of the words that the backbone reads.
     """
 
-    kernel: int | Mapping[str, int] = 1
+    kernel: Kernel | Mapping[str, Kernel] = 1
     readout: Literal["last", "mean"] = "last"
-    router_width: int = 64
+    router_width: Width = 64
     router_posteriors: bool = True
     quality_prior: bool = False
-    input_dropout: float | Mapping[str, float] = 0.1
-    attention_dropout: float = 0.0
+    input_dropout: Chance | Mapping[str, Chance] = 0.1
+    attention_dropout: Chance = 0.0
     backbone: str = ""
     backbone_path: str = ""
     backbone_sha256: str = ""
     backbone_tuning: Tuning = "lora"
-    lora_rank: int = 8
-    text_tokens: int = 64
+    lora_rank: Rank = 8
+    text_tokens: Tokens = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         kernels = [self.kernel] if isinstance(self.kernel, int) else list(self.kernel.values())
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+        if any(kernel % 2 == 0 for kernel in kernels):
             raise ConfigError(f"kernel {self.kernel} is not odd")
 
 
@@ -313,12 +312,14 @@ class Emoe(Mixture):
         self.head = self.fused_head()
 
     def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows."""
         for name in self.shape.modalities:
             branch = self.branches[name]
             assert isinstance(branch, Branch)
             branch.fit(name, dataset)
 
     def sealed(self) -> EmoeConfig:
+        """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
 
     def forward(self, batch: Batch) -> Output:

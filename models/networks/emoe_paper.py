@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emopipe.errors import ConfigError, DatasetError
+from emopipe.models.configs import Chance, Count, Heads, Kernel, Layers, Rank, Width
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks.emoe import Head, Mixture, MixtureConfig, choose, masked_softmax
 from emopipe.models.networks.layers import Transformer
@@ -32,7 +33,7 @@ SHRINK: Final = 8
 
 @dataclass(frozen=True)
 class EmoePaperConfig(MixtureConfig):
-    """How it is built; the defaults are those published for MOSI, aligned.
+    """Settings of EMOE as published; the defaults are those published for MOSI, aligned.
 
     Options that take one value or modality -> value say so with "each".
 
@@ -50,30 +51,30 @@ class EmoePaperConfig(MixtureConfig):
         bert: sizes of BERT that differ from the published ones.
     """
 
-    width: int = 256
-    layers: int = 4
-    heads: int = 8
-    embed_dropout: float = 0.2
-    residual_dropout: float = 0.0
-    output_dropout: float = 0.5
+    width: Width = 256
+    layers: Layers = 4
+    heads: Heads = 8
+    embed_dropout: Chance = 0.2
+    residual_dropout: Chance = 0.0
+    output_dropout: Chance = 0.5
     distillation: Distillation = "paper"
-    steps: int | Mapping[str, int] = 50
+    steps: Count | Mapping[str, Count] = 50
     padding: Side | Mapping[str, Side] = "end"
-    kernel: int | Mapping[str, int] = 5
-    attention_dropout: float | Mapping[str, float] = field(
+    kernel: Kernel | Mapping[str, Kernel] = 5
+    attention_dropout: Chance | Mapping[str, Chance] = field(
         default_factory=lambda: {"text": 0.3, "face": 0.0, "voice": 0.2}
     )
-    text_dropout: float = 0.5
+    text_dropout: Chance = 0.5
     encoders: Literal["shared", "separate"] = "shared"
     text_encoder: bool = True
     text_weights: str = ""
     text_tuning: Tuning = "full"
-    lora_rank: int = 8
-    bert: Mapping[str, int] = field(default_factory=dict)
+    lora_rank: Rank = 8
+    bert: Mapping[str, Count] = field(default_factory=dict)
 
 
 def each(value: V | Mapping[str, V], names: tuple[str, ...], what: str) -> dict[str, V]:
-    """An option by modality.
+    """Spread an option over the modalities.
 
     Raises:
         ConfigError: the mapping lacks a modality.

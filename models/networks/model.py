@@ -1,4 +1,4 @@
-"""What every fusion model is: a module from a batch to an output, with its own loss."""
+"""The base class of fusion models: a module from a batch to an output, with its own loss."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ class Shape:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
         return tuple(self.dims)
 
 
 class FusionModel(nn.Module):
-    """Base of all models.
+    """Base class of all fusion models.
 
     A subclass takes `(shape, config)`, names its frozen configuration dataclass in `Config`, reads only present
     modalities of a batch, and returns weights that are exactly 0 where a modality is absent.
@@ -68,6 +69,7 @@ class FusionModel(nn.Module):
         self.config = config
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch."""
         raise NotImplementedError
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:

@@ -63,9 +63,11 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
+        """Size of its token embeddings."""
         return int(self.sizes["hidden_size"])
 
     def train(self, mode: bool = True) -> TextEncoder:
+        """Change to training or evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
         if self.tuning == "frozen":
             self.bert.eval()

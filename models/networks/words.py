@@ -18,17 +18,28 @@ class BackboneSettings(Protocol):
     """What a configuration says of the encoder of the words; see :class:`emopipe.models.networks.emoe.EmoeConfig`."""
 
     @property
-    def backbone(self) -> str: ...
+    def backbone(self) -> str:
+        """Catalogue name, path or hub id of a transformers encoder."""
+
     @property
-    def backbone_path(self) -> str: ...
+    def backbone_path(self) -> str:
+        """Where its weights lie; "" until they are found."""
+
     @property
-    def backbone_sha256(self) -> str: ...
+    def backbone_sha256(self) -> str:
+        """Hash of its weights."""
+
     @property
-    def backbone_tuning(self) -> Tuning: ...
+    def backbone_tuning(self) -> Tuning:
+        """Which of its weights are trained."""
+
     @property
-    def lora_rank(self) -> int: ...
+    def lora_rank(self) -> int:
+        """Rank of the low-rank updates."""
+
     @property
-    def text_tokens(self) -> int: ...
+    def text_tokens(self) -> int:
+        """Longer texts are cut."""
 
 
 class WordsEncoder(nn.Module):
@@ -51,7 +62,7 @@ class WordsEncoder(nn.Module):
 
         super().__init__()
         folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
-        self.tuning, self.longest = config.backbone_tuning, config.text_tokens
+        self.tuning = config.backbone_tuning
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self.encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
@@ -62,6 +73,7 @@ class WordsEncoder(nn.Module):
             raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.longest = min(config.text_tokens, int(self.tokenizer.model_max_length))
         if self.tuning != "full":
             self.encoder.requires_grad_(False)
         if self.tuning == "lora":
@@ -81,6 +93,7 @@ class WordsEncoder(nn.Module):
         return int(self.encoder.config.hidden_size)
 
     def train(self, mode: bool = True) -> WordsEncoder:
+        """Change to training or evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
         if self.tuning == "frozen":
             self.encoder.eval()

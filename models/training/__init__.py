@@ -1,1 +1,1 @@
-"""The training loop."""
+"""Train models: settings, plan, batches, epochs, resumable state, calibration."""

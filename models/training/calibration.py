@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and when to say nothing."""
+"""Calibrate probabilities by a temperature, and find the confidence below which a model abstains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import labelled, targets
 from emopipe.models.predictor import Predictor
 
 
 def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
-    """The temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
+    """Fit the temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
 
     Args:
         logits: (N, C) of validation data.
@@ -57,7 +58,7 @@ class RiskCoverage:
 
 
 def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskCoverage:
-    """The risk-coverage curve of (N,) confidences and whether each prediction was right."""
+    """Compute the risk-coverage curve of (N,) confidences and whether each prediction was right."""
     order = np.argsort(-np.asarray(confidence), kind="stable")
     count = np.arange(1, len(order) + 1)
     risk = np.cumsum(~np.asarray(correct, dtype=bool)[order]) / count
@@ -66,7 +67,7 @@ def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskCovera
 
 
 def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy: float) -> float:
-    """The least confidence at and above which at least `accuracy` of the answers were right.
+    """Find the least confidence at and above which at least `accuracy` of the answers were right.
 
     Returns:
         0 when all answers together already reach it; above 1 (never answer) when no part does.
@@ -80,7 +81,7 @@ def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy:
 
 
 def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> Predictor:
-    """The same classifier with temperature and abstain threshold fitted on labelled validation rows.
+    """Calibrate a classifier: fit its temperature and abstain threshold on labelled validation rows.
 
     Args:
         predictor: a classifier; a regression is returned as it is.
@@ -89,12 +90,11 @@ def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> 
     """
     if predictor.spec.task == "regression":
         return predictor
-    index = {name: number for number, name in enumerate(predictor.spec.classes)}
-    labels = np.array([index.get(str(name), -1) for name in dataset.labels(predictor.spec.label)], dtype=np.int64)
-    rows = np.flatnonzero(labels >= 0)
+    spec = predictor.spec
+    rows = np.flatnonzero(labelled(dataset, spec.label, spec.classes))
     scores = predictor.scores(dataset, rows)
     seen = scores.present.any(axis=1)
-    truth = labels[rows][seen]
+    truth = targets(dataset, spec.label, spec.classes)[rows][seen]
     temperature = fit_temperature(scores.logits[seen], truth, dataset.weights[rows][seen])
     tempered = Predictor(replace(predictor.spec, temperature=temperature), predictor.module, predictor.device)
     probabilities = tempered.probabilities(scores)[seen]

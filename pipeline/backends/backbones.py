@@ -13,7 +13,7 @@ from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     from emopipe.models.predictor import Predictor
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
 
 
 def locate(options: Mapping[str, Any], *, offline: bool = False, hook: Hook = silent) -> dict[str, str]:

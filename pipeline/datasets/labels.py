@@ -111,7 +111,7 @@ def unlabelled_sources(paths: Sequence[Path]) -> list[LabelledSource]:
     Raises:
         InputUnreadable: or NoMediaFound for an unusable folder.
     """
-    files, errors = find_media(paths)
-    if errors:
-        raise errors[0]
-    return [LabelledSource(Source(id=str(path), media=path), None, {}) for path in files]
+    media = find_media(paths)
+    if media.errors:
+        raise media.errors[0]
+    return [LabelledSource(Source(id=str(path), media=path), None, {}) for path in media.files]

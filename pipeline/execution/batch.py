@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -85,11 +85,13 @@ class Inputs:
         files: to be worked on.
         refused: what cannot be used at all, and why.
         kept: what an earlier run has done with, with its entry in the manifest.
+        skipped: files beside them that are not recordings.
     """
 
     files: list[Path]
     refused: dict[Path, EmopipeError]
     kept: dict[Path, dict[str, Any]]
+    skipped: dict[Path, Reason] = field(default_factory=dict)
 
     @property
     def every(self) -> list[Path]:
@@ -108,10 +110,10 @@ def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
         InputNotFound: when there was no earlier run.
     """
     earlier = {} if retry is None else read_manifest(retry)
-    files, errors = find_media(paths or list(earlier))
-    kept = {path: earlier[path] for path in files if retry and _is_done(earlier.get(path), retry)}
-    left = [path for path in files if path not in kept]
-    return Inputs(left, {Path(error.path or ""): error for error in errors}, kept)
+    media = find_media(paths or list(earlier))
+    kept = {path: earlier[path] for path in media.files if retry and _is_done(earlier.get(path), retry)}
+    left = [path for path in media.files if path not in kept]
+    return Inputs(left, {Path(error.path or ""): error for error in media.errors}, kept, media.skipped)
 
 
 def _is_done(entry: Mapping[str, Any] | None, out: Path) -> bool:
@@ -152,8 +154,14 @@ def run_files(
     """
     every = inputs.every
     with Store(job.store) as store:
-        sink = None if dry or out is None else Sink(out, every, config_hash(job.config), version("emopipe"))
+        sink = (
+            None
+            if dry or out is None
+            else Sink(out, every, config_hash(job.config), version("emopipe"), inputs.skipped)
+        )
         batch = _Batch(job, engine, store, hook)
+        if inputs.skipped:
+            hook(Event("info", "batch", f"{len(inputs.skipped)} files that are not recordings are skipped"))
         hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
         batch.probe([Source(str(path), media=path) for path in inputs.files])
         if explained is not None:
@@ -314,7 +322,7 @@ def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
     pairs = zip(extraction.utterances, outcome.predictions or [], strict=True)
     return FileResult(
         media,
-        "degraded" if reasons else "ok",
+        "ok" if all(one.is_note for one in reasons) else "degraded",
         reasons,
         extraction.duration,
         extraction.info,

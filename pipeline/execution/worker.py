@@ -225,7 +225,11 @@ class _Evaluation:
         """Both names stand for one open file when picture and sound come from the same: it is decoded once."""
 
         def opened(path: Path | None) -> Media | None:
-            return None if path is None else self._open.enter_context(Media(path, self._job.threads))
+            return (
+                None
+                if path is None
+                else self._open.enter_context(Media(path, self._job.threads, str(self._job.config.speech.tracks)))
+            )
 
         media = opened(self._source.media)
         self._values |= {"media": media, "sound_media": opened(self._source.audio) or media}

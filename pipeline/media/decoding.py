@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +16,32 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
-from emopipe.constants import SAMPLE_RATE
-from emopipe.errors import (
-    NoStreams,
-    Reason,
-    Where,
-    reason,
-)
+from emopipe.errors import Reason, Where, reason
+from emopipe.pipeline.media.audio_track import AudioTrack, mixed
+from emopipe.pipeline.media.clock import Stamped, StreamClock, Timeline
+from emopipe.pipeline.media.damage import DamageLog, decoded_frames
 from emopipe.pipeline.media.finding import words_of
+from emopipe.pipeline.media.images import rgb_image
 from emopipe.pipeline.media.sound import Sound
-from emopipe.pipeline.media.streams import first_time, open_container, picture_stream
+from emopipe.pipeline.media.streams import (
+    StreamFacts,
+    first_time,
+    open_container,
+    pixel_aspect,
+    promised_seconds,
+    select_streams,
+    stream_facts,
+)
+from emopipe.pipeline.media.video_track import ORDINARY_RATE, VideoTrack
 
 T = TypeVar("T")
 
-#: Frames larger than this are scaled down, in pixels; the face model's input is smaller still.
-MAX_FRAME_SIDE: Final = 1920
 #: Frames decoded ahead of the one in use.
 AHEAD: Final = 4
-#: Sound that is further than this from where its time stamps want it is put right by silence or a cut, in seconds.
-MAX_AUDIO_JITTER: Final = 0.05
-#: No recording pauses for longer than this, in seconds: a longer step of the time stamps is a fault of the clock.
-LONGEST_STEP: Final = 3600.0
-#: Nor does it go back in time by more than the reordering of frames, in seconds.
-LONGEST_STEP_BACK: Final = 1.0
 #: A file whose streams end before this share of the duration that it promises was cut short.
 WHOLE: Final = 0.9
+#: A stream that lacks more than this of what its container promises has lost something, in seconds.
+LEAST_MISSING: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class StreamInfo:
 
     Attributes:
         duration: seconds; 0 when the container does not say.
-        has_video, has_audio: whether there is such a stream (cover art is no video).
+        has_video, has_audio: whether there is such a stream (cover art is not video).
         width, height: pixels as stored, before any rotation; 0 without video.
         frame_rate: average frames per second; 0 when unknown or without video.
+        pixel_aspect: width of a pixel by its height.
+        streams: all video and audio streams.
     """
 
     duration: float
@@ -60,56 +63,70 @@ class StreamInfo:
     width: int = 0
     height: int = 0
     frame_rate: float = 0.0
+    pixel_aspect: float = 1.0
+    streams: Sequence[StreamFacts] = ()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled picture: `time` in seconds, `rgb` uint8 (height, width, 3), upright."""
+    """One sampled image: `time` in seconds, `rgb` uint8 (height, width, 3), upright, of square pixels."""
 
     time: float
     rgb: np.ndarray
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What is known of a file without decoding it: seconds to the end of the last packet, and what is wrong with it."""
+
+    duration: float
+    faults: list[Reason]
+
+
 class Media:
     """An open media file whose streams are decoded in one pass.
 
-    Iterate :meth:`frames` first if both pictures and sound are wanted: sound met on the way is kept. Asking for
-    :attr:`audio` alone skips the video stream. `video_faults` and `sound_faults` tell afterwards what was damaged.
+    Iterate :meth:`frames` first if both images and sound are wanted: sound met on the way is kept. Asking for
+    :attr:`audio` alone skips the video stream. `video_faults` and `audio_faults` tell afterwards what was damaged.
 
     Args:
         path: the file.
         threads: for decoding video; 0 lets the codec choose.
+        tracks: which audio streams are used; see :func:`~emopipe.pipeline.media.streams.select_streams`.
 
     Raises:
-        InputError: when the file is missing, unreadable, empty or no media.
+        InputError: when the file is missing, unreadable, empty or not media.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, threads: int = 0, tracks: str = "mix") -> None:
         self.path = Path(path)
         self.threads = threads
+        self._wanted_tracks = tracks
         self._attach()
-        self._track: _SoundTrack | None = None
+        self._tracks: list[AudioTrack] | None = None
+        self._mix: Sound | None = None
         self.video_faults: list[Reason] = []
-        self.sound_faults: list[Reason] = []
+        self.audio_faults: list[Reason] = []
         self.info = self._describe()
 
     def _attach(self) -> None:
         """Open the file at its beginning."""
         self._container = open_container(self.path)
-        self._video = picture_stream(self._container)
-        self._sound = next(iter(self._container.streams.audio), None)
-        if self._video is None and self._sound is None:
+        try:
+            self._selection = select_streams(self._container, self.path, self._wanted_tracks)
+        except BaseException:
             self._container.close()
-            raise NoStreams("the file has neither a video nor an audio stream", path=self.path)
-        self._origin = first_time(self._container, self._streams())
+            raise
+        self._origin = first_time(self._streams())
         self._fresh = True
 
-    def _rewind(self) -> None:
+    def _rewind(self) -> Timeline:
         """Go back to the beginning for another pass over the file."""
         if not self._fresh:
             self._container.close()
             self._attach()
         self._fresh = False
+        return Timeline(self._origin)
 
     def __enter__(self) -> Media:
         return self
@@ -118,37 +135,38 @@ class Media:
         self._container.close()
 
     def _streams(self) -> list[Any]:
-        return [stream for stream in (self._video, self._sound) if stream is not None]
+        video = [] if self._selection.video is None else [self._selection.video]
+        return [*video, *self._selection.audio]
 
     def _describe(self) -> StreamInfo:
         duration = (self._container.duration or 0) / 1_000_000
-        if self._video is None:
-            return StreamInfo(duration, False, True)
-        video = self._video
-        rate = float(video.average_rate or 0)
-        return StreamInfo(duration, True, self._sound is not None, video.width, video.height, rate)
+        video, streams = self._selection.video, stream_facts(self._container, self._selection)
+        if video is None:
+            return StreamInfo(duration, False, True, streams=streams)
+        return StreamInfo(
+            duration,
+            True,
+            bool(self._selection.audio),
+            video.width,
+            video.height,
+            float(video.average_rate or 0),
+            float(pixel_aspect(video)),
+            streams,
+        )
 
-    def examine(self) -> tuple[float, list[Reason]]:
-        """Seconds to the end of the last packet, and what is wrong with the file as a whole; nothing is decoded.
+    def examine(self) -> Examined:
+        """Look at every packet; nothing is decoded.
 
         What containers say of their duration is often wrong, or nothing.
         """
-        self._rewind()
-        clocks = {stream.index: _Clock(self._origin) for stream in self._streams()}
-        last = 0.0
+        timeline = self._rewind()
+        spans = {stream.index: _PacketSpan(stream, timeline) for stream in self._streams()}
         for packet in self._packets(self._streams(), []):
-            shown = packet.pts if packet.pts is not None else packet.dts
-            if shown is None:
-                continue
-            decoded = packet.dts if packet.dts is not None else shown
-            base = float(packet.time_base)
-            time = clocks[packet.stream.index].place(decoded * base)
-            last = max(last, time + (shown - decoded + (packet.duration or 0)) * base)
-        promised = self.info.duration
-        if promised - last > 1.0 and last < WHOLE * promised:
-            what = f"the file ends after {last:.1f} s of the {promised:.1f} s that it promises"
-            return last or promised, [reason("file_truncated", what, where=Where(start=last, end=promised))]
-        return last or promised, []
+            spans[packet.stream.index].add(packet)
+        for span in spans.values():
+            span.close()
+        last = max(span.end for span in spans.values())
+        return Examined(last or self.info.duration, _missing(list(spans.values()), self.info.duration))
 
     def frames(self, rate: float) -> Iterator[Frame]:
         """Yield at most `rate` frames per second, chosen by presentation time.
@@ -156,66 +174,83 @@ class Media:
         Args:
             rate: frames per second; the first frame at or after each multiple of 1/rate is taken.
         """
-        if self._video is None:
+        if self._selection.video is None:
             return
-        self._rewind()
-        wanted, clock = 0.0, _Clock(self._origin)
-        self._video.thread_type, self._video.codec_context.thread_count = "AUTO", self.threads
-        for picture in self._decode(self._streams() if self._track is None else [self._video]):
-            if picture.time is None:
-                continue
-            time = clock.place(float(picture.time))
+        timeline = self._rewind()
+        video = self._selection.video
+        wanted = 0.0
+        video.thread_type, video.codec_context.thread_count = "AUTO", self.threads
+        audio = self._selection.audio if self._tracks is None else []
+        for time, frame in self._decode([video, *audio], timeline):
             if time + 1e-6 < wanted:
                 continue
             wanted = (math.floor(time * rate + 1e-6) + 1) / rate
-            yield Frame(max(time, 0.0), _upright_rgb(picture))
-        self.video_faults += clock.faults()
+            yield Frame(max(time, 0.0), rgb_image(frame, pixel_aspect(video)))
 
     @property
     def audio(self) -> Sound | None:
-        """The whole sound, index 0 at time 0; None without an audio stream."""
-        if self._sound is None:
-            return None
-        if self._track is None:
-            self._rewind()
-            for _ in self._decode([self._sound]):
+        """The whole sound, sample 0 at time 0, of several tracks their mix; None without an audio stream."""
+        if self._mix is None and self._selection.audio:
+            self._mix = mixed(self.tracks)
+        return self._mix
+
+    @property
+    def tracks(self) -> list[Sound]:
+        """The sound of each audio stream that is used, its channels mixed."""
+        return [track.sounds[0] if track.sounds else Sound() for track in self._decoded_tracks()]
+
+    @property
+    def mixes_lose(self) -> list[bool]:
+        """Of each audio stream that is used, whether its channels cancel in the mix, or have no known layout."""
+        return [track.loses for track in self._decoded_tracks()]
+
+    def channels(self) -> list[list[Sound]]:
+        """The channels of each audio stream that is used, kept apart; the file is decoded anew."""
+        timeline = self._rewind()
+        tracks = [AudioTrack(timeline, apart=True) for _ in self._selection.audio]
+        for _ in self._decode_into(tracks, list(self._selection.audio), timeline):
+            pass
+        return [track.sounds for track in tracks]
+
+    def _decoded_tracks(self) -> list[AudioTrack]:
+        if self._tracks is None:
+            timeline = self._rewind()
+            for _ in self._decode(list(self._selection.audio), timeline):
                 pass
-        assert self._track is not None
-        return self._track.sound
+        assert self._tracks is not None
+        return self._tracks
 
-    def _decode(self, streams: list[Any]) -> Iterator[Any]:
-        """Decode the streams to their end: sound goes to the track, pictures are yielded.
+    def _decode(self, streams: list[Any], timeline: Timeline) -> Iterator[tuple[float, Any]]:
+        """Decode streams to their end: sound is kept, frames are yielded with their times."""
+        tracks = [AudioTrack(timeline) for stream in streams if stream.type == "audio"]
+        yield from self._decode_into(tracks, streams, timeline)
+        if tracks:
+            self._tracks = tracks
+            self.audio_faults = list(dict.fromkeys(fault for track in tracks for fault in track.faults()))
 
-        A damaged packet is noted among the faults; everything that could be decoded is kept.
+    def _decode_into(
+        self, tracks: Sequence[AudioTrack], streams: list[Any], timeline: Timeline
+    ) -> Iterator[tuple[float, Any]]:
+        """Decode streams to their end; frames of sound go to the tracks, those of the video are yielded.
+
+        A damaged packet is noted; everything that could be decoded is kept.
         """
-        import av
+        video = None if self._selection.video not in streams else VideoTrack(self._selection.video, timeline)
+        indices = (stream.index for stream in streams if stream.type == "audio")
+        sinks: dict[int, AudioTrack | VideoTrack] = dict(zip(indices, tracks, strict=True))
+        if video is not None:
+            sinks[video.index] = video
+        for packet in self._packets(streams, [(sink.damage, sink.clock) for sink in sinks.values()]):
+            sink = sinks[packet.stream.index]
+            for frame in decoded_frames(packet, sink.damage, sink.clock):
+                yield from sink.add(frame)
+        for sink in sinks.values():
+            yield from sink.close()
+        if video is not None:
+            self.video_faults = video.faults()
 
-        track, sounds, faults = _SoundTrack(self._origin), self._sound in streams, []
-        if self._video in streams:
-            self.video_faults = []
-            faults.append(self.video_faults)
-        if sounds:
-            self.sound_faults = []
-            faults.append(self.sound_faults)
-        for packet in self._packets(streams, faults):
-            picture = packet.stream is self._video
-            try:
-                decoded = packet.decode()
-            except av.FFmpegError as error:
-                (self.video_faults if picture else self.sound_faults).append(reason("data_damaged", words_of(error)))
-                continue
-            for frame in decoded:
-                if picture:
-                    yield frame
-                else:
-                    track.add(frame)
-        if sounds:
-            track.close()
-            self.sound_faults += track.clock.faults()
-            self._track = track
-
-    def _packets(self, streams: list[Any], faults: list[list[Reason]]) -> Iterator[Any]:
-        """The packets of the streams, as far as the file can be read; what stops it is added to each of `faults`."""
+    def _packets(self, streams: list[Any], damages: Sequence[tuple[DamageLog, StreamClock[Any]]]) -> Iterator[Any]:
+        """The packets of the streams, as far as the file can be read; what stops it is noted as damage."""
         import av
 
         packets = self._container.demux(streams)
@@ -224,90 +259,58 @@ class Media:
                 yield next(packets)
             except StopIteration:
                 return
-            except (av.FFmpegError, OSError) as error:
-                for noted in faults:
-                    noted.append(reason("data_damaged", words_of(error)))
+            except (av.FFmpegError, OSError, ValueError) as error:
+                for damage, clock in damages:
+                    damage.sign(clock.end, words_of(error))
                 return
 
 
-class _Clock:
-    """Places the time stamps of one stream on the media clock, closing steps that no recording makes."""
+class _PacketSpan:
+    """How many packets of a stream there are, and where the last one ends."""
 
-    def __init__(self, origin: float) -> None:
-        self._shift = -origin
-        self._last = 0.0
-        self._leaps = 0
+    def __init__(self, stream: Any, timeline: Timeline) -> None:
+        self.stream = stream
+        self.packets = 0
+        self._clock: StreamClock[float] = StreamClock(timeline)
+        self.end = 0.0
+        self._rate = float(stream.average_rate or ORDINARY_RATE) if stream.type == "video" else None
 
-    def place(self, stamp: float) -> float:
-        """Seconds on the media clock of a time stamp in seconds."""
-        time = stamp + self._shift
-        if not self._last - LONGEST_STEP_BACK <= time <= self._last + LONGEST_STEP:
-            self._leaps += 1
-            self._shift += self._last - time
-            time = self._last
-        self._last = max(self._last, time)
-        return time
-
-    def faults(self) -> list[Reason]:
-        return [reason("timestamps_joined")] if self._leaps else []
-
-
-class _SoundTrack:
-    """Collects decoded sound as 16 kHz mono, keeping it in step with the media clock."""
-
-    def __init__(self, origin: float) -> None:
-        self.sound = Sound()
-        self.clock = _Clock(origin)
-        self._received = 0.0
-        self._stamp = -math.inf
-        self._resampler: Any = None
-
-    def add(self, frame: Any) -> None:
-        """Take over a decoded frame, unless what came before has run past its time."""
-        if frame.time is not None and float(frame.time) != self._stamp:
-            self._stamp = float(frame.time)
-            ahead = self._received - self.clock.place(self._stamp)
-            if ahead > MAX_AUDIO_JITTER:
-                return
-            if ahead < -MAX_AUDIO_JITTER:
-                self._fill(-ahead)
-        self._received += frame.samples / frame.sample_rate
-        self._resample(frame)
+    def add(self, packet: Any) -> None:
+        """Take over a packet; the empty one at the end of a stream does not count."""
+        if not packet.size:
+            return
+        self.packets += 1
+        base = float(packet.time_base)
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        shown = (packet.pts - stamp) * base if stamp is not None and packet.pts is not None else 0.0
+        lasts = (packet.duration or 0) * base or (1 / self._rate if self._rate else 0.0)
+        self._note(self._clock.push(Stamped(None if stamp is None else stamp * base, lasts, shown + lasts)))
 
     def close(self) -> None:
-        """Take over what the resampler still holds."""
-        if self._resampler is not None:
-            self._resample(None)
-            self._resampler = None
+        """Take over what is still on its way."""
+        self._note(self._clock.flush())
 
-    def _fill(self, seconds: float) -> None:
-        """Silence for a late start or lost packets."""
-        self._received += seconds
-        for _ in range(int(seconds)):
-            self.sound.append(np.zeros(SAMPLE_RATE, np.float32))
-        self.sound.append(np.zeros(round(seconds % 1 * SAMPLE_RATE), np.float32))
-
-    def _resample(self, frame: Any) -> None:
-        import av
-
-        if self._resampler is None:
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        if frame is not None:
-            frame.pts = None
-        for out in self._resampler.resample(frame):
-            self.sound.append(np.nan_to_num(out.to_ndarray().reshape(-1)))
+    def _note(self, placed: Iterable[tuple[float, float]]) -> None:
+        for time, until_shown in placed:
+            self.end = max(self.end, time + until_shown)
 
 
-def _upright_rgb(picture: Any) -> np.ndarray:
-    """RGB of a decoded frame, scaled to at most MAX_FRAME_SIDE and turned as a player would show it."""
-    import cv2
-
-    rgb = picture.to_ndarray(format="rgb24")
-    scale = MAX_FRAME_SIDE / max(picture.width, picture.height)
-    if scale < 1:
-        rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    quarter_turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+def _missing(spans: Sequence[_PacketSpan], promised: float) -> list[Reason]:
+    """What a container promises and does not hold, as one reason; none for a whole file."""
+    last = max(span.end for span in spans)
+    promises = [promised_seconds(span.stream) or 0.0 for span in spans]
+    if promised - last > 1.0 and last < WHOLE * promised:
+        what = f"the file ends after {last:.1f} s of the {promised:.1f} s that it promises"
+        return [reason("file_truncated", what, where=Where(start=last, end=promised))]
+    lacking = [
+        f"{promise - span.end:.1f} s of {promise:.1f} s of {span.stream.type}"
+        for span, promise in zip(spans, promises, strict=True)
+        if promise - span.end > LEAST_MISSING
+    ]
+    if not lacking:
+        return []
+    what = f"the container promises more than it holds: {' and '.join(lacking)} missing"
+    return [reason("data_missing", what, where=Where(start=last, end=max(promises)))]
 
 
 def ahead(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,15 @@ from emopipe.errors import (
     InputUnreadable,
     NoMediaFound,
     NotMedia,
+    Reason,
+    reason,
 )
 
-VIDEO_SUFFIXES: Final = frozenset(
+#: Nothing but a file itself is read: a playlist that names addresses or other files opens nothing.
+PROTOCOLS: Final = "file"
+
+#: Files with these names are recordings, and are told of if they cannot be decoded; files with others are looked into.
+RECORDING_SUFFIXES: Final = frozenset(
     [
         ".mp4",
         ".m4v",
@@ -30,67 +37,123 @@ VIDEO_SUFFIXES: Final = frozenset(
         ".wmv",
         ".flv",
         ".3gp",
-        ".ts",
+        ".3g2",
         ".mts",
         ".m2ts",
         ".ogv",
+        ".vob",
+        ".mxf",
+        ".divx",
+        ".wav",
+        ".flac",
+        ".mp3",
+        ".mp2",
+        ".m4a",
+        ".aac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".wma",
+        ".aif",
+        ".aiff",
+        ".mka",
+        ".caf",
     ]
 )
 
-
-AUDIO_SUFFIXES: Final = frozenset(
-    [".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"]
+IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+#: FFmpeg opens these as videos; they are texts, images and subtitles.
+OTHER_FORMATS: Final = frozenset(
+    ["tty", "image2", "gif", "apng", "ico", "lrc", "webvtt", "srt", "ass", "concat", "hls", "dash"]
 )
 
 
-IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+@dataclass(frozen=True)
+class FoundMedia:
+    """What paths, folders and patterns stand for.
 
-
-def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[EmopipeError]]:
-    """Replace folders by the video and sound files below them and patterns by what they match, in sorted order.
-
-    Files stay as they are given, whatever their names; each file is listed once. A path with `*`, `?` or `[` is a
-    pattern when there is no file of that very name; `**` stands for any folders.
-
-    Returns:
-        The files, and an error for every folder that cannot be listed (InputUnreadable), holds no media, or
-        pattern that matches nothing (NoMediaFound).
+    Attributes:
+        files: recordings, each once.
+        errors: for folders that cannot be listed or hold no recordings, and patterns that match none.
+        skipped: files of folders and patterns that are not recordings, and why.
     """
-    found: list[Path] = []
+
+    files: list[Path]
+    errors: list[EmopipeError]
+    skipped: dict[Path, Reason]
+
+
+def find_media(paths: Sequence[Path]) -> FoundMedia:
+    """Replace folders by the recordings below them and patterns by those that they match, in sorted order.
+
+    A file that is named stays as it is given, whatever its name. A path with `*`, `?` or `[` is a pattern when there
+    is no file of that very name; `**` stands for any folders. What FFmpeg can open is a recording, whatever its suffix.
+    """
+    recordings: list[Path] = []
     errors: list[EmopipeError] = []
+    skipped: dict[Path, Reason] = {}
     for path in paths:
-        for match in _matches(path, errors):
-            found += _media_below(match, errors) if match.is_dir() else [match]
+        is_pattern = glob.has_magic(str(path)) and not os.path.lexists(path)
+        matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True)) if is_pattern else [path]  # noqa: PTH207
+        if not matches:
+            errors.append(NoMediaFound("the pattern matches no file", path=path))
+        for match in matches:
+            if match.is_dir():
+                recordings += _recordings_below(match, errors, skipped)
+            elif not is_pattern or _is_recording(match, skipped):
+                recordings.append(match)
     unique: dict[str, Path] = {}
-    for path in found:
+    for path in recordings:
         unique.setdefault(os.path.realpath(path), path)
-    return list(unique.values()), errors
+    return FoundMedia(list(unique.values()), errors, skipped)
 
 
-def _matches(path: Path, errors: list[EmopipeError]) -> list[Path]:
-    if os.path.lexists(path) or not glob.has_magic(str(path)):
-        return [path]
-    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    if not matches:
-        errors.append(NoMediaFound("the pattern matches no file", path=path))
-    return matches
-
-
-def _media_below(folder: Path, errors: list[EmopipeError]) -> list[Path]:
+def _recordings_below(folder: Path, errors: list[EmopipeError], skipped: dict[Path, Reason]) -> list[Path]:
     def refuse(error: OSError) -> None:
         what = "the folder cannot be listed"
         errors.append(InputUnreadable(what, path=error.filename, hint="Check its permissions"))
 
-    wanted, before = VIDEO_SUFFIXES | AUDIO_SUFFIXES, len(errors)
-    files = sorted(
-        Path(root) / name
-        for root, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if Path(name).suffix.lower() in wanted and not name.startswith(".")
-    )
-    if not files and len(errors) == before:
-        errors.append(NoMediaFound("the folder holds no video or audio files", path=folder))
-    return files
+    recordings, before = [], len(errors)
+    for root, _, names in os.walk(folder, onerror=refuse):
+        recordings += [path for name in names if _is_recording(path := Path(root, name), skipped)]
+    if not recordings and len(errors) == before:
+        hint = f"{len(skipped)} files in it are not recordings" if skipped else ""
+        errors.append(NoMediaFound("the folder holds no video or audio files", path=folder, hint=hint))
+    return sorted(recordings)
+
+
+def _is_recording(path: Path, skipped: dict[Path, Reason]) -> bool:
+    """Whether a file is a recording; if not, it is noted why."""
+    why = _other_kind(path)
+    if why:
+        skipped[path] = reason("not_a_recording", why)
+    return not why
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is that is not a recording, in words; "" for a recording."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden file"
+    if suffix in RECORDING_SUFFIXES:
+        return ""
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "" if _holds_streams(path) else "FFmpeg finds no video or audio in it"
+
+
+def _holds_streams(path: Path) -> bool:
+    """Whether FFmpeg can decode something of a file that is seen or heard."""
+    import av
+
+    try:
+        with av.open(str(path.absolute()), options={"protocol_whitelist": PROTOCOLS}) as container:
+            if OTHER_FORMATS.intersection(container.format.name.split(",")) or "_pipe" in container.format.name:
+                return False
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            return bool(streams) and next(container.decode(streams), None) is not None
+    except (OSError, ValueError, EOFError, OverflowError):
+        return False
 
 
 def checked(path: Path, read: Callable[[], Any]) -> Any:
@@ -99,7 +162,7 @@ def checked(path: Path, read: Callable[[], Any]) -> Any:
         if not path.exists():
             raise InputNotFound("there is no such file", path=path, hint="Check the spelling")
         if not path.is_file():
-            raise NotMedia("it is no regular file", path=path)
+            raise NotMedia("it is not a regular file", path=path)
         if path.stat().st_size == 0:
             raise InputEmpty("the file is empty", path=path, hint="Copy or download it again")
         return read()

@@ -9,6 +9,8 @@ import numpy as np
 
 #: Sound beyond this lies in a temporary file, in bytes.
 SOUND_IN_MEMORY: Final = 16 << 20
+#: Zeros written at once, in samples.
+SILENCE_AT_ONCE: Final = 1 << 20
 
 
 class Sound:
@@ -16,6 +18,9 @@ class Sound:
 
     The file has no name and vanishes with the process. Slices are float32 arrays (samples,), and so is the whole,
     through `np.asarray`.
+
+    Attributes:
+        peak: the greatest absolute value of a sample.
     """
 
     dtype: Final = np.dtype(np.float32)
@@ -23,6 +28,7 @@ class Sound:
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(SOUND_IN_MEMORY)  # noqa: SIM115
         self._length = 0
+        self.peak = 0.0
 
     def __len__(self) -> int:
         return self._length
@@ -37,9 +43,16 @@ class Sound:
 
     def append(self, samples: np.ndarray) -> None:
         """Add float32 samples (samples,) at the end."""
+        if len(samples):
+            self.peak = max(self.peak, float(np.abs(samples).max()))
         self._file.seek(self._length * 4)
         self._file.write(np.ascontiguousarray(samples, np.float32).tobytes())
         self._length += len(samples)
+
+    def append_silence(self, samples: int) -> None:
+        """Add so many zeros at the end."""
+        for start in range(0, samples, SILENCE_AT_ONCE):
+            self.append(np.zeros(min(SILENCE_AT_ONCE, samples - start), np.float32))
 
     def close(self) -> None:
         """Free the memory or file that holds it."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from emopipe.errors import Reason
 from emopipe.pipeline.formatting import clock, printable
+from emopipe.pipeline.report.codes import explained
 from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest, reason_from_json
 from emopipe.pipeline.report.pages import colours, render
 from emopipe.pipeline.report.participants import Participants
@@ -43,7 +44,7 @@ MOST_MARKS: Final = 40
 
 #: State in the manifest -> what to do next.
 STATES: Final = {
-    "failed": "Look the code up in the list of errors and run again with --retry-failed",
+    "failed": "See below what the code means, and run again with --retry-failed",
     "degraded": "Read the results on the file's page with that in mind",
     "pending": "Repeat the command: the run was interrupted, and goes on where it was",
     "missing": "Repeat the command; what was computed is kept",
@@ -76,7 +77,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An input that is not ok: why, what to do next, and the code to look up."""
+    """An input that is not ok: why, what to do next, and the code, which the page explains."""
 
     media: Path
     state: str
@@ -237,6 +238,7 @@ def render_summary(batch: Batch, participants: Participants | None = None) -> st
         unseen=[label for label in labels if label not in seen],
         styles=styles,
         colours=colours(labels),
+        codes=explained(trouble.code for trouble in batch.troubles),
         cohort=compare(participants, appearances, states) if participants else None,
         name=name,
         called=called,

@@ -103,13 +103,22 @@ class Sink:
         inputs: all of the run, in the order of the manifest.
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
+        skipped: files beside the inputs that are not recordings.
 
     Raises:
         OutputError: when the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path, inputs: Sequence[Path], config_hash: str, version: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Sequence[Path],
+        config_hash: str,
+        version: str,
+        skipped: Mapping[Path, Reason] | None = None,
+    ) -> None:
         self.folder = folder
+        self._skipped = dict(skipped or {})
         self._config_hash = config_hash
         self._version = version
         self._stems = stems(inputs)
@@ -162,7 +171,8 @@ class Sink:
         self._put(MANIFEST, self._manifest())
         columns = list(_entry(Path(), "pending", ""))
         columns.insert(columns.index("reasons"), "reason_codes")
-        self._put("summary.csv", _csv(map(_summary_row, self._entries.values()), columns))
+        skipped = [{**_entry(Path(one["media"]), "skipped", ""), **one} for one in self._skipped_files()]
+        self._put("summary.csv", _csv(map(_summary_row, [*self._entries.values(), *skipped]), columns))
         columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
         rows = (
             {"media": entry["media"], **row}
@@ -194,8 +204,15 @@ class Sink:
         return entry
 
     def _manifest(self) -> str:
-        facts = {"emopipe": self._version, "inputs": list(self._entries.values())}
+        facts = {
+            "emopipe": self._version,
+            "inputs": list(self._entries.values()),
+            "skipped": self._skipped_files(),
+        }
         return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+    def _skipped_files(self) -> list[dict[str, Any]]:
+        return [{"media": str(path), "reasons": [reason_as_json(why)]} for path, why in sorted(self._skipped.items())]
 
     def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
         """The flat rows of a clip, read back from its document."""
@@ -319,10 +336,18 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def render_page(facts: dict[str, Any], media_link: str) -> str:
     """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+    from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
 
     labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
-    reasons = [str(reason_from_json(reason)) for reason in facts["reasons"]]
+    reasons = [reason_from_json(reason) for reason in facts["reasons"]]
+    absent = [code for row in facts["utterances"] for code in row["absent"].values()]
     return render(
-        "clip.html", facts=facts, reasons=reasons, media_link=media_link, labels=labels, colours=colours(labels)
+        "clip.html",
+        facts=facts,
+        reasons=reasons,
+        codes=explained([*(reason.code for reason in reasons), *absent]),
+        media_link=media_link,
+        labels=labels,
+        colours=colours(labels),
     )

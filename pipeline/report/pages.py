@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emopipe.pipeline.formatting import clock, printable, span
+from emopipe.pipeline.report.codes import anchor, parted
 
 PALETTE: Final = {
     "anger": "#c8442f",
@@ -50,4 +51,5 @@ def render(template: str, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"clock": clock, "span": span, "printable": printable, "ink": ink}
+    environment.filters |= {"anchor": anchor, "parted": parted}
     return environment.get_template(template).render(facts)

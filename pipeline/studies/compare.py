@@ -17,7 +17,7 @@ from emopipe.pipeline.studies.train import bridge
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.compare import Difference, Run
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
 
 
 #: A modality alone is called by its name and this.
@@ -110,7 +110,7 @@ def configurations(
         ConfigError: for an unknown modality.
         ConfigError: an unknown model or option.
     """
-    from emopipe.models.training.loop import configuration
+    from emopipe.models.training.config import configuration
 
     train, model = dict(tables.get("train", {})), dict(tables.get("model", {}))
     options = {**tables.get("models", {}), model.pop("name", "emoe"): model} if model else tables.get("models", {})

@@ -341,7 +341,7 @@ def _train_others(
     Raises:
         ConfigError: for a model that stands on none.
     """
-    from emopipe.models.training.loop import configuration
+    from emopipe.models.training.config import configuration
 
     spec, found = predictor.spec, {}
     if backbones and not spec.options.get("backbone"):

@@ -16,7 +16,7 @@ from emopipe.pipeline.report.outputs import DISCLAIMER
 if TYPE_CHECKING:
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.predictor import Predictor
-    from emopipe.models.training.loop import TrainConfig
+    from emopipe.models.training.config import TrainConfig
 
 
 def train_checkpoint(

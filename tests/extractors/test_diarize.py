@@ -284,6 +284,10 @@ def test_pyannote_is_handed_the_sound_and_the_number_of_people(pyannote: None) -
     assert backend._pipeline.asked == {**asked, "num_speakers": 2}
     backend.turns(np.zeros(64_000, np.float32), [(0.0, 4.0)], least=2, most=3)
     assert backend._pipeline.asked == {**asked, "min_speakers": 2, "max_speakers": 3}
+    backend.turns(
+        np.zeros(64_000, np.float32), [(0.0, 4.0)], least=2, most=1
+    )  # more mouths move than may be told apart
+    assert backend._pipeline.asked == {**asked, "min_speakers": 1, "max_speakers": 1}
 
 
 @pytest.mark.parametrize(("where", "offline"), [("gated", False), ("nowhere", False), ("some/pipeline", True)])

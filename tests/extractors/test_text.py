@@ -105,6 +105,21 @@ def test_texts_are_cut_where_the_encoder_ends(tmp_path: Path) -> None:
     assert len(vectors) == 8
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_texts_are_cut_where_the_encoders_places_end_if_the_tokenizer_does_not_tell(
+    family: str, tmp_path: Path
+) -> None:
+    from transformers import RobertaConfig, RobertaModel
+
+    sizes = {**SMALL, "max_position_embeddings": 20}
+    folder = write_bert(tmp_path / "short", **sizes)
+    if family == "roberta":  # counts from behind the padding's place
+        RobertaModel(RobertaConfig(vocab_size=200, pad_token_id=1, **sizes)).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (vectors,) = TextEncoder(folder, max_tokens=1_000_000).encode(["happy " * 1000])
+    assert len(vectors) == (20 if family == "bert" else 18)
+
+
 def table(encoder: Path, **told: Any) -> dict[str, Any]:
     defaults = {"max_tokens": 64, "layers": [-1], "pooling": "tokens", "multilingual": "", "languages": []}
     return {"encoder": str(encoder), **defaults, **told}

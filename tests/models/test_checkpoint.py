@@ -21,7 +21,8 @@ from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset, Sample
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 
 QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 

@@ -1,4 +1,4 @@
-"""What the comparison models share: clean inputs, subnets that make one vector of a modality, and the task loss."""
+"""Shared parts of the comparison models: clean inputs, subnets that make one vector of a modality, the task loss."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Width
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
@@ -23,6 +24,7 @@ class Baseline(FusionModel):
         self.standardise = nn.ModuleDict({name: Standardise(dim) for name, dim in shape.dims.items()})
 
     def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows."""
         for name, layer in self.standardise.items():
             assert isinstance(layer, Standardise)
             layer.fit(torch.from_numpy(dataset.steps(name)))
@@ -80,7 +82,7 @@ def last_step(x: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SubnetConfig:
-    """Subnets of LF-DNN, TFN and LMF.
+    """Settings of the subnets of LF-DNN, TFN and LMF.
 
     Attributes:
         hidden: width of the face and voice subnets.
@@ -91,17 +93,13 @@ class SubnetConfig:
         label_smoothing: of the cross-entropy.
     """
 
-    hidden: int = 64
-    text_hidden: int = 128
-    text_width: int = 64
-    input_dropout: float = 0.2
-    dropout: float = 0.2
-    post: int = 64
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min(self.hidden, self.text_hidden, self.text_width, self.post) < 1:
-            raise ConfigError("widths are at least 1")
+    hidden: Width = 64
+    text_hidden: Width = 128
+    text_width: Width = 64
+    input_dropout: Chance = 0.2
+    dropout: Chance = 0.2
+    post: Width = 64
+    label_smoothing: Chance = 0.0
 
     def width_of(self, modality: str) -> int:
         """K, the width of a modality's vector."""

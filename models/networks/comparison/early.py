@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Limit, Rank, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks.comparison.common import SubnetConfig, SubnetModel, equal_shares
 from emopipe.models.networks.model import Output, Shape
@@ -36,7 +36,7 @@ class Mlp(nn.Module):
 class LfDnnConfig(SubnetConfig):
     """See :class:`SubnetConfig`."""
 
-    post: int = 128
+    post: Width = 128
 
 
 class LfDnn(SubnetModel):
@@ -54,6 +54,7 @@ class LfDnn(SubnetModel):
         self.mlp = Mlp(sum(widths.values()), config.post, shape.outputs, config.dropout)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from the concatenated modalities."""
         there = batch.present.unsqueeze(-1).unbind(1)
         pairs = zip(self.shape.modalities, self.vectors(batch), there, strict=True)
         filled = [torch.where(present, h, self.absent[name].to(h.dtype)) for name, h, present in pairs]
@@ -69,10 +70,10 @@ class TfnConfig(SubnetConfig):
         limit: predicted values lie within +-limit; classes do not use it.
     """
 
-    hidden: int = 32
-    text_width: int = 32
-    dropout: float = 0.5
-    limit: float = 3.0
+    hidden: Width = 32
+    text_width: Width = 32
+    dropout: Chance = 0.5
+    limit: Limit = 3.0
 
 
 def with_one(h: Tensor) -> Tensor:
@@ -101,6 +102,7 @@ class Tfn(SubnetModel):
         self.mlp = Mlp(inputs, config.post, shape.outputs, config.dropout)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from the outer product of the modalities."""
         fused, logits = self.mlp(outer_product(self.vectors(batch)))
         logits = logits.float()
         if self.shape.task == "regression":
@@ -116,12 +118,7 @@ class LmfConfig(SubnetConfig):
         rank: R, how many products of linear maps are summed.
     """
 
-    rank: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1:
-            raise ConfigError(f"rank {self.rank} is below 1")
+    rank: Rank = 3
 
 
 class Lmf(SubnetModel):
@@ -150,6 +147,7 @@ class Lmf(SubnetModel):
         return torch.stack(maps).prod(0)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from low-rank products of the modalities."""
         products = self.products(self.vectors(batch)).float()
         logits = torch.einsum("br,brc->bc", self.mix.expand(len(batch), -1), products) + self.bias
         return Output(logits, {}, equal_shares(batch.present), {"fused": products.flatten(1)})

@@ -65,11 +65,13 @@ class Towers(FusionModel):
         self.towers = nn.ModuleDict({name: Tower(name, shape.dims[name], shape.outputs, config) for name in names})
 
     def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows."""
         for name, tower in self.towers.items():
             assert isinstance(tower, Tower)
             tower.branch.fit(name, dataset)
 
     def sealed(self) -> EmoeConfig:
+        """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
 
     def tower(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -108,6 +110,7 @@ class Unimodal(Towers):
         super().__init__(shape, config, (name,))
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch from one modality."""
         (name,) = self.names
         p, logits = self.tower(name, batch)
         chosen = torch.tensor([one == name for one in self.shape.modalities], device=batch.present.device)
@@ -128,6 +131,7 @@ class LateFusion(Towers):
         super().__init__(shape, config, shape.modalities)
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch by the mean of the modalities' own predictions."""
         p, logits = (torch.stack(part, dim=1) for part in zip(*(self.tower(n, batch) for n in self.names), strict=True))
         weights = equal_shares(batch.present)
         unimodal = {name: logits[:, column] for column, name in enumerate(self.names)}

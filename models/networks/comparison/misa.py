@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Factor, Heads, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, mean_step
@@ -22,27 +25,27 @@ Pair = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MisaConfig:
-    """How a MISA is built. Published: width 128, 2 heads, LSTMs as wide as their input.
+    """Settings of MISA. Published: width 128, 2 heads, LSTMs as wide as their input.
 
     Attributes:
         width: of the private and shared parts; divisible by `heads`.
         heads: of the transformer layer over the parts.
-        recurrent: width of the LSTMs of face and voice in each direction.
+        recurrent: width of the LSTMs of face and voice in each direction; 0 averages over time as for the text.
         dropout: on the input, in the transformer and behind it.
         label_smoothing: of the cross-entropy.
         difference, similarity, reconstruction: weights of L_diff, L_sim and L_recon.
         moments: how many L_sim compares.
     """
 
-    width: int = 64
-    heads: int = 2
-    recurrent: int = 64
-    dropout: float = 0.2
-    label_smoothing: float = 0.0
-    difference: float = 0.1
-    similarity: float = 0.3
-    reconstruction: float = 1.0
-    moments: int = 5
+    width: Width = 64
+    heads: Heads = 2
+    recurrent: Annotated[int, Interval(ge=0, le=65_536)] = 64
+    dropout: Chance = 0.2
+    label_smoothing: Chance = 0.0
+    difference: Factor = 0.1
+    similarity: Factor = 0.3
+    reconstruction: Factor = 1.0
+    moments: Annotated[int, Interval(ge=1, le=100)] = 5
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Heads, Kernel, Layers, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, last_step, need_modalities, valid_steps
 from emopipe.models.networks.emoe import Head
@@ -18,7 +19,7 @@ from emopipe.models.networks.model import Output, Shape
 
 @dataclass(frozen=True)
 class MultConfig:
-    """How a MulT is built. Published: width 50, 10 heads, 4 cross-modal and 3 memory layers, kernels 1 to 5.
+    """Settings of MulT. Published: width 50, 10 heads, 4 cross-modal and 3 memory layers, kernels 1 to 5.
 
     Attributes:
         width: d, channels of a modality; even, divisible by `heads`.
@@ -31,22 +32,22 @@ class MultConfig:
         label_smoothing: of the cross-entropy.
     """
 
-    width: int = 48
-    heads: int = 4
-    layers: int = 2
-    memory_layers: int = 2
-    kernel: int = 1
-    input_dropout: float = 0.1
-    embed_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    residual_dropout: float = 0.1
-    output_dropout: float = 0.3
-    label_smoothing: float = 0.0
+    width: Width = 48
+    heads: Heads = 4
+    layers: Layers = 2
+    memory_layers: Layers = 2
+    kernel: Kernel = 1
+    input_dropout: Chance = 0.1
+    embed_dropout: Chance = 0.1
+    attention_dropout: Chance = 0.1
+    residual_dropout: Chance = 0.1
+    output_dropout: Chance = 0.3
+    label_smoothing: Chance = 0.0
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.width % self.heads:
             raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
-        if self.kernel < 1 or self.kernel % 2 == 0:
+        if self.kernel % 2 == 0:
             raise ConfigError(f"kernel {self.kernel} is not odd")
 
 
@@ -145,6 +146,7 @@ class Mult(Baseline):
         )
 
     def forward(self, batch: Batch) -> Output:
+        """Predict a batch; each modality attends to every other."""
         steps = {name: self._convolved(name, batch) for name in self.shape.modalities}
         fused = torch.cat([self._read(name, steps) for name in self.shape.modalities], dim=1)
         fused_head, logits = self.head(fused)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Limit, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, last_step, mean_step
@@ -22,7 +22,7 @@ EPSILON: Final = 1e-8
 
 @dataclass(frozen=True)
 class SelfMmConfig:
-    """How a Self-MM is built. Published: fused width 128, unimodal widths 16 and 32, LSTM widths 16 to 64.
+    """Settings of Self-MM. Published: fused width 128, unimodal widths 16 and 32, LSTM widths 16 to 64.
 
     Attributes:
         width, unimodal_width: of the fused and the unimodal representations.
@@ -33,16 +33,12 @@ class SelfMmConfig:
         limit: generated values lie within +-limit; classes do not use it.
     """
 
-    width: int = 128
-    unimodal_width: int = 32
-    recurrent: int = 64
-    dropout: float = 0.2
-    label_smoothing: float = 0.0
-    limit: float = 3.0
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.unimodal_width, self.recurrent) < 1:
-            raise ConfigError("widths are at least 1")
+    width: Width = 128
+    unimodal_width: Width = 32
+    recurrent: Width = 64
+    dropout: Chance = 0.2
+    label_smoothing: Chance = 0.0
+    limit: Limit = 3.0
 
 
 # ----------------------------------------------------------------------------------------------- the label generator
@@ -168,6 +164,7 @@ class Memory:
                 self.tables[name] = torch.cat([table, table.new_zeros(size - len(table), *table.shape[1:])])
 
     def to(self, device: torch.device) -> None:
+        """Move the tables to a device."""
         self.tables = {name: table.to(device) for name, table in self.tables.items()}
 
 
@@ -265,7 +262,9 @@ class SelfMm(Baseline):
         return total
 
     def training_state(self) -> dict[str, Tensor]:
+        """The labels that were generated for each modality, for a training that goes on."""
         return dict(self.memory.tables)
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with labels of :meth:`training_state`."""
         self.memory.tables = dict(state)

@@ -1,17 +1,23 @@
-"""What EGMF can be told."""
+"""Settings of EGMF: its configuration dataclass."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from emopipe.errors import ConfigError
+from emopipe.models.configs import Chance, Count, Factor, Heads, Layers
+
+#: A value that may be predicted.
+Value = Annotated[float, Interval(ge=-1_000_000, le=1_000_000)]
 
 
 @dataclass(frozen=True)
 class EgmfConfig:
-    """How it is built; published values where there are any (LoRA of rank 8 and alpha 16, the experts' widths).
+    """Settings of EGMF; published values where there are any (LoRA of rank 8 and alpha 16, the experts' widths).
 
     Attributes:
         backbone: name of the causal language model.
@@ -56,35 +62,31 @@ class EgmfConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     cuda_graphs: bool = False
-    lora_rank: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    lora_layers: int = 0
+    lora_rank: Annotated[int, Interval(ge=0, le=4096)] = 8
+    lora_alpha: Count = 16
+    lora_dropout: Chance = 0.05
+    lora_layers: Layers = 0
     lora_targets: tuple[str, ...] = ()
     freeze_lora: bool = False
     language: Literal["en", "zh"] = "en"
     task_prompt: str = ""
-    context: int = 0
+    context: Annotated[int, Interval(ge=0, le=10_000)] = 0
     echo: bool = False
-    text_tokens: int = 96
+    text_tokens: Count = 96
     objective: Literal["labels", "language"] = "labels"
-    label_smoothing: float = 0.0
-    value_range: tuple[float, ...] = (-3.0, 3.0)
-    decimals: int = 1
-    width: int = 256
-    heads: int = 4
-    input_dropout: float | Mapping[str, float] = 0.0
-    dropout: float = 0.1
-    pseudo_tokens: int = 4
+    label_smoothing: Chance = 0.0
+    value_range: tuple[Value, ...] = (-3.0, 3.0)
+    decimals: Annotated[int, Interval(ge=0, le=10)] = 1
+    width: Annotated[int, Interval(ge=8, le=65_536)] = 256
+    heads: Heads = 4
+    input_dropout: Chance | Mapping[str, Chance] = 0.0
+    dropout: Chance = 0.1
+    pseudo_tokens: Annotated[int, Interval(ge=1, le=1000)] = 4
     pseudo: Literal["repeat", "affine"] = "repeat"
-    entropy: float = 0.0
+    entropy: Factor = 0.0
 
     def __post_init__(self) -> None:
-        if self.width < 8 or self.width % 8 or self.width % self.heads:
+        if self.width % 8 or self.width % self.heads:
             raise ConfigError(f"width {self.width} is not a multiple of 8 and of {self.heads} heads")
         if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
             raise ConfigError(f"value_range {self.value_range} is not a least and a largest value")
-        if min(self.lora_rank, self.lora_layers, self.context, self.decimals) < 0:
-            raise ConfigError("lora_rank, lora_layers, context and decimals are at least 0")
-        if self.pseudo_tokens < 1 or self.text_tokens < 1:
-            raise ConfigError("pseudo_tokens and text_tokens are at least 1")

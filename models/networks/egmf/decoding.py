@@ -1,4 +1,4 @@
-"""From a language model's answers to predictions, without ever making one up."""
+"""Decode a language model's answers into predictions, without ever making one up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NUMBER: Final = re.compile(r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)\s*")
 
 
 def parse_number(answer: str | None, low: float, high: float) -> float:
-    """The number that an answer is, clamped to [low, high].
+    """Parse the number that an answer is, clamped to [low, high].
 
     Returns:
         NaN when it is not a number and nothing but a number, or (None) was never finished: a failure, not a zero.

@@ -69,6 +69,7 @@ class States(nn.Module):
         self.decoder = decoder
 
     def forward(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states (batch, tokens, width) of input embeddings of that shape."""
         read = self.decoder(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False)
         states: Tensor = read.last_hidden_state
         return states

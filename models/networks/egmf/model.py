@@ -115,6 +115,7 @@ class Egmf(FusionModel):
         return dataset.transcript.conversations(dataset.ids.tolist()) if self.config.context else None
 
     def sealed(self) -> EgmfConfig:
+        """The configuration that a checkpoint of the model keeps: its backbone by hash, not by path."""
         return replace(self.config, backbone_path="", backbone_sha256=self.language_model.sha256)
 
     def fit_inputs(self, dataset: Dataset) -> None:

@@ -203,7 +203,7 @@ class Tokens:
     Attributes:
         ids: (B, L) int64.
         mask: (B, L) int64, 0 for padding.
-        positions: (B, L) int64, counted from the first token that is no padding.
+        positions: (B, L) int64, counted from the first token that is not padding.
         slots: (B, L) bool, where pseudo tokens go.
     """
 

@@ -15,7 +15,7 @@ from emopipe.models.data.dataset import Dataset
 from emopipe.models.evaluation.ablate import FULL, SWEEP, ablations, sweep
 from emopipe.models.evaluation.compare import SCORES, Run, compare, differences, read_runs, scores
 from emopipe.models.evaluation.evaluate import fold_datasets, train_fold
-from emopipe.models.training.loop import TrainConfig
+from emopipe.models.training.config import TrainConfig
 
 QUICK = TrainConfig(epochs=2, batch_size=32, lr=5e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 CONFIGS = {

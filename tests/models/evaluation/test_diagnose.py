@@ -21,7 +21,8 @@ from emopipe.models.evaluation.diagnose import (
 )
 from emopipe.models.evaluation.diagnose import similarities as similar
 from emopipe.models.predictor import Predictor
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import learnable
 from tests.models.tiny_backbone import write_backbone
 

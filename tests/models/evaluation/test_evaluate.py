@@ -12,7 +12,8 @@ from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.evaluation.evaluate import cross_validate, evaluate, evaluate_seeds, summarise
 from emopipe.models.predictor import Predictor, Scores
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES
 
 QUICK = TrainConfig(epochs=3, batch_size=32, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})

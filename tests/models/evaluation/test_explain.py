@@ -10,7 +10,8 @@ import pytest
 from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.evaluation.explain import Explanation, agreement, explain, project
-from emopipe.models.training.loop import TrainConfig, Trained, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import Trained, train
 
 QUICK = TrainConfig(epochs=3, batch_size=32, lr=5e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 

@@ -15,15 +15,16 @@ from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.comparison import self_mm
-from emopipe.models.networks.comparison.common import SubnetConfig, equal_shares
+from emopipe.models.networks.comparison.common import equal_shares
 from emopipe.models.networks.comparison.early import Lmf, LmfConfig, Tfn, TfnConfig, outer_product
 from emopipe.models.networks.comparison.late import LateFusion, LateFusionConfig
 from emopipe.models.networks.comparison.misa import Misa, difference, moment_discrepancy
-from emopipe.models.networks.comparison.mult import MultConfig, cross_mask
+from emopipe.models.networks.comparison.mult import cross_mask
 from emopipe.models.networks.comparison.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.networks.model import FusionModel, Output, Shape
-from emopipe.models.registry import MODELS, build
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.registry import MODELS, build, configure
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES
 
 DIMS = {"text": 5, "face": 3, "voice": 7}
@@ -242,11 +243,12 @@ def test_lmf_is_tfn_with_a_low_rank_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: SubnetConfig(hidden=0), lambda: LmfConfig(rank=0), lambda: MultConfig(width=9)]
+    ("name", "options"),
+    [("lf-dnn", {"hidden": 0}), ("lmf", {"rank": 0}), ("mult", {"width": 9}), ("mult", {"kernel": 2})],
 )
-def test_unusable_configurations_are_refused(make: Any) -> None:
+def test_unusable_configurations_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        make()
+        configure(name, options)
 
 
 # --------------------------------------------------------------------------------------------------------------- MulT

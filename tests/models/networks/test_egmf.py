@@ -29,7 +29,9 @@ from emopipe.models.networks.egmf.language_model import LanguageModel, projectio
 from emopipe.models.networks.egmf.model import Egmf
 from emopipe.models.networks.egmf.prompt import WORDINGS, Prompt, Prompter, grow, pad_left
 from emopipe.models.networks.model import Output, Shape
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.registry import configure
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES, DIMS, write_dataset
 from tests.models.tiny_backbone import write_backbone
 
@@ -711,7 +713,7 @@ def test_an_unknown_attention_wants_its_names(small: EgmfConfig) -> None:
 )
 def test_unusable_configurations_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        EgmfConfig(**options)
+        configure("egmf", options)
 
 
 def test_classes_need_names(small: EgmfConfig) -> None:

@@ -16,6 +16,7 @@ from emopipe.models.data.dataset import Batch
 from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, evidence, masked_softmax, pooled_statistics
 from emopipe.models.networks.layers import Transformer, sinusoids
 from emopipe.models.networks.model import Shape, Standardise
+from emopipe.models.registry import configure
 
 DIMS = {"text": 5, "face": 3, "voice": 7}
 SMALL = EmoeConfig(width=16, layers=1, heads=2, router_width=8)
@@ -202,7 +203,7 @@ def test_pooled_statistics_see_valid_steps_only() -> None:
 )
 def test_unusable_configurations_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        EmoeConfig(**options)  # type: ignore[arg-type]
+        configure("emoe", options)
 
 
 def test_kernels_may_differ_by_modality() -> None:

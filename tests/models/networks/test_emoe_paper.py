@@ -26,7 +26,9 @@ from emopipe.models.networks.text_encoder import TextEncoder
 from emopipe.models.registry import build
 from emopipe.models.sealed import SHIPPED
 from emopipe.models.training import loop
-from emopipe.models.training.loop import TrainConfig, configuration, read_configuration
+from emopipe.models.training.config import TrainConfig, configuration, read_configuration
+from emopipe.models.training.events import silent
+from emopipe.models.training.plan import choose_split, make_plan
 from emopipe.pipeline.cli.app import app
 from tests.models.mmsa_files import DIMS as FILE_DIMS
 from tests.models.mmsa_files import VOCABULARY, content, write
@@ -407,14 +409,14 @@ def test_gradients_of_ten_batches_make_a_step_and_those_left_over_too(
 
     monkeypatch.setattr(EmoePaper, "forward", watched)
     monkeypatch.setattr(torch.optim.AdamW, "step", kept)
-    run = loop._Run(loop._plan(data, config, loop._split(data, config), loop.silent), config, None, loop.silent)
-    run._epoch(1)
+    run = loop.Run(make_plan(data, config, choose_split(data, config), silent), config, None, silent)
+    run.epoch(1)
     assert len(seen) == 12 and len(steps) == 2  # 24 rows: ten batches, then the two that are left
     run.model.train()
-    run.optimiser.zero_grad()
+    run.state.optimiser.zero_grad()
     for given in seen[:10]:
         (run.model.loss(forward(run.model, given), given)["total"] / factor).backward()  # type: ignore[arg-type]
-    weights = [p for p in run.optimiser.param_groups[0]["params"] if p.grad is not None]
+    weights = [p for p in run.state.optimiser.param_groups[0]["params"] if p.grad is not None]
     assert len(weights) == len(steps[0])
     for weight, gradient in zip(weights, steps[0].values(), strict=True):
         assert torch.allclose(weight.grad, gradient, rtol=1e-4, atol=1e-6)

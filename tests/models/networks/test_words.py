@@ -19,7 +19,8 @@ from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.backbone import digest
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from tests.models.conftest import CLASSES, learnable
 from tests.models.tiny_backbone import write_backbone
 

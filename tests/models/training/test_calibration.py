@@ -9,7 +9,8 @@ import pytest
 
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.training.calibration import abstain_threshold, calibrate, fit_temperature, risk_coverage
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 
 
 def test_temperature_undoes_overconfidence() -> None:

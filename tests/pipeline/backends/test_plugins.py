@@ -145,7 +145,7 @@ def test_a_name_of_emopipes_own_stays_its_own(site: Path) -> None:
 def test_what_is_no_model_is_refused(site: Path) -> None:
     distribution(site, "nomodel", {MODELS: {"nomodel": "nomodel:number"}}, "number = 3")
     assert "nomodel" in names()
-    with pytest.raises(BackendUnusable, match=r"nomodel.*is none"):
+    with pytest.raises(BackendUnusable, match=r"nomodel.*is not a model"):
         configure("nomodel")
 
 

@@ -48,11 +48,12 @@ def test_commands_are_grouped_and_say_which_version_they_are_of() -> None:
     assert "emopipe[ray]" in CliRunner().invoke(app, ["run", "--help"], terminal_width=200).output
 
 
-def test_commands_of_the_readme_exist() -> None:
+def test_commands_of_readme_and_docs_exist() -> None:
     known = set(getattr(get_command(app), "commands", {}))
-    text = (ROOT / "README.md").read_text("utf-8")
-    named = {line.split()[1] for line in text.splitlines() if line.startswith("emopipe ")}
-    assert {"run", "extract", "train", "evaluate"} <= named <= known
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()]
+    named = {line.split()[1] for line in lines if line.startswith("emopipe ")}
+    assert named == known
 
 
 def test_models_and_doctor_and_config_answer() -> None:

@@ -18,7 +18,8 @@ from emopipe import run
 from emopipe.errors import EmopipeError
 from emopipe.models import checkpoint
 from emopipe.models.data.reading import read
-from emopipe.models.training.loop import TrainConfig, train
+from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.execution.batch import find_inputs, run_files
 from emopipe.pipeline.execution.engine import Here

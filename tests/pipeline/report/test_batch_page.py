@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from emopipe.errors import EmopipeError, InputChanged, InputEmpty, NotMedia, reason
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.report.batch_page import MOST_SPANS, Batch, render_summary, write_summary
-from emopipe.pipeline.report.outputs import DISCLAIMER, reason_as_json
+from emopipe.pipeline.report.outputs import DISCLAIMER, reason_as_json, render_page
 from emopipe.pipeline.report.pages import PALETTE, SPARE, ink
 from emopipe.pipeline.report.participants import read_participants
 from emopipe.pipeline.report.person_statistics import NO_EVIDENCE, UNCERTAIN, VALUE, Tally, compare, per_person, spread
@@ -314,6 +314,50 @@ def test_failures_come_with_reason_and_remedy(tmp_path: Path) -> None:
     write_summary(folder)
     text = page(folder).text
     assert re.search(r"1\s+ok\s+1\s+degraded\s+2\s+failed\s+1\s+not finished", text) and DISCLAIMER in text
+
+
+def test_codes_lead_to_what_they_mean_on_the_same_page(tmp_path: Path) -> None:
+    files: dict[str, list[dict[str, Any]] | EmopipeError] = {
+        "in/EMO-104.mp4": NotMedia("the file cannot be decoded", path="in/EMO-104.mp4"),
+        "in/b.mp4": [said(0, 1)],
+    }
+    folder = run_of(tmp_path / "out", files)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    later = {"code": "EMO-999", "what": "of a later version", "hint": "", "modality": None, "where": None}
+    found = [reason_as_json(reason("no_face", modality="face")), later, "in words alone"]
+    manifest["inputs"][1] |= {"state": "degraded", "reasons": found}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_summary(folder)
+    shown = page(folder)
+    links = [link for link in shown.values("href") if link.startswith(("#emo", "#EMO", "#no_"))]
+    assert links == ["#emo-104", "#no_face"] and set(links) <= {f"#{name}" for name in shown.values("id")}
+    assert "A file is not media that can be decoded. Play it in a media player to check" in shown.text
+    assert "EMO-999: of a later version" in shown.text and "in words alone" in shown.text
+
+
+def test_without_trouble_no_codes_are_explained(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "out", {"a.mp4": [said(0, 1)]})
+    write_summary(folder)
+    assert "codes" not in page(folder).values("id") and "What the codes mean" not in page(folder).text
+
+
+def test_a_clips_own_page_explains_its_codes() -> None:
+    facts = {
+        "media": "a.mp4",
+        "reasons": [reason_as_json(reason("file_truncated"))],
+        "duration": 2.0,
+        "info": {},
+        "utterances": [said(0, 1, absent={"face": "no_face"}, overlap=0.0, role=None)],
+        "checkpoint": "one",
+        "config_hash": "c0",
+        "emopipe": "0.1.0",
+        "notice": DISCLAIMER,
+    }
+    shown = Page(render_page(facts, "a.mp4"))
+    assert [link for link in shown.values("href")] == ["#file_truncated", "#no_face"]
+    assert {"file_truncated", "no_face"} <= set(shown.values("id"))
+    assert "No face was found in the utterance." in shown.text
+    assert "codes" not in Page(render_page(facts | {"reasons": [], "utterances": []}, "a.mp4")).values("id")
 
 
 def test_an_emotion_is_told_by_name_and_not_by_colour_alone(tmp_path: Path) -> None:

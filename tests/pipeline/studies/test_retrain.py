@@ -1,4 +1,4 @@
-"""The README's retraining loop on a folder of MP4s: extract, train, evaluate, run."""
+"""The guide's retraining loop on a folder of MP4s: extract, train, evaluate, run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         writer.writerows(row for row in rows if row[2] != "dan")
         writer.writerow(("broken.mp4", "anger", "anna"))
     (folder / "broken.mp4").write_text("not a video")
-    commands = re.findall(r"^emopipe .*", (ROOT / "README.md").read_text("utf-8"), flags=re.M)
+    commands = re.findall(r"^emopipe .*", (ROOT / "docs" / "training.md").read_text("utf-8"), flags=re.M)
     assert "emopipe extract my_dataset/ --labels my_dataset/labels.csv --out features" in commands
     done = emopipe("extract", folder, "--labels", folder / "labels.csv", "--out", root / "features", "--jobs", 2)
     assert done.exit_code == 1, done.output

@@ -74,6 +74,7 @@ class Plan:
 
     @property
     def name(self) -> str:
+        """What its files are called."""
         return f"{self.kind}_{self.tiles:02d}_{self.talker}_{self.seed}"
 
 
@@ -93,6 +94,7 @@ class Truth:
     speech: list[tuple[float, float]]
 
     def scene(self, time: float) -> Scene:
+        """What is shown at a time."""
         return next(scene for scene in reversed(self.scenes) if scene.start <= time + 1e-6)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.extractors.face.mediapipe import ACTION_UNIT_SOURCES, FaceLandmarker
-from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline import weights
+from emopipe.pipeline.media.decoding import Media
 
 CLIPS = ("ravdess_01_neutral", "mead_W036_happiness", "mead_M030_anger")
 HEIGHTS = (40, 50, 60, 75, 90, 110, 130, 160, 200)

@@ -34,11 +34,12 @@ MOST_ALONE_LONE: Final = 1.5
 #: generated interviews they are at most 1.3 for another's mouth, and 3.9 to 10 for the right one but for two that
 #: hardly move (-6.4 and -3.0).
 OWN_MOUTH: Final = 3.0
-#: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
+#: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent; one that talks in
+#: another's place has twice as much more.
 CLEAR: Final = 0.7
 #: Frames and share of the speech seen that several people must have talked in to count.
 LEAST_FRAMES: Final = 8
-LEAST_SHARE: Final = 0.1
+LEAST_SHARE: Final = 0.08
 #: A mouth talks when it moves clearly in so many times more of the frames with speech than of those without; of the
 #: latter one is added in which so much of it moves. Restless mouths of generated galleries reach 1.9.
 CALMER: Final = 2.0
@@ -151,27 +152,38 @@ def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
     odds, heard = talking(movement(table)), _speaker_at(times, talk) == 0
     if not heard.any():
         return Talkers()
+    needed = max(LEAST_FRAMES, LEAST_SHARE * len(np.unique(times[heard])))
     still = _clear_speaker_at(times, talk) == NOBODY
-    frames = len(np.unique(times[heard]))
-    needed = max(LEAST_FRAMES, LEAST_SHARE * frames)
-    moving = [
-        int(track)
-        for track in np.unique(tracks)
-        if np.count_nonzero(odds[heard & (tracks == track)] > CLEAR) >= needed
-        and _share(odds[heard & (tracks == track)]) > CALMER * _share(odds[still & (tracks == track)], FEW)
-    ]
+    moving = [track for track in np.unique(tracks).tolist() if _moves_with(odds, tracks == track, heard, still, needed)]
     by_track = _by_frame(times[heard], tracks[heard], odds[heard])
     in_turn = set()
     for track in moving:
-        others = [by_track[other] for other in moving if other != track]
-        if np.count_nonzero((by_track[track] > CLEAR) & _all_below(others)) >= needed:
+        others = np.max([by_track[other] for other in moving if other != track] or [-np.inf], axis=0)
+        in_its_place = (by_track[track] > CLEAR) & (by_track[track] > others + 2 * CLEAR)
+        if np.count_nonzero(in_its_place) >= needed:
             in_turn.add(track)
-    silent = np.count_nonzero(_all_below(list(by_track.values())))
+    silent = np.count_nonzero(np.max(list(by_track.values()), axis=0) < -CLEAR)
     beside = _seen_together(table)
     return Talkers(
         several=len(in_turn) > 1 or (len(in_turn) == 1 and bool(silent >= needed)),
         least=2 if any(beside[track] & in_turn for track in in_turn) else 1,
     )
+
+
+def _moves_with(odds: np.ndarray, rows: np.ndarray, heard: np.ndarray, still: np.ndarray, needed: float) -> bool:
+    """Whether a mouth talks clearly in some of the frames with speech, and hardly ever in those without.
+
+    Args:
+        odds: log odds of talking (rows,).
+        rows: the mouth's own (rows,).
+        heard, still: frames with speech, and clearly without (rows,).
+        needed: so many frames count.
+    """
+    clear = odds > CLEAR
+    often = np.count_nonzero(clear & rows & heard)
+    share = often / max(1, np.count_nonzero(rows & heard))
+    share_still = (np.count_nonzero(clear & rows & still) + FEW) / (np.count_nonzero(rows & still) + 1)
+    return bool(often >= needed and share > CALMER * share_still)
 
 
 def _by_frame(times: np.ndarray, tracks: np.ndarray, odds: np.ndarray) -> dict[int, np.ndarray]:
@@ -182,16 +194,6 @@ def _by_frame(times: np.ndarray, tracks: np.ndarray, odds: np.ndarray) -> dict[i
         found[track] = np.full(len(stamps), -np.inf)
         found[track][frame[tracks == track]] = odds[tracks == track]
     return found
-
-
-def _all_below(odds: Sequence[np.ndarray]) -> np.ndarray | bool:
-    """The frames in which all these mouths are clearly silent or not seen."""
-    return np.max(odds, axis=0) < -CLEAR if odds else True
-
-
-def _share(odds: np.ndarray, added: float = 0.0) -> float:
-    """The share of frames in which a mouth talks clearly, if so many more did in one frame more."""
-    return float((np.count_nonzero(odds > CLEAR) + added) / max(1.0, len(odds) + (added > 0)))
 
 
 def one_mouth(table: pa.Table, talk: Sequence[Talk]) -> dict[int, int]:

@@ -303,6 +303,12 @@ def test_lips_that_hardly_move_need_fewer_faces_beside_them() -> None:
     assert among(1) == {0: (0,)} and among(12) == {}
 
 
+def test_restless_mouths_beside_a_talking_one_do_not_make_two_people() -> None:
+    """One laughs all the time, one moves as the speaker does: neither talks in turn with them."""
+    mouths = {0: SPEECH, 1: [(0.0, 20.0)], 2: SPEECH, 3: []}
+    assert talkers(faces(mouths, 20.0), SPEECH) == Talkers()
+
+
 def test_two_mouths_that_talk_alike_leave_it_open_whose_voice_is_heard() -> None:
     assert faces_of_speakers(faces({0: SPEECH, 1: SPEECH, 2: []}, 20.0), ALONE) == {}
 

@@ -452,8 +452,8 @@ REASONS: Final[dict[str, ReasonKind]] = {
         absence=True,
     ),
     "speaker_not_seen": ReasonKind(
-        "the speaker's face is never seen in the recording",
-        "Check who is filmed; the other modalities count",
+        "no face in the recording is seen to be the speaker's",
+        "Check who is filmed, and that the speaker's mouth can be seen to move; the other modalities count",
         absence=True,
     ),
     "no_speech": ReasonKind(

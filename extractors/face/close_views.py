@@ -28,9 +28,10 @@ FOUND: Final = 1.0
 #: Columns of the grid on which motion is measured, and pixels of each cell's side.
 COLUMNS: Final = 64
 CELL: Final = 4
-#: Difference of brightness (0..255) from one frame to the next that is taken for noise, and the greatest amount of
-#: noise that is believed; see :meth:`CloseViews._motion`.
+#: Difference of brightness (0..255) from one frame to the next that is taken for noise: so much, and so many times what
+#: half of the cells differ by, which is noise up to MOST_NOISE and a moving camera beyond.
 MARGIN: Final = 1.0
+NOISE: Final = 1.5
 MOST_NOISE: Final = 4.0
 #: A view is worth a look when the motion seen in it since the last look adds up to this (brightness times cells).
 WORTH: Final = 12.0
@@ -108,10 +109,7 @@ class CloseViews:
         self._heat = np.zeros(len(self._views))
 
     def _motion(self, rgb: np.ndarray) -> np.ndarray | None:
-        """How much each cell changed since the frame before, without noise; None for the first frame.
-
-        What most cells change by is noise, or a moving camera if it is more than noise can be.
-        """
+        """How much each cell changed since the frame before, without noise; None for the first frame."""
         import cv2
 
         rows, columns = _grid(rgb.shape)
@@ -121,7 +119,7 @@ class CloseViews:
         if before is None:
             return None
         change = cv2.resize(cv2.absdiff(grey, before), (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
-        noise = min(float(np.median(change)), MOST_NOISE) + MARGIN
+        noise = NOISE * min(float(np.median(change)), MOST_NOISE) + MARGIN
         return np.asarray(np.maximum(change - noise, 0.0))
 
 

@@ -78,6 +78,45 @@ def test_faces_seen_side_by_side_are_never_joined() -> None:
     assert linker.people() == [0, 1]
 
 
+def gallery(people: int, columns: int = 3) -> np.ndarray:
+    """Boxes of a gallery's tiles."""
+    places = np.array([(index % columns, index // columns) for index in range(people)]) / columns
+    return np.hstack([places + 0.05, places + 0.25])
+
+
+def test_nine_people_keep_their_numbers_when_a_gallery_is_rearranged() -> None:
+    people, places, chance = looks(9), gallery(9), np.random.default_rng(1)
+    linker, order = TrackLinker(), np.arange(6)
+    for step in range(30):
+        if step == 10:
+            order = np.arange(9)
+        if step > 10 and step % 5 == 0:
+            order = chance.permutation(9)
+        found = linker.link(step / 5, places[: len(order)], [near(people[who], 10 * step + who) for who in order])
+        assert found == order.tolist()
+    assert linker.people() == list(range(9))
+
+
+def test_people_who_leave_a_gallery_and_come_back_keep_their_numbers() -> None:
+    people, places = looks(9), gallery(9)
+    linker = TrackLinker()
+    for step, shown in enumerate([range(9), range(4), range(4), [7, 8, 1, 2, 3], range(9)]):
+        found = linker.link(4.0 * step, places[: len(shown)], [near(people[who], 10 * step + who) for who in shown])
+        assert found == list(shown)
+
+
+def test_a_face_that_is_measured_badly_for_a_moment_keeps_its_number_where_others_stay() -> None:
+    people, stranger, places = looks(3), looks(1, seed=9)[0], gallery(3)
+    linker = TrackLinker()
+    shown = [near(one, index) for index, one in enumerate(people)]
+    assert linker.link(0.0, places, shown) == [0, 1, 2]
+    assert linker.link(0.2, places, [*shown[:2], stranger]) == [0, 1, 2]
+    assert linker.link(0.4, places, shown) == [0, 1, 2]
+    for time in (0.6, 0.8):
+        assert linker.link(time, places, [*shown[:2], stranger]) == [0, 1, 2]
+    assert linker.link(1.0, places, [*shown[:2], stranger]) == [0, 1, 3], "by now it is somebody else"
+
+
 def test_renumbering_changes_the_tracks_alone() -> None:
     rows: list[dict[str, float | int | None]] = [{"time": t / 5, "track": t, "AU25": 0.1 * t} for t in range(3)]
     table = face_table(rows, backend="test", version="0", frames=3)

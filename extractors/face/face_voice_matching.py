@@ -211,15 +211,20 @@ def one_mouth(table: pa.Table, talk: Sequence[Talk]) -> dict[int, int]:
     first: dict[int, int] = {}
     same: dict[int, int] = {}
     for number in numbers:
-        heard = (speaker == number) & ~np.isnan(moved)
-        odds = {
-            int(track): talks(own, weight)
-            for track in np.unique(tracks[heard])
-            if len(own := moved[heard & (tracks == track)])
-        }
-        mouth = max(odds, key=lambda track: odds[track], default=-1)
-        same[number] = first.setdefault(mouth, number) if odds.get(mouth, 0.0) > OWN_MOUTH else number
+        mouth = _mouth_of(number, tracks, moved, speaker, weight)
+        same[number] = number if mouth is None else first.setdefault(mouth, number)
     return same
+
+
+def _mouth_of(number: int, tracks: np.ndarray, moved: np.ndarray, speaker: np.ndarray, weight: float) -> int | None:
+    """The track whose mouth talks all the while that somebody speaks, the one most in step if several do."""
+    odds: dict[int, float] = {}
+    for track in np.unique(tracks).tolist():
+        own = (tracks == track) & ~np.isnan(moved) & ((speaker == number) | (speaker == NOBODY))
+        speaks = speaker[own] == number
+        if speaks.any() and talks(moved[own][speaks], weight) > OWN_MOUTH:
+            odds[track] = in_step(moved[own], speaks, weight)
+    return max(odds, key=lambda track: odds[track], default=None)
 
 
 def _weight(table: pa.Table) -> float:

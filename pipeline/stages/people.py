@@ -216,7 +216,7 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
 
 SPEAKERS: Final = Stage(
     "speakers",
-    5,
+    4,
     DiarizationInputs,
     Diarization,
     diarize,

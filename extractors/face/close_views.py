@@ -20,12 +20,12 @@ LEAST_SIDE: Final = 160
 #: Views overlap by this share of their side, so that a face on the edge of one is inside the next.
 OVERLAP: Final = 0.25
 #: Views earned by each frame, per face in it: a view takes a fifth of the time of a face, so that they add a
-#: twentieth. A frame without any face earns one view.
-EARNED: Final = 0.25
-#: At most so many views are saved up; so many are there at first, and a face that is found earns FOUND more.
+#: twenty-fifth. A frame without any face earns one view.
+EARNED: Final = 0.2
+#: At most so many views are saved up, and a face that is found earns FOUND more: where there is one, there are others.
 MOST_SAVED: Final = 6.0
 FOUND: Final = 1.0
-#: Columns of the grid on which motion is measured, and pixels of each cell's side.
+#: Motion is measured on a grid of so many columns at least, from so many pixels on each side of a cell.
 COLUMNS: Final = 64
 CELL: Final = 4
 #: Difference of brightness (0..255) from one frame to the next that is taken for noise: so much, and so many times what
@@ -37,7 +37,7 @@ MOST_NOISE: Final = 4.0
 WORTH: Final = 12.0
 #: The picture was cut when cells differ by this much on average.
 CUT: Final = 20.0
-#: Seconds between two times at which all the largest views are looked at because of a cut.
+#: Seconds between two times at which all the largest views are looked at because nobody is seen after a cut.
 REST: Final = 1.0
 #: Motion within a known face's box, enlarged by this factor, is that face's.
 REACH: Final = 1.6
@@ -52,7 +52,7 @@ class CloseViews:
         self._cells = np.zeros((0, 0))
         self._heat = np.zeros(0)
         self._before: np.ndarray | None = None
-        self._saved = MOST_SAVED
+        self._saved = 0.0
         self._cut = -REST
 
     def see(self, rgb: np.ndarray, time: float, known: Sequence[np.ndarray]) -> None:
@@ -68,10 +68,10 @@ class CloseViews:
         self._saved = min(MOST_SAVED, self._saved + (EARNED * len(known) or 1.0))
         motion = self._motion(rgb)
         if motion is None or motion.mean() > CUT:
-            if time - self._cut >= REST:
+            if not known and time - self._cut >= REST:
                 largest = self._views[:, 2] == self._views[:, 2].max(initial=0)
                 self._heat[largest] = np.inf
-                self._saved = max(self._saved, largest.sum() + (MOST_SAVED if motion is None else 0.0))
+                self._saved = MOST_SAVED + largest.sum()
                 self._cut = time
             return
         height, width = rgb.shape[:2]
@@ -113,12 +113,14 @@ class CloseViews:
         import cv2
 
         rows, columns = _grid(rgb.shape)
-        small = cv2.resize(rgb, (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        before, self._before = self._before, grey
+        step = _step(rgb.shape)
+        green = np.ascontiguousarray(rgb[::step, ::step, 1][: rows * CELL, : columns * CELL])
+        before, self._before = self._before, green
         if before is None:
             return None
-        change = cv2.resize(cv2.absdiff(grey, before), (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+        change = cv2.resize(cv2.absdiff(green, before), (columns, rows), interpolation=cv2.INTER_AREA).astype(
+            np.float32
+        )
         noise = NOISE * min(float(np.median(change)), MOST_NOISE) + MARGIN
         return np.asarray(np.maximum(change - noise, 0.0))
 
@@ -141,9 +143,15 @@ def _starts(length: int, side: int) -> list[int]:
     return [int(start) for start in np.linspace(0, length - side, count).round()]
 
 
+def _step(shape: tuple[int, ...]) -> int:
+    """Every which row and column of a frame is compared."""
+    return max(1, shape[1] // (COLUMNS * CELL))
+
+
 def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the grid on which motion is measured."""
-    return max(1, round(COLUMNS * shape[0] / shape[1])), COLUMNS
+    step = _step(shape)
+    return max(1, len(range(0, shape[0], step)) // CELL), max(1, len(range(0, shape[1], step)) // CELL)
 
 
 def _clear(motion: np.ndarray, box: np.ndarray) -> None:

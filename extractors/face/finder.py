@@ -17,6 +17,8 @@ from emopipe.extractors.face.mediapipe_models import FaceMesh
 
 #: Side of the part of a frame that is cut out around a face, in heights or widths of the face.
 AROUND: Final = 2.0
+#: Views are scaled down to so many pixels of side: the detector looks at 128.
+VIEW_SIDE: Final = 256
 #: A face is sought where it was for so many frames that do not show it.
 MOST_MISSED: Final = 3
 #: Two boxes are one face when their middles are nearer than this share of the smaller one's size.
@@ -96,7 +98,7 @@ class FaceFinder:
         while view := self._views.next():
             left, top, side = view
             count = len(new)
-            for box in self._detect(rgb[top : top + side, left : left + side]):
+            for box in self._boxes(rgb[top : top + side, left : left + side]):
                 place = box + np.array([left, top, left, top])
                 if _among(place, [*faces, *new]):
                     continue
@@ -106,6 +108,16 @@ class FaceFinder:
                     new.append(face)
             self._views.found(len(new) - count)
         return new, beyond
+
+    def _boxes(self, view: np.ndarray) -> list[np.ndarray]:
+        """Boxes of the faces in a square view, in its pixels."""
+        import cv2
+
+        side = len(view)
+        if side <= VIEW_SIDE:
+            return self._detect(view)
+        smaller = cv2.resize(view, (VIEW_SIDE, VIEW_SIDE), interpolation=cv2.INTER_LINEAR)
+        return [box * (side / VIEW_SIDE) for box in self._detect(smaller)]
 
     def _face_at(self, rgb: np.ndarray, box: np.ndarray) -> FaceMesh | None:
         """The face at a place of the frame."""

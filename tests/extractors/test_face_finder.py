@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emopipe.extractors.face.close_views import EARNED, MOST_SAVED, CloseViews, views_of
+from emopipe.extractors.face.close_views import EARNED, CloseViews, views_of
 from emopipe.extractors.face.finder import part_around, same_place, without_doubles
 from emopipe.extractors.face.mediapipe import FaceLandmarker
 from emopipe.extractors.face.mediapipe_models import FaceMesh, LandmarkModel, muted
@@ -76,7 +76,7 @@ def moving(index: int, left: int, top: int, side: int = 90) -> np.ndarray:
     return rgb
 
 
-def test_the_largest_views_are_looked_at_first_and_then_only_what_moves() -> None:
+def test_where_nobody_is_seen_the_largest_views_are_looked_at_first_and_then_what_moves() -> None:
     first, *later = looked_at([picture(index) for index in range(20)])
     assert {side for _, _, side in first} == {640} and not any(later)
     first, *later = looked_at([moving(index, 900, 300) for index in range(20)])
@@ -88,8 +88,7 @@ def test_the_largest_views_are_looked_at_first_and_then_only_what_moves() -> Non
 
 def test_motion_of_a_known_face_is_no_reason_to_look() -> None:
     face = np.array([880.0, 280.0, 1010.0, 410.0])
-    _, *later = looked_at([moving(index, 900, 300) for index in range(20)], [face])
-    assert not any(later)
+    assert not any(looked_at([moving(index, 900, 300) for index in range(20)], [face]))
 
 
 def test_a_cut_is_looked_at_as_the_beginning_is() -> None:
@@ -99,15 +98,14 @@ def test_a_cut_is_looked_at_as_the_beginning_is() -> None:
 
 
 def test_however_much_moves_the_budget_holds() -> None:
-    """One face in view: a quarter of a view per frame, beside those at the beginning and what was saved."""
+    """A fifth of a view per frame for each face in view."""
     frames = [np.random.default_rng(index).integers(0, 255, (720, 1280, 3), np.uint8) // 6 for index in range(40)]
     views = CloseViews()
     count = 0
     for index, rgb in enumerate(frames):
         views.see(rgb, index / 5, [np.array([0.0, 0.0, 50.0, 50.0])])
         count += len(list(iter(views.next, None)))
-    largest = int((views_of(1280, 720)[:, 2] == 640).sum())
-    assert largest < count <= largest + MOST_SAVED + EARNED * len(frames) + 1
+    assert count == round(EARNED * len(frames))
 
 
 # Boxes
@@ -226,7 +224,7 @@ def test_nine_faces_are_nine_tracks(landmarker: FaceLandmarker, meeting: list[np
     table = landmarker.track(Picture(index / 5, rgb) for index, rgb in enumerate(meeting))
     tracks, counts = np.unique(table["track"].to_numpy(), return_counts=True)
     lasting = np.isin(table["track"].to_numpy(), tracks[counts > 2])
-    assert (counts > 2).sum() == 9 and lasting.mean() > 0.95 and counts[counts > 2].min() >= len(meeting) - 4
+    assert (counts > 2).sum() == 9 and lasting.mean() > 0.95 and counts[counts > 2].min() >= len(meeting) - 5
     columns = (table["x0"].to_numpy() + table["x1"].to_numpy()) / 2 * 3
     rows = (table["y0"].to_numpy() + table["y1"].to_numpy()) / 2 * 3
     places = np.column_stack([table["track"].to_numpy(), np.floor(columns), np.floor(rows)])[lasting]

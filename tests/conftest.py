@@ -18,6 +18,8 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
+#: Material beside the checkout that is not part of it; tests that need it are skipped where it is missing.
+SHARED = ROOT.parent / "shared"
 RATE = 16_000
 
 

@@ -140,9 +140,10 @@ class _Levels:
 
     def add(self, time: float, frame: Any) -> None:
         """Note the energy of a decoded frame at a time in seconds."""
-        if frame.layout.nb_channels < 2:
+        channels = frame.layout.nb_channels
+        if channels < 2:
             return
-        if frame.layout.nb_channels >= MANY_CHANNELS or all(one.name == "NONE" for one in frame.layout.channels):
+        if channels >= MANY_CHANNELS or (channels > 2 and frame.layout.channels[0].name == "NONE"):
             self.unknown_layout = True
             return
         samples = _samples_by_channel(frame)

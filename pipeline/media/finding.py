@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,26 @@ from emopipe.errors import (
     reason,
 )
 
-#: Nothing but a file itself is read: a playlist that names addresses or other files opens nothing.
-PROTOCOLS: Final = "file"
+#: FFmpeg's formats that name addresses or other files, or make something up: nothing but a file itself is read.
+FOLLOWING_FORMATS: Final = frozenset(
+    [
+        "concat",
+        "concatf",
+        "dash",
+        "hls",
+        "image2",
+        "imf",
+        "lavfi",
+        "rtp",
+        "rtsp",
+        "sap",
+        "sdp",
+        "tty",
+        "webm_dash_manifest",
+    ]
+)
+#: No file takes longer to open, or to give its next packet, in seconds.
+PATIENCE: Final = 60.0
 
 #: Files with these names are recordings, and are told of if they cannot be decoded; files with others are looked into.
 RECORDING_SUFFIXES: Final = frozenset(
@@ -62,10 +81,8 @@ RECORDING_SUFFIXES: Final = frozenset(
 )
 
 IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
-#: FFmpeg opens these as videos; they are texts, images and subtitles.
-OTHER_FORMATS: Final = frozenset(
-    ["tty", "image2", "gif", "apng", "ico", "lrc", "webvtt", "srt", "ass", "concat", "hls", "dash"]
-)
+#: FFmpeg opens these as videos; they are images, or text drawn as images.
+IMAGE_FORMATS: Final = frozenset(["gif", "apng", "ico", "adf", "bin", "idf", "xbin"])
 
 
 @dataclass(frozen=True)
@@ -144,16 +161,35 @@ def _other_kind(path: Path) -> str:
 
 def _holds_streams(path: Path) -> bool:
     """Whether FFmpeg can decode something of a file that is seen or heard."""
-    import av
-
     try:
-        with av.open(str(path.absolute()), options={"protocol_whitelist": PROTOCOLS}) as container:
-            if OTHER_FORMATS.intersection(container.format.name.split(",")) or "_pipe" in container.format.name:
+        with open_av(path) as container:
+            if IMAGE_FORMATS.intersection(container.format.name.split(",")) or "_pipe" in container.format.name:
                 return False
             streams = [*container.streams.video[:1], *container.streams.audio[:1]]
             return bool(streams) and next(container.decode(streams), None) is not None
     except (OSError, ValueError, EOFError, OverflowError):
         return False
+
+
+def open_av(path: Path) -> Any:
+    """Open a file, and nothing that it may name, with PyAV."""
+    import av
+
+    return av.open(
+        str(path.absolute()),  # else "a:b.mp4" would be an address
+        metadata_errors="replace",
+        options={"protocol_whitelist": "file", "format_whitelist": _plain_formats()},
+        timeout=(PATIENCE, PATIENCE),
+    )
+
+
+@cache
+def _plain_formats() -> str:
+    import av
+
+    return ",".join(
+        name for name in sorted(av.formats_available) if not FOLLOWING_FORMATS.intersection(name.split(","))
+    )
 
 
 def checked(path: Path, read: Callable[[], Any]) -> Any:

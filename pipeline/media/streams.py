@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from emopipe.errors import NoStreams, NotMedia
-from emopipe.pipeline.media.finding import PROTOCOLS, checked, words_of
+from emopipe.pipeline.media.finding import checked, open_av, words_of
 
 StreamKind = Literal["video", "audio"]
 
@@ -61,11 +61,7 @@ def open_container(path: Path) -> Any:
 
     def opened() -> Any:
         try:
-            return av.open(
-                str(path.absolute()),  # else "a:b.mp4" would be an address
-                metadata_errors="replace",
-                options={"protocol_whitelist": PROTOCOLS},
-            )
+            return open_av(path)
         except (av.FFmpegError, ValueError, EOFError, OverflowError) as error:
             if isinstance(error, PermissionError):
                 raise

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import EmopipeError
 from emopipe.pipeline.media.decoding import Media, ahead
-from emopipe.pipeline.media.finding import find_media
 from emopipe.pipeline.media.images import read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
 
@@ -136,40 +135,6 @@ def test_a_file_that_may_not_be_read_has_a_code(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("av.open", refuse)
     assert code_of(clip) == "EMO-102"
-
-
-def test_damage_in_the_middle_keeps_what_could_be_decoded(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (100, 64, 64, 3), np.uint8)
-    whole = write_media(tmp_path / "whole.mkv", list(noise), tone(4.0)).read_bytes()
-    cut = tmp_path / "cut.mkv"
-    cut.write_bytes(whole[: len(whole) * 6 // 10])
-    with Media(cut) as media:
-        taken = list(media.frames(5))
-    assert 5 <= len(taken) < 20
-
-
-def test_folders_are_searched_in_order_and_bad_ones_are_told(tmp_path: Path) -> None:
-    (tmp_path / "deep er").mkdir()
-    names = ["b.mp4", "a'quote.MOV", "deep er/ünï.wav"]
-    for name in names:
-        (tmp_path / name).touch()
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / ".hidden.mp4").touch()
-    (tmp_path / "none").mkdir()
-    found, errors = find_media([tmp_path, tmp_path / "none"])
-    assert [str(p.relative_to(tmp_path)) for p in found] == sorted(names)
-    assert [error.code for error in errors] == ["EMO-106"]
-
-
-def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path, onerror: object) -> list[object]:
-        assert callable(onerror)
-        onerror(PermissionError(13, "Permission denied", str(folder)))
-        return []
-
-    monkeypatch.setattr("os.walk", refuse)
-    found, errors = find_media([tmp_path])
-    assert not found and errors[0].code == "EMO-102" and errors[0].path == str(tmp_path)
 
 
 def test_pictures_are_read_and_refused(tmp_path: Path) -> None:

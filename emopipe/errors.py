@@ -452,8 +452,8 @@ REASONS: Final[dict[str, ReasonKind]] = {
         absence=True,
     ),
     "speaker_not_seen": ReasonKind(
-        "the speaker's face is never seen in the recording",
-        "Check who is filmed; the other modalities count",
+        "no face in the recording is seen to be the speaker's",
+        "Check who is filmed, and that the speaker's mouth can be seen to move; the other modalities count",
         absence=True,
     ),
     "no_speech": ReasonKind(
@@ -529,6 +529,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "person_not_found": ReasonKind(
         "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"
+    ),
+    "faces_beyond_limit": ReasonKind(
+        "more faces were seen at once than are measured",
+        "Raise [face] max_faces if the speaker is among the others",
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

@@ -37,7 +37,7 @@ class FaceConfig:
         rate: sampled frames per second.
         window: seconds over which frames are averaged into one step; 0 for the whole utterance.
         deviations: add the standard deviation of each feature within the window.
-        max_faces: how many faces to look for in a frame.
+        max_faces: so many faces of a frame are measured at most; the largest, when there are more.
         features: column groups of the face table that become features.
         least_coverage: share of an utterance's sampled frames that must show the subject's face.
         options: of a plugin's own.
@@ -49,7 +49,7 @@ class FaceConfig:
     rate: Annotated[float, Interval(ge=0.001, le=1000)] = 5.0
     window: Window = 1.0
     deviations: bool = field(default=False, metadata=LATER)
-    max_faces: Annotated[int, Interval(ge=1, le=100)] = 2
+    max_faces: Annotated[int, Interval(ge=1, le=100)] = 16
     features: tuple[str, ...] = ("blendshapes", "mesh")
     least_coverage: Share = 0.1
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)

@@ -140,11 +140,16 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
 
 
 def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    """A sealed configuration for other recordings.
+
+    Who was enrolled in the training recordings is not in these, and how many faces are in view is another number;
+    what is measured of each face does not depend on it.
+    """
     table = sealed.get("people", {})
     people = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
     people["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
-    return {**sealed, "people": people}
+    face = {name: value for name, value in sealed.get("face", {}).items() if name != "max_faces"}
+    return {**sealed, "people": people, **({"face": face} if face else {})}
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -296,7 +296,7 @@ NAMES: Final = Stage(
 )
 PEOPLE: Final = Stage(
     "people",
-    3,
+    4,
     PeopleInputs,
     People,
     find_people,

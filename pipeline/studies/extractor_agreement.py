@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from emopipe.errors import NotMedia, OptionConflict, OutputError
 from emopipe.extractors.face.table import ACTION_UNITS, BOX, subject_track
-from emopipe.extractors.face.tracks import LEAST_OVERLAP, overlap
+from emopipe.extractors.face.tracks import LEAST_OVERLAP, overlaps
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig, FaceConfig
 from emopipe.pipeline.media.decoding import Media
@@ -117,7 +117,7 @@ def pair(first: pa.Table, second: pa.Table) -> Agreement:
 
 
 def _overlap(one: dict[str, float], two: dict[str, float]) -> float:
-    return overlap(*(np.array([face[side] for side in BOX]) for face in (one, two)))
+    return float(overlaps(*(np.array([[face[side] for side in BOX]]) for face in (one, two)))[0, 0])
 
 
 def _units(faces: list[dict[str, float]]) -> np.ndarray:

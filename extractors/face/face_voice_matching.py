@@ -158,7 +158,8 @@ def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
     by_track = _by_frame(times[heard], tracks[heard], odds[heard])
     in_turn = set()
     for track in moving:
-        others = np.max([by_track[other] for other in moving if other != track] or [-np.inf], axis=0)
+        nobody = np.full_like(by_track[track], -np.inf)
+        others = np.max([nobody, *(by_track[other] for other in moving if other != track)], axis=0)
         in_its_place = (by_track[track] > CLEAR) & (by_track[track] > others + 2 * CLEAR)
         if np.count_nonzero(in_its_place) >= needed:
             in_turn.add(track)
@@ -181,7 +182,7 @@ def _moves_with(odds: np.ndarray, rows: np.ndarray, heard: np.ndarray, still: np
     """
     clear = odds > CLEAR
     often = np.count_nonzero(clear & rows & heard)
-    share = often / max(1, np.count_nonzero(rows & heard))
+    share = often / max(1, int(np.count_nonzero(rows & heard)))
     share_still = (np.count_nonzero(clear & rows & still) + FEW) / (np.count_nonzero(rows & still) + 1)
     return bool(often >= needed and share > CALMER * share_still)
 

@@ -190,7 +190,8 @@ def train(
             `allow_speaker_overlap`, `config`, `device`, `offline`; see :mod:`emopipe.options`.
 
     Returns:
-        The trained model; its `validation` tells how good it is.
+        The trained model; its `validation` tells how good it is, its `linear` how good a linear model is on the same
+        rows.
 
     Raises:
         DatasetError, TrainingError: an unusable dataset.
@@ -199,7 +200,7 @@ def train(
     from emopipe.pipeline.studies.train import train_checkpoint
 
     with _hook(progress) as hook:
-        _, measured = train_checkpoint(
+        result = train_checkpoint(
             Path(dataset),
             Path(out),
             training_config(model, options),
@@ -209,7 +210,7 @@ def train(
             start=None if start is None else str(start),
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
-    trained.validation = measured
+    trained.validation, trained.linear, trained.verdict = result.validation, result.linear, result.verdict
     return trained
 
 

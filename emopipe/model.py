@@ -25,6 +25,8 @@ class Model:
         id: of the checkpoint.
         path: its folder.
         validation: how good it was on the rows that it was validated on; None for a loaded one, and without such rows.
+        linear: how good a linear model was that was trained on the same rows; None where validation is, too.
+        verdict: how the two compare, in a sentence.
     """
 
     def __init__(self, predictor: Predictor, identity: str, path: Path, validation: Evaluation | None = None) -> None:
@@ -32,6 +34,8 @@ class Model:
         self.id = identity
         self.path = path
         self.validation = validation
+        self.linear: Evaluation | None = None
+        self.verdict = ""
 
     def __repr__(self) -> str:
         predicts = ", ".join(self.classes) or self.label

@@ -121,7 +121,10 @@ class Predictor:
         names = self.spec.modalities
         keep = torch.tensor([modalities is None or name in modalities for name in names])
         starts = range(0, len(chosen), batch_size)
-        return self._run(dataset.batch(chosen[s : s + batch_size], names).masked(keep) for s in starts)
+        relative = self.module.relative
+        return self._run(
+            dataset.batch(chosen[s : s + batch_size], names, relative=relative).masked(keep) for s in starts
+        )
 
     @torch.inference_mode()
     def _run(self, batches: Iterable[Batch]) -> Scores:

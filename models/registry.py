@@ -22,6 +22,7 @@ from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.model import Egmf
 from emopipe.models.networks.emoe import Emoe, EmoeConfig
 from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.model import FusionModel, Shape
 
 
@@ -38,6 +39,7 @@ MODELS: dict[str, Entry] = {
     "emoe": Entry(Emoe, EmoeConfig()),
     "emoe-paper": Entry(EmoePaper, EmoePaperConfig()),
     "egmf": Entry(Egmf, EgmfConfig()),
+    "linear": Entry(Linear, LinearConfig()),
     "unimodal": Entry(Unimodal, UnimodalConfig()),
     "late-fusion": Entry(LateFusion, LateFusionConfig()),
     "lf-dnn": Entry(LfDnn, LfDnnConfig()),

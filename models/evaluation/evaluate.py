@@ -21,6 +21,7 @@ from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 from emopipe.models.training.loop import Trained, train
+from emopipe.models.training.plan import needs_validation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +203,7 @@ def fold_datasets(
 
 def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = (), hook: Hook = silent) -> Trained:
     """Train on the training part of a fold; the rows it validates on have all of `requires`."""
-    if not requires or config.select == "last":
+    if not requires or not needs_validation(config):
         return train(inner, config, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
     rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)

@@ -106,7 +106,8 @@ class Run:
         self._key = state_key(plan, config, "" if start is None else identify(start))
         self.device = choose_device(config.device)
         self.model = new_model(plan, config, start).to(self.device)
-        self._batches = Batches(plan, config.batch_size, self.model.groups(plan.data), self.device)
+        groups = self.model.groups(plan.data)
+        self._batches = Batches(plan, config.batch_size, groups, self.device, relative=self.model.relative)
         self._validation = Validation(plan, self._batches, 4 * config.batch_size)
         optimiser = make_optimiser(self.model, config)
         average = WeightAverage(self.model, config.average)
@@ -115,6 +116,8 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Train to the end; the model then holds the selected weights. Returns the selected epoch's record."""
+        if not self.model.by_gradient:
+            return self._solve()
         state = self.state
         if self._folder is not None:
             state.resume(self._folder, self._key)
@@ -132,6 +135,18 @@ class Run:
             self._hook({"event": "epoch", "epochs": self._config.epochs, "seconds": seconds, **record})
         self.model.load_state_dict(state.selection.weights)
         return state.selection.best
+
+    def _solve(self) -> dict[str, Any]:
+        """Let the model set its weights at once; what it chose becomes the record of the only epoch."""
+        plan, config = self._plan, self._config
+        rows = plan.train
+        chosen = self.model.solve(
+            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed
+        )
+        record: dict[str, Any] = {"epoch": 1, "train": {}, "chosen": chosen}
+        record["valid"], record["score"] = self._validation.measure(self.model)
+        self.state.history.append(record)
+        return record
 
     def _finished(self) -> bool:
         early = self._config.select == "best" and self.state.selection.stale >= self._config.patience

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.errors import ConfigError, LibraryMissing
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
@@ -14,9 +14,47 @@ from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
 
 if TYPE_CHECKING:
+    from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.predictor import Predictor
     from emopipe.models.training.config import TrainConfig
+    from emopipe.models.training.plan import Split
+
+#: The model that every other one is compared with.
+LINEAR: Final = "linear"
+
+
+@dataclass(frozen=True)
+class TrainedCheckpoint:
+    """What became of a training.
+
+    Attributes:
+        id: of the checkpoint.
+        validation: its evaluation on the rows that it was validated on, None when there were none.
+        linear: the same of a linear model, trained on the same rows; None for a linear model itself.
+        metric: that the two are compared by.
+    """
+
+    id: str
+    validation: Evaluation | None
+    linear: Evaluation | None
+    metric: str
+
+    @property
+    def verdict(self) -> str:
+        """How the model compares with a linear one, in a sentence; "" where that is not known."""
+        if self.validation is None or self.linear is None:
+            return ""
+        ours, theirs = (one.metrics[self.metric] for one in (self.validation, self.linear))
+        figures = f"{self.metric} {theirs:.3f}, this model {ours:.3f}"
+        from emopipe.models.training.validation import better
+
+        if better(self.metric, theirs, ours):
+            return (
+                f"A linear model does better on the same {self.linear.rows} rows: {figures}. "
+                "Train it with `emopipe train DATASET --out FOLDER --model linear`."
+            )
+        return f"A linear model on the same {self.linear.rows} rows: {figures}."
 
 
 def train_checkpoint(
@@ -28,7 +66,7 @@ def train_checkpoint(
     offline: bool = False,
     tensorboard: Path | None = None,
     start: str | None = None,
-) -> tuple[str, Evaluation | None]:
+) -> TrainedCheckpoint:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
     Args:
@@ -41,7 +79,7 @@ def train_checkpoint(
         start: a checkpoint to begin with, which then brings the model and its options.
 
     Returns:
-        The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
+        The checkpoint's id, its evaluation, and that of a linear model on the same rows.
     """
     from emopipe.models import checkpoint
     from emopipe.models.data import reading
@@ -63,8 +101,23 @@ def train_checkpoint(
         trained = train(dataset, located, state=state, start=first, hook=told)
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
-    name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
-    return name, measured
+    linear = linear_baseline(dataset, config, trained.split) if measured else None
+    metric = "uar" if trained.predictor.spec.task == "classification" else "mae"
+    result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, metric)
+    checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name, result.verdict))
+    return result
+
+
+def linear_baseline(dataset: Dataset, config: TrainConfig, split: Split) -> Evaluation | None:
+    """Train a linear model on the rows that a model was trained on, and measure it on those it was validated on."""
+    from emopipe.models.evaluation.evaluate import evaluate
+    from emopipe.models.training.loop import train
+
+    if config.model == LINEAR:
+        return None
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    plain = replace(config, model=LINEAR, options={}, metric="auto", device="cpu")
+    return evaluate(train(data, plain, split=split).predictor, data.subset(split[1]), None)
 
 
 @contextmanager
@@ -152,7 +205,7 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
 
 
-def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str) -> str:
+def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str, verdict: str = "") -> str:
     """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
     spec = predictor.spec
     rows, seed = spec.training["rows"], spec.training["config"]["seed"]
@@ -164,6 +217,7 @@ def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str) 
         f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {seed}.",
         "",
         *([] if measured is None else _figures(measured)),
+        *([verdict, ""] if verdict else []),
         f"Intended use: {DISCLAIMER}",
         "",
     ]

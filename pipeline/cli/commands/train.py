@@ -32,4 +32,7 @@ def train(
         )
         if trained.validation is not None:
             console.evaluation("Validation, by what the model may see", trained.validation)
+        if trained.linear is not None:
+            console.evaluation("The same by a linear model", trained.linear)
+            console.print(trained.verdict)
         console.print(f"Checkpoint {trained.id} is in {out}/")

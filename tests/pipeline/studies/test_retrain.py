@@ -129,3 +129,24 @@ def test_a_dataset_is_never_overwritten(dataset: tuple[Path, Path]) -> None:
     root, features = dataset
     done = emopipe("extract", root / "my_dataset", "--labels", root / "my_dataset" / "labels.csv", "--out", features)
     assert done.exit_code == 2 and "EMO-601" in done.output
+
+
+def test_a_linear_model_trains_and_runs_like_any_other(dataset: tuple[Path, Path]) -> None:
+    root, features = dataset
+    done = emopipe("train", features, "--model", "linear", "--out", root / "linear")
+    assert done.exit_code == 0, done.output
+    clip = root / "my_dataset" / "dan happiness.mp4"
+    done = emopipe("run", clip, "--model", root / "linear", "--out", root / "linear_out", "--offline")
+    assert done.exit_code == 0, done.output
+    document = json.loads((root / "linear_out" / "dan happiness.json").read_text("utf-8"))
+    assert document["utterances"] and set(document["utterances"][0]["probabilities"]) == set(STRETCHES)
+
+
+def test_training_prints_the_linear_model_beside_its_own_result(dataset: tuple[Path, Path], model: Path) -> None:
+    root, features = dataset
+    config = root / "small.toml"
+    done = emopipe("train", features, "--out", root / "again", "--config", config, "--epochs", 1)
+    assert done.exit_code == 0, done.output
+    assert "The same by a linear model" in done.output
+    card = (root / "again" / "README.md").read_text("utf-8")
+    assert re.search(r"[Aa] linear model (does better )?on the same \d+ rows: uar \d\.\d{3}", card)

@@ -172,7 +172,7 @@ def train(
     out: AnyPath,
     *,
     model: str | None = None,
-    start: AnyPath | None = None,
+    start: AnyPath = "auto",
     tensorboard: AnyPath | None = None,
     progress: bool | Hook = True,
     **options: Unpack[TrainingOptions],
@@ -183,7 +183,8 @@ def train(
         dataset: made by :func:`extract`, or one of MMSA's files.
         out: folder of the checkpoint.
         model: which model to train; `emoe` by default.
-        start: checkpoint to go on from: its model, options and weights.
+        start: checkpoint to begin with: its model, options and weights; classes may be others. "auto" takes a shipped
+            one that was trained on the same features, "none" begins with random weights.
         tensorboard: folder of event files for TensorBoard.
         progress: as for :func:`run`.
         options: those of the command `emopipe train`: `label`, `modalities`, `epochs`, `seed`,
@@ -207,7 +208,7 @@ def train(
             hook=hook,
             offline=options.get("offline", False),
             tensorboard=None if tensorboard is None else Path(tensorboard),
-            start=None if start is None else str(start),
+            start=str(start),
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
     trained.validation, trained.linear, trained.verdict = result.validation, result.linear, result.verdict
@@ -222,6 +223,7 @@ def evaluate(
     folds: int = 0,
     seeds: int = 1,
     prior: str = "uniform",
+    start: AnyPath = "auto",
     progress: bool | Hook = True,
     **options: Unpack[TrainingOptions],
 ) -> Evaluation | Summary:
@@ -234,7 +236,7 @@ def evaluate(
         folds: cross-validate a model on so many speaker-grouped folds; 0 trains on the dataset's own split.
         seeds: train a model with so many seeds.
         prior: "uniform", or "train" to expect classes as often as in training.
-        progress, options: as for :func:`train`.
+        start, progress, options: as for :func:`train`.
 
     Returns:
         Of a checkpoint an evaluation, of a model a summary over its runs; both have `to_pandas()`.
@@ -252,7 +254,16 @@ def evaluate(
         kept.pop("modalities", None)
         config = training_config(str(model), kept)
         return studies.evaluate_model(
-            Path(dataset), config, folds, seeds, split, modalities, prior, hook=hook, offline=offline
+            Path(dataset),
+            config,
+            folds,
+            seeds,
+            split,
+            modalities,
+            prior,
+            hook=hook,
+            offline=offline,
+            start=str(start),
         )
 
 

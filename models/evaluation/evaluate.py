@@ -162,6 +162,7 @@ def cross_validate(
     prior: Prior | Mapping[str, float] = "uniform",
     hook: Hook = silent,
     requires: Sequence[str] = (),
+    start: Predictor | None = None,
 ) -> Summary:
     """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
@@ -177,12 +178,13 @@ def cross_validate(
         prior: see :func:`evaluate`.
         hook: receives `{"event": "run", "fold": ..., "seed": ..., metrics}` beside the events of training.
         requires: validate and test only on rows that have all of these; others may still be trained on.
+        start: a trained model that every training begins with.
     """
     data = dataset.select(modalities) if modalities else dataset
     runs = []
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
-            trained = train_fold(inner, replace(config, seed=seed), requires, hook)
+            trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
             found = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **found})
             hook({"event": "run", **runs[-1]})
@@ -201,13 +203,21 @@ def fold_datasets(
     ]
 
 
-def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = (), hook: Hook = silent) -> Trained:
+def train_fold(
+    inner: Dataset,
+    config: TrainConfig,
+    requires: Sequence[str] = (),
+    hook: Hook = silent,
+    *,
+    start: Predictor | None = None,
+) -> Trained:
     """Train on the training part of a fold; the rows it validates on have all of `requires`."""
     if not requires or not needs_validation(config):
-        return train(inner, config, hook=hook)
+        return train(inner, config, start=start, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
     rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
-    return train(inner, config, split=(rest, held[presence(inner, requires)[held].all(axis=1)]), hook=hook)
+    there = presence(inner, requires)[held].all(axis=1)
+    return train(inner, config, split=(rest, held[there]), start=start, hook=hook)
 
 
 def _without_split(dataset: Dataset) -> Dataset:
@@ -225,12 +235,13 @@ def evaluate_seeds(
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
     hook: Hook = silent,
+    start: Predictor | None = None,
 ) -> Summary:
     """Train on the manifest's split with several seeds and measure on `split`."""
     data = dataset.select(modalities) if modalities else dataset
     runs = []
     for seed in seeds:
-        trained = train(data, replace(config, seed=seed), hook=hook)
+        trained = train(data, replace(config, seed=seed), start=start, hook=hook)
         runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, data, split, prior=prior).metrics})
         hook({"event": "run", **runs[-1]})
     return summarise(runs)

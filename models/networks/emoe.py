@@ -6,9 +6,9 @@ there and never reads what is not) and classes beside values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 from annotated_types import Interval
@@ -19,6 +19,7 @@ from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Tokens, Width, of_modality
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
+from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.losses import Distillation, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
@@ -298,6 +299,7 @@ class Emoe(Mixture):
 
     Config = EmoeConfig
     config: EmoeConfig
+    learns_other_classes: ClassVar[bool] = True
 
     def __init__(self, shape: Shape, config: EmoeConfig) -> None:
         super().__init__(shape, config)
@@ -321,6 +323,50 @@ class Emoe(Mixture):
     def sealed(self) -> EmoeConfig:
         """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
+
+    def inherit(self, start: FusionModel) -> Inheritance:
+        """Take over branches and router; of the read-outs the rows of classes that both know.
+
+        Raises:
+            ConfigError: it is another model, or one of other options.
+        """
+        if not isinstance(start, Emoe) or _fixed(start.config) != _fixed(self.config):
+            raise ConfigError(
+                "the checkpoint to start from is another model, or one with other options",
+                hint="Train the same model with the same options",
+            )
+        mine, theirs = self.state_dict(), start.state_dict()
+        weights: dict[str, Tensor] = {}
+        for name, value in theirs.items():
+            if name in mine and ".readout." not in f".{name}" and mine[name].shape == value.shape:
+                weights[name] = value
+        for name in [one for one in mine if ".readout." in one or one.startswith("router.")]:
+            weights.pop(name, None)
+            if name in theirs:
+                weights[name] = self._inherited(name, mine[name], theirs[name], start)
+        both = tuple(one for one in self.shape.classes if one in start.shape.classes)
+        anew = tuple(one for one in self.shape.classes or ("values",) if one not in start.shape.classes)
+        anew = () if self.shape.task == start.shape.task == "regression" else anew
+        partly = set() if self.shape == start.shape else {name for name in weights if _is_partial(name)}
+        modalities = tuple(one for one in self.shape.modalities if one in start.shape.modalities)
+        return Inheritance(weights, frozenset(weights.keys() - partly), both, anew, modalities)
+
+    def _inherited(self, name: str, own: Tensor, other: Tensor, start: Emoe) -> Tensor:
+        """A tensor of the router or a read-out, with what another model's says of the same modalities and classes."""
+        mine, theirs = (one.shape.modalities for one in (self, start))
+        if ".readout." in name:
+            labels = [one.shape.classes or ("value",) for one in (self, start)]
+            return rows_of(own, other, *labels)
+        if name == "router.evidence":
+            return rows_of(own, other, *(_evidence_labels(one) for one in (self, start)))
+        if name == "router.hidden.weight":
+            return columns_of(own, other, *(_router_labels(one) for one in (self, start)))
+        if name == "router.absent":
+            wide = rows_of(own.new_zeros(len(mine), other.shape[1]), other, mine, theirs)
+            return columns_of(own, wide, *(_block_labels(one) for one in (self, start)))
+        if name.startswith("router.gate."):
+            return rows_of(own, other, mine, theirs)
+        return other
 
     def forward(self, batch: Batch) -> Output:
         """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
@@ -364,6 +410,46 @@ class Emoe(Mixture):
         logits = logits.detach()
         said = logits.softmax(-1) if self.shape.task == "classification" else logits
         return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
+
+
+def _evidence_labels(model: Emoe) -> list[str]:
+    """What each entry of :func:`evidence` says."""
+    if not model.config.router_posteriors:
+        return []
+    return ["agreement"] if model.shape.task == "regression" else ["surety", "agreement"]
+
+
+def _block_labels(model: Emoe) -> list[tuple[str, Hashable]]:
+    """What each entry of a router's block of a modality is."""
+    pooled: list[tuple[str, Hashable]] = [("pooled", index) for index in range(2 * model.config.width)]
+    if not model.config.router_posteriors:
+        return pooled
+    classes = [("class", name) for name in model.shape.classes or ("value",)]
+    return [*pooled, *classes, *(("evidence", name) for name in _evidence_labels(model))]
+
+
+def _router_labels(model: Emoe) -> list[tuple[str, Hashable]]:
+    """What each input of the router is: a block of every modality, and whether each is there."""
+    blocks = [(name, label) for name in model.shape.modalities for label in _block_labels(model)]
+    return [*blocks, *((name, "present") for name in model.shape.modalities)]
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a tensor has entries for classes or modalities, and so may be taken over in part."""
+    return ".readout." in name or (name.startswith("router.") and name != "router.hidden.bias")
+
+
+def _fixed(config: EmoeConfig) -> EmoeConfig:
+    """What two models must agree on for the weights of one to fit the other."""
+    return replace(
+        EmoeConfig(width=config.width, layers=config.layers, heads=config.heads),
+        kernel=config.kernel,
+        router_width=config.router_width,
+        router_posteriors=config.router_posteriors,
+        backbone=config.backbone,
+        backbone_tuning=config.backbone_tuning,
+        lora_rank=config.lora_rank,
+    )
 
 
 def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:

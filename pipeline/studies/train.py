@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import ConfigError, LibraryMissing
+from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
@@ -16,12 +16,14 @@ from emopipe.pipeline.report.outputs import DISCLAIMER
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
-    from emopipe.models.predictor import Predictor
+    from emopipe.models.predictor import Predictor, Spec
     from emopipe.models.training.config import TrainConfig
     from emopipe.models.training.plan import Split
 
 #: The model that every other one is compared with.
 LINEAR: Final = "linear"
+#: What training may start from beside a checkpoint: a shipped one that fits, or random weights.
+AUTO_START, NO_START = "auto", "none"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def train_checkpoint(
     hook: Hook = silent,
     offline: bool = False,
     tensorboard: Path | None = None,
-    start: str | None = None,
+    start: str = NO_START,
 ) -> TrainedCheckpoint:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
@@ -76,7 +78,8 @@ def train_checkpoint(
         hook: told of epochs.
         offline: never fetch the backbone of a model that stands on one.
         tensorboard: folder for event files that TensorBoard shows; None for none.
-        start: a checkpoint to begin with, which then brings the model and its options.
+        start: a checkpoint to begin with, which then brings the model and its options; `auto` chooses a shipped one
+            that was trained on the same features, `none` begins with random weights.
 
     Returns:
         The checkpoint's id, its evaluation, and that of a linear model on the same rows.
@@ -87,9 +90,8 @@ def train_checkpoint(
     from emopipe.models.training.loop import train
 
     dataset = reading.read(folder)
-    first = load_predictor(start, "cpu", offline=offline, hook=hook)[0] if start else None
-    if first is not None:
-        config = replace(config, model=first.spec.model, options=dict(first.spec.options))
+    chosen = choose_start(start, dataset, config)
+    config, first = started(config, chosen, offline=offline, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
     with _tensorboard(tensorboard) as record:
@@ -104,8 +106,89 @@ def train_checkpoint(
     linear = linear_baseline(dataset, config, trained.split) if measured else None
     metric = "uar" if trained.predictor.spec.task == "classification" else "mae"
     result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, metric)
-    checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name, result.verdict))
+    about_start = origin_card(chosen, trained.predictor) if chosen else []
+    card = model_card(trained.predictor, measured, folder.name, result.verdict, about_start)
+    checkpoint.save(out, trained.predictor, card)
     return result
+
+
+def choose_start(start: str, dataset: Dataset, config: TrainConfig) -> str | None:
+    """The checkpoint to begin with; None for random weights.
+
+    Args:
+        start: one, `auto` or `none`.
+        dataset: what is trained on.
+        config: what is trained; options that a shipped checkpoint does not have rule it out.
+    """
+    from emopipe.models import checkpoint
+    from emopipe.models.registry import entry
+
+    if start != AUTO_START:
+        return None if start == NO_START else start
+    if not entry(config.model).model.learns_other_classes:
+        return None
+    modalities = set(config.modalities or dataset.modalities) & set(dataset.modalities)
+    fitting = []
+    for name in checkpoint.shipped():
+        spec = checkpoint.read_spec(name)
+        alike = spec.model == config.model and all(
+            key in spec.options and spec.options[key] == value for key, value in config.options.items()
+        )
+        if alike and fits(spec, dataset):
+            fitting.append((-len(modalities & set(spec.modalities)), name))
+    return min(fitting)[1] if fitting else None
+
+
+def fits(spec: Spec, dataset: Dataset) -> bool:
+    """Whether a checkpoint was trained on the features of a dataset."""
+    from emopipe.models.sealed import check_features
+
+    try:
+        check_features(spec.schema, spec.extraction, dataset.schema, dataset.extraction)
+    except FeatureMismatch:
+        return False
+    return True
+
+
+def started(
+    config: TrainConfig, start: str | None, *, offline: bool, hook: Hook
+) -> tuple[TrainConfig, Predictor | None]:
+    """The configuration with the model and options of a checkpoint to begin with, and that checkpoint."""
+    if start is None:
+        return config, None
+    first, name = load_predictor(start, "cpu", offline=offline, hook=hook)
+    hook(Event("info", "train", f"begins with {start} ({name}); --start none begins with random weights"))
+    return replace(config, model=first.spec.model, options=dict(first.spec.options)), first
+
+
+def origin_card(start: str, predictor: Predictor) -> list[str]:
+    """The part of a card that tells what a checkpoint's training began with, and what that was trained on."""
+    from emopipe.models.sealed import find
+
+    facts = predictor.spec.training["start"]
+    kept = ", ".join([*facts["kept"]["modalities"], *facts["kept"]["classes"]]) or "nothing"
+    path, told = find(start), ", ".join(facts["classes"]) or facts["label"]
+    lines = [
+        "## What it began with",
+        "",
+        f"The weights of `{path.name}` ({facts['id']}), which predicts {told};",
+        f"kept of it: {kept}. What that one was trained on, and its terms, hold for this one too:",
+        "",
+    ]
+    card = path / "README.md"
+    return (
+        [*lines, *_sections(card.read_text("utf-8"), ("Data", "Licence", "What it began with"))]
+        if card.is_file()
+        else lines
+    )
+
+
+def _sections(card: str, titles: Sequence[str]) -> list[str]:
+    """Sections of a card by their titles, one level deeper; all of a card that has none of them."""
+    parts = card.split("\n## ")
+    chosen = [part for part in parts[1:] if part.split("\n", 1)[0].strip() in titles]
+    text = "\n\n".join(f"### {part.strip()}" for part in chosen) or parts[0].replace("# ", "", 1).strip()
+    return [text, ""]
 
 
 def linear_baseline(dataset: Dataset, config: TrainConfig, split: Split) -> Evaluation | None:
@@ -178,16 +261,21 @@ def evaluate_model(
     *,
     hook: Hook = silent,
     offline: bool = False,
+    start: str = NO_START,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
     from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
 
-    dataset, config = reading.read(folder), with_backbone(config, offline=offline, hook=hook)
-    first = range(config.seed, config.seed + seeds)
+    dataset = reading.read(folder)
+    config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
+    config = with_backbone(config, offline=offline, hook=hook)
+    chosen = range(config.seed, config.seed + seeds)
     if folds:
-        return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
-    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), bridge(hook))
+        return cross_validate(
+            dataset, config, folds, chosen, modalities, _prior(prior), bridge(hook, starts=False), start=first
+        )
+    return evaluate_seeds(dataset, config, chosen, split, modalities, _prior(prior), bridge(hook), start=first)
 
 
 def is_checkpoint(model: str) -> bool:
@@ -205,7 +293,13 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
 
 
-def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str, verdict: str = "") -> str:
+def model_card(
+    predictor: Predictor,
+    measured: Evaluation | None,
+    dataset: str,
+    verdict: str = "",
+    about_start: Sequence[str] = (),
+) -> str:
     """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
     spec = predictor.spec
     rows, seed = spec.training["rows"], spec.training["config"]["seed"]
@@ -218,6 +312,7 @@ def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str, 
         "",
         *([] if measured is None else _figures(measured)),
         *([verdict, ""] if verdict else []),
+        *about_start,
         f"Intended use: {DISCLAIMER}",
         "",
     ]
@@ -250,11 +345,13 @@ def _prior(name: str) -> Any:
     return name
 
 
-def bridge(hook: Hook) -> Any:
-    """Training events as pipeline events."""
+def bridge(hook: Hook, *, starts: bool = True) -> Any:
+    """Training events as pipeline events; `starts` also tells what each training takes over from a checkpoint."""
 
     def told(event: dict[str, Any]) -> None:
-        if event["event"] == "warning":
+        if event["event"] == "start" and starts:
+            hook(Event("info", "train", event["message"]))
+        elif event["event"] == "warning":
             hook(Event("warning", "train", event["message"]))
         elif event["event"] == "epoch":
             figures = ", ".join(

@@ -209,9 +209,11 @@ def train(
             offline=options.get("offline", False),
             tensorboard=None if tensorboard is None else Path(tensorboard),
             start=str(start),
+            given=given_settings(model, options),
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
-    trained.validation, trained.linear, trained.verdict = result.validation, result.linear, result.verdict
+    trained.validation, trained.linear = result.validation, result.linear
+    trained.folds, trained.verdict = result.folds, result.verdict
     return trained
 
 
@@ -264,6 +266,7 @@ def evaluate(
             hook=hook,
             offline=offline,
             start=str(start),
+            given=given_settings(str(model), kept),
         )
 
 
@@ -296,6 +299,18 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
         ConfigError: an unknown model or option, or a value that cannot be used.
     """
     from emopipe.models.training.config import configuration
+
+    return configuration(training_tables(model, options))
+
+
+def given_settings(model: str | None, options: TrainingOptions) -> set[str]:
+    """Names of the settings of training, and of options of the model, that a file or options give."""
+    tables = training_tables(model, options)
+    return {*tables.get("train", {}), *tables.get("model", {})}
+
+
+def training_tables(model: str | None, options: TrainingOptions | StudyOptions) -> dict[str, dict[str, Any]]:
+    """The tables `[model]` and `[train]` of a file, changed by options."""
     from emopipe.pipeline.config import read_toml
 
     given = options.get("config")
@@ -315,7 +330,7 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
     for (table, name), value in settings.items():
         if value is not None:
             tables.setdefault(table, {})[name] = value
-    return configuration(tables)
+    return tables
 
 
 def _paths(paths: AnyPath | Sequence[AnyPath]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Model:
         path: its folder.
         validation: how good it was on the rows that it was validated on; None for a loaded one, and without such rows.
         linear: how good a linear model was that was trained on the same rows; None where validation is, too.
+        folds: of a training without rows to validate on: a row for it and for a linear model on folds of the speakers.
         verdict: how the two compare, in a sentence.
     """
 
@@ -35,6 +36,7 @@ class Model:
         self.path = path
         self.validation = validation
         self.linear: Evaluation | None = None
+        self.folds: list[dict[str, Any]] = []
         self.verdict = ""
 
     def __repr__(self) -> str:

@@ -25,6 +25,11 @@ from emopipe.models.networks.losses import Distillation, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
+#: What is read relative to the speaker where that is wanted: not words, whose mean is what was talked about.
+RELATIVE: Final = ("face", "voice")
+#: The share of training rows from which what is usual for the speaker is withheld.
+WITHHELD: Final = 0.2
+
 
 @dataclass(frozen=True)
 class MixtureConfig:
@@ -81,6 +86,9 @@ class EmoeConfig(MixtureConfig):
         input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: one with
             few recordings and many features wants more.
         attention_dropout: inside the transformers.
+        relative: read face and voice relative to the speaker's other utterances, where these are known: the speaker's
+            mean takes the place of that of the training rows. In training it is withheld from some of the rows, so
+            that lone clips are learned, too.
         backbone: name of a pretrained text encoder that reads the words, in the place of the text's features; empty
             for none.
         backbone_path: where that lies on this machine, a folder in transformers' format or the hub id of one that the
@@ -97,6 +105,7 @@ class EmoeConfig(MixtureConfig):
     quality_prior: bool = False
     input_dropout: Chance | Mapping[str, Chance] = 0.1
     attention_dropout: Chance = 0.0
+    relative: bool = False
     backbone: str = ""
     backbone_path: str = ""
     backbone_sha256: str = ""
@@ -208,10 +217,17 @@ class Branch(nn.Module):
         elif not any(dataset.transcript.words(name) for name in dataset.ids):
             raise DatasetError("the dataset has no words", hint="A backbone reads the manifest's column `words`")
 
-    def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T)."""
+    def embed(
+        self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str], usual: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T).
+
+        `usual` (B, D) is what is usual for each speaker, NaN where it is not known.
+        """
         if self.words is not None:
             x, lengths = self.words(words)
+        elif usual is not None:
+            x = x + (self.standardise.mean - usual).nan_to_num(nan=0.0).unsqueeze(1)
         valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         x = self.standardise(x).masked_fill_(~valid.unsqueeze(-1), 0.0)
         channels = self.dropout(x.transpose(1, 2))
@@ -324,6 +340,11 @@ class Emoe(Mixture):
         """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
 
+    @property
+    def relative(self) -> bool:
+        """Whether it reads the means of the speakers' other utterances."""
+        return self.config.relative
+
     def inherit(self, start: FusionModel) -> Inheritance:
         """Take over branches and router; of the read-outs the rows of classes that both know.
 
@@ -396,12 +417,23 @@ class Emoe(Mixture):
             none = [batch.quality.new_zeros(len(batch), width) for width in widths]
             return none[0], none[1], none[2], none[3]
         x = batch.features[name][rows, : int(lengths.max())]
-        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows))
+        usual = self._usual(name, batch, rows)
+        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows), usual)
         f = branch.read(encoded, valid)
         p, logits = branch.head(f)
         parts = [f, p, logits, pooled_statistics(encoded, valid)]
         full = [part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts]
         return full[0], full[1], full[2], full[3]
+
+    def _usual(self, name: str, batch: Batch, rows: Tensor) -> Tensor | None:
+        """What is usual for the speakers of some rows (R, D), NaN where it is not known or, in training, withheld."""
+        if not self.config.relative or name not in RELATIVE or name not in batch.speaker_means:
+            return None
+        usual = batch.speaker_means[name][rows]
+        if not self.training:
+            return usual
+        withheld = torch.rand(len(rows), 1, device=usual.device) < WITHHELD
+        return usual.masked_fill(withheld, torch.nan)
 
     def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
         """(B, M, K) what the router is told of each modality."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
+from emopipe.pipeline.studies.tables import Row, markdown
 
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 #: The model that every other one is compared with.
 LINEAR: Final = "linear"
+TRAIN_LINEAR: Final = "Train it with `emopipe train DATASET --out FOLDER --model linear`."
 #: What training may start from beside a checkpoint: a shipped one that fits, or random weights.
 AUTO_START, NO_START = "auto", "none"
 
@@ -34,29 +36,15 @@ class TrainedCheckpoint:
         id: of the checkpoint.
         validation: its evaluation on the rows that it was validated on, None when there were none.
         linear: the same of a linear model, trained on the same rows; None for a linear model itself.
-        metric: that the two are compared by.
+        folds: where there were no such rows: a row, as text, for each of the two on the same folds of the speakers.
+        verdict: how the two compare, in a sentence; "" where that is not known.
     """
 
     id: str
     validation: Evaluation | None
     linear: Evaluation | None
-    metric: str
-
-    @property
-    def verdict(self) -> str:
-        """How the model compares with a linear one, in a sentence; "" where that is not known."""
-        if self.validation is None or self.linear is None:
-            return ""
-        ours, theirs = (one.metrics[self.metric] for one in (self.validation, self.linear))
-        figures = f"{self.metric} {theirs:.3f}, this model {ours:.3f}"
-        from emopipe.models.training.validation import better
-
-        if better(self.metric, theirs, ours):
-            return (
-                f"A linear model does better on the same {self.linear.rows} rows: {figures}. "
-                "Train it with `emopipe train DATASET --out FOLDER --model linear`."
-            )
-        return f"A linear model on the same {self.linear.rows} rows: {figures}."
+    folds: list[Row]
+    verdict: str
 
 
 def train_checkpoint(
@@ -68,6 +56,7 @@ def train_checkpoint(
     offline: bool = False,
     tensorboard: Path | None = None,
     start: str = NO_START,
+    given: Collection[str] | None = None,
 ) -> TrainedCheckpoint:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
@@ -80,6 +69,7 @@ def train_checkpoint(
         tensorboard: folder for event files that TensorBoard shows; None for none.
         start: a checkpoint to begin with, which then brings the model and its options; `auto` chooses a shipped one
             that was trained on the same features, `none` begins with random weights.
+        given: names of the settings that someone asked for, so that others may follow the data; None: all of them.
 
     Returns:
         The checkpoint's id, its evaluation, and that of a linear model on the same rows.
@@ -88,10 +78,12 @@ def train_checkpoint(
     from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import evaluate
     from emopipe.models.training.loop import train
+    from emopipe.models.training.suitable import FEW
 
     dataset = reading.read(folder)
     chosen = choose_start(start, dataset, config)
     config, first = started(config, chosen, offline=offline, hook=hook)
+    config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
     with _tensorboard(tensorboard) as record:
@@ -104,12 +96,89 @@ def train_checkpoint(
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     linear = linear_baseline(dataset, config, trained.split) if measured else None
-    metric = "uar" if trained.predictor.spec.task == "classification" else "mae"
-    result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, metric)
+    folds: list[Row] = []
+    verdict = beside_linear(measured, linear)
+    if measured is None and len(trained.split[0]) < FEW:
+        folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+    result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, folds, verdict)
     about_start = origin_card(chosen, trained.predictor) if chosen else []
-    card = model_card(trained.predictor, measured, folder.name, result.verdict, about_start)
+    card = model_card(trained.predictor, measured, folder.name, folds_card(result), about_start)
     checkpoint.save(out, trained.predictor, card)
     return result
+
+
+def suited(
+    config: TrainConfig, dataset: Dataset, start: Predictor | None, given: Collection[str] | None, *, hook: Hook
+) -> TrainConfig:
+    """The configuration with settings that suit the dataset, except for given ones; tells what was chosen and why."""
+    from emopipe.models.training.suitable import remarks, suit
+
+    for remark in remarks(dataset, config):
+        hook(Event("warning", "train", remark))
+    if given is None:
+        return config
+    config, chosen = suit(config, dataset, start, given)
+    for line in chosen:
+        hook(Event("info", "train", f"settings for {line}; those of --config win"))
+    return config
+
+
+def beside_linear(ours: Evaluation | None, theirs: Evaluation | None) -> str:
+    """How a model compares with a linear one on the same rows, in a sentence; "" where that is not known."""
+    from emopipe.models.training.validation import better
+
+    if ours is None or theirs is None:
+        return ""
+    metric = "uar" if "uar" in ours.metrics else "mae"
+    own, plain = ours.metrics[metric], theirs.metrics[metric]
+    figures = f"on the same {theirs.rows} rows: {metric} {plain:.3f}, this model {own:.3f}."
+    if better(metric, plain, own):
+        return f"A linear model does better {figures} {TRAIN_LINEAR}"
+    return f"A linear model {figures}"
+
+
+def by_folds(
+    dataset: Dataset, config: TrainConfig, start: Predictor | None, record: Path, *, hook: Hook
+) -> tuple[list[Row], str]:
+    """Measure a configuration and a linear model on the same folds of the speakers (with one speaker: of the clips).
+
+    Returns:
+        A row for each as text, and how they compare, in a sentence.
+    """
+    from emopipe.models.evaluation import compare
+    from emopipe.models.training.validation import better
+
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    data = data.subset(data.split != "test")
+    speakers = len(set(data.groups))
+    fair = replace(config, select="last", allow_speaker_overlap=config.allow_speaker_overlap or speakers < 2)
+    plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
+    configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
+    starts = {} if start is None else {config.model: start}
+    runs = compare.compare(
+        data, configs, config.folds, (config.seed,), record=record, hook=bridge(hook, starts=False), starts=starts
+    )
+    metric, groups = compare.default_metric(runs), dict(zip(data.ids, data.groups, strict=True))
+    found = {row["model"]: row for row in compare.scores(runs)}
+    rows = [{"model": name, metric: f"{one[metric]:.3f} ± {one[f'{metric}_sd']:.3f}"} for name, one in found.items()]
+    if len(found) < 2:
+        return rows, ""
+    gap = compare.differences(runs, LINEAR, groups, metric)[0]
+    told = f"{metric} less that of the linear model {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    if better(metric, gap.reference, gap.pooled):
+        return rows, f"A linear model does better: {told}. {TRAIN_LINEAR}"
+    return rows, f"{told[0].upper()}{told[1:]}."
+
+
+def folds_card(result: TrainedCheckpoint) -> list[str]:
+    """The part of a card that compares with a linear model."""
+    lines = []
+    if result.folds:
+        head = (
+            "Mean and standard deviation over folds in which people were tested whom training had not seen; this model"
+        )
+        lines = [f"{head}\nwas then trained on all of them.", "", markdown(result.folds), ""]
+    return [*lines, *([result.verdict, ""] if result.verdict else [])]
 
 
 def choose_start(start: str, dataset: Dataset, config: TrainConfig) -> str | None:
@@ -262,6 +331,7 @@ def evaluate_model(
     hook: Hook = silent,
     offline: bool = False,
     start: str = NO_START,
+    given: Collection[str] | None = None,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
     from emopipe.models.data import reading
@@ -269,7 +339,7 @@ def evaluate_model(
 
     dataset = reading.read(folder)
     config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
-    config = with_backbone(config, offline=offline, hook=hook)
+    config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)
     chosen = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(
@@ -297,7 +367,7 @@ def model_card(
     predictor: Predictor,
     measured: Evaluation | None,
     dataset: str,
-    verdict: str = "",
+    compared: Sequence[str] = (),
     about_start: Sequence[str] = (),
 ) -> str:
     """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
@@ -311,7 +381,7 @@ def model_card(
         f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {seed}.",
         "",
         *([] if measured is None else _figures(measured)),
-        *([verdict, ""] if verdict else []),
+        *compared,
         *about_start,
         f"Intended use: {DISCLAIMER}",
         "",

@@ -34,5 +34,8 @@ def train(
             console.evaluation("Validation, by what the model may see", trained.validation)
         if trained.linear is not None:
             console.evaluation("The same by a linear model", trained.linear)
+        if trained.folds:
+            console.study("Folds of speakers", trained.folds)
+        if trained.verdict:
             console.print(trained.verdict)
         console.print(f"Checkpoint {trained.id} is in {out}/")

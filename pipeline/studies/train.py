@@ -418,7 +418,7 @@ def _prior(name: str) -> Any:
 def bridge(hook: Hook, *, starts: bool = True) -> Any:
     """Training events as pipeline events; `starts` also tells what each training takes over from a checkpoint."""
 
-    def told(event: dict[str, Any]) -> None:
+    def forward(event: dict[str, Any]) -> None:
         if event["event"] == "start" and starts:
             hook(Event("info", "train", event["message"]))
         elif event["event"] == "warning":
@@ -433,4 +433,4 @@ def bridge(hook: Hook, *, starts: bool = True) -> Any:
             run = f"fold {event['fold']} seed {event['seed']}" + (f" {event['model']}" if "model" in event else "")
             hook(Event("info", "evaluate", f"{run}: {figures}"))
 
-    return told
+    return forward

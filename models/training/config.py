@@ -67,7 +67,7 @@ class TrainConfig:
     accumulate_mode: Literal["mean", "sum"] = "mean"
     lr: Annotated[float, Interval(gt=0, le=100)] = 1e-3
     weight_decay: Annotated[float, Interval(ge=0, le=100)] = 0.01
-    start_rate: Share = 0.1
+    start_rate: Share = 0.3
     start_frozen: CountOrNone = 0
     schedule: Literal["cosine", "plateau", "none"] = "cosine"
     schedule_epochs: CountOrNone = 0

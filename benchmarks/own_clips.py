@@ -67,8 +67,7 @@ def main() -> None:
     for name, config, start in ways(arguments, dataset):
         if arguments.only and not any(name.startswith(one) for one in [REFERENCE, *arguments.only.split(",")]):
             continue
-        seeds = 1 if name.startswith(REFERENCE) else arguments.seeds
-        fresh = list(measured(name, dataset, config, start, arguments.folds, seeds))
+        fresh = list(measured(name, dataset, config, start, arguments.folds, arguments.seeds))
         runs += fresh
         metric = "uar" if "uar" in fresh[0].metrics else "mae"
         told = summarise([{"fold": run.fold, "seed": run.seed, metric: run.metrics[metric]} for run in fresh])

@@ -11,7 +11,7 @@ import numpy as np
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import usable
 from emopipe.models.predictor import Predictor
-from emopipe.models.registry import entry
+from emopipe.models.registry import configure, entry
 from emopipe.models.training.config import TrainConfig
 
 #: With fewer clips, settings are those for few.
@@ -72,6 +72,8 @@ def suit(
     """
     counts = Counts.of(dataset, config)
     if not entry(config.model).model.by_gradient or counts.clips >= FEW or counts.clips == 0:
+        return config, []
+    if getattr(configure(config.model, config.options), "backbone", ""):  # folds of a language model take hours
         return config, []
     train = {name: value for name, value in few(counts, start is not None).items() if name not in given}
     options: dict[str, Any] = {}

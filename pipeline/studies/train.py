@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
+from emopipe.pipeline.formatting import span
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
 from emopipe.pipeline.studies.tables import Row, markdown
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 #: The model that every other one is compared with.
 LINEAR: Final = "linear"
 TRAIN_LINEAR: Final = "Train it with `emopipe train DATASET --out FOLDER --model linear`."
+#: Folds that would take longer than this, in seconds, are left to `emopipe evaluate`.
+LONGEST: Final = 1800.0
 #: What training may start from beside a checkpoint: a shipped one that fits, or random weights.
 AUTO_START, NO_START = "auto", "none"
 
@@ -86,6 +90,7 @@ def train_checkpoint(
     config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
+    began = time.monotonic()
     with _tensorboard(tensorboard) as record:
 
         def told(event: dict[str, Any]) -> None:
@@ -99,7 +104,12 @@ def train_checkpoint(
     folds: list[Row] = []
     verdict = beside_linear(measured, linear)
     if measured is None and len(trained.split[0]) < FEW:
-        folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+        seconds = config.folds * (time.monotonic() - began)
+        if seconds < LONGEST:
+            folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+        else:
+            told = f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`"
+            hook(Event("warning", "train", told))
     result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, folds, verdict)
     about_start = origin_card(chosen, trained.predictor) if chosen else []
     card = model_card(trained.predictor, measured, folder.name, folds_card(result), about_start)

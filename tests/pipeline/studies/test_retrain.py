@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from emopipe import load
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import ROOT, SAMPLES, write_media
@@ -135,12 +136,39 @@ def test_a_dataset_is_never_overwritten(dataset: tuple[Path, Path]) -> None:
     assert done.exit_code == 2 and "EMO-601" in done.output
 
 
-def test_a_linear_model_trains_and_runs_like_any_other(dataset: tuple[Path, Path]) -> None:
+@pytest.fixture(scope="module")
+def linear(dataset: tuple[Path, Path]) -> Path:
     root, features = dataset
     done = emopipe("train", features, "--model", "linear", "--out", root / "linear")
     assert done.exit_code == 0, done.output
+    return root / "linear"
+
+
+def test_what_run_says_of_a_recording_is_what_is_measured_on_its_features(
+    dataset: tuple[Path, Path], linear: Path
+) -> None:
+    root, _ = dataset
+    recording = (
+        SAMPLES / "interview.mp4"
+    )  # of one person who says a dozen sentences: they are read relative to each other
+    assert emopipe("extract", recording, "--out", root / "interview").exit_code == 0
+    assert emopipe("run", recording, "--model", linear, "--out", root / "interview_out").exit_code == 0
+    document = json.loads((root / "interview_out" / "interview.json").read_text("utf-8"))
+    predicted = load(linear).predict(root / "interview")
+    assert len(predicted) == len(document["utterances"]) > 6
+    for label in STRETCHES:
+        shares = [row["probabilities"][label] for row in document["utterances"]]
+        assert shares == pytest.approx(predicted[f"probability_{label}"].tolist(), abs=1e-4)
+    nobody = pq.read_table(root / "interview" / "manifest.parquet").drop(["speaker"])
+    pq.write_table(nobody, root / "interview" / "manifest.parquet")
+    alone = load(linear).predict(root / "interview")
+    assert np.abs(alone.filter(like="probability").to_numpy() - predicted.filter(like="probability")).max().max() > 0.01
+
+
+def test_a_linear_model_trains_and_runs_like_any_other(dataset: tuple[Path, Path], linear: Path) -> None:
+    root, _ = dataset
     clip = root / "my_dataset" / "dan happiness.mp4"
-    done = emopipe("run", clip, "--model", root / "linear", "--out", root / "linear_out", "--offline")
+    done = emopipe("run", clip, "--model", linear, "--out", root / "linear_out", "--offline")
     assert done.exit_code == 0, done.output
     document = json.loads((root / "linear_out" / "dan happiness.json").read_text("utf-8"))
     assert document["utterances"] and set(document["utterances"][0]["probabilities"]) == set(STRETCHES)

@@ -150,7 +150,7 @@ def _plugin(plugin: registry.Plugin) -> Check:
         return Check(label, "warn", f"{plugin.origin} uses a name of emopipe's own", "It is never chosen; rename it")
     try:
         plugin.entry.load()
-    except Exception as error:  # whatever another package's code raises
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
         return Check(label, "fail", f"{plugin.origin} cannot be imported: {error}", "Repair or uninstall it")
     return Check(label, "ok", plugin.origin)
 

@@ -1,8 +1,9 @@
-"""Files that nobody should have, run through emopipe's real path: no traceback, no hang, nothing predicted from nothing.
+"""Files that nobody should have, run through emopipe: no traceback, no hang, nothing from nothing.
 
     python benchmarks/hostile.py [--seed 0 ...] [--files 200] [--kinds media checkpoints plugins stores] [--log FILE]
 
-Media are mutated recordings (see `hostile_media.py`). Of every file, streams are read, faces measured and speech found
+Media are mutated recordings (see `hostile_media.py`). Of every file, streams are read, faces measured and speech is
+found
 by the default extractors; a share of them (`--whole`, and every file without evidence) goes through the whole command:
 words, voice, text, people, fusion and written pages. Checkpoints, plugins' metadata and stores are mutated as
 `hostile_artifacts.py` says. Each file is worked on by a worker process, which loads its models once, under a limit of
@@ -202,7 +203,9 @@ def show(kind: str, seed: int, tally: Tally) -> int:
     """Print a table of outcomes; returns the number of faults."""
     verdicts = tally.verdicts
     counts = Counter(verdict.outcome for verdict in verdicts)
-    print(f"{kind}, seed {seed}: {len(verdicts)} files, {sum(v.case.whole for v in verdicts)} through the whole command")
+    print(
+        f"{kind}, seed {seed}: {len(verdicts)} files, {sum(v.case.whole for v in verdicts)} through the whole command"
+    )
     print("  " + ", ".join(f"{name} {counts[name]}" for name in ("ok", "degraded", "refused")))
     print("  faults: " + ", ".join(f"{name} {counts[name]}" for name in FAULTS))
     slowest, largest = max(v.seconds for v in verdicts), max(v.growth for v in verdicts)
@@ -214,7 +217,9 @@ def show(kind: str, seed: int, tally: Tally) -> int:
     print("  codes: " + ", ".join(f"{code} {times}" for code, times in codes.most_common()))
     for verdict in verdicts:
         if verdict.outcome in FAULTS:
-            print(f"  {verdict.outcome}: {verdict.case.kind} {verdict.case.path}: {verdict.code} {verdict.detail[-300:]}")
+            print(
+                f"  {verdict.outcome}: {verdict.case.kind} {verdict.case.path}: {verdict.code} {verdict.detail[-300:]}"
+            )
     sys.stdout.flush()
     return sum(counts[name] for name in FAULTS)
 

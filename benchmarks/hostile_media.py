@@ -57,7 +57,7 @@ PLAYLISTS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Made:
-    """A hostile file: how its name ends, its bytes, whether anybody can be seen or heard in it, and seconds that it lasts."""
+    """A hostile file: how its name ends, its bytes, whether it shows or lets hear anybody, seconds that it lasts."""
 
     suffix: str
     data: bytes
@@ -363,9 +363,15 @@ def wave(samples: bytes, rate: int, channels: int = 1, bits: int = 16, claimed: 
     fields = (0x10, 1, channels & 0xFFFF, rate & 0xFFFFFFFF, rate * align & 0xFFFFFFFF, align & 0xFFFF, bits)
     size = len(samples) if claimed is None else claimed
     head = struct.pack("<IHHIIHH", *fields)
-    return b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt " + head + b"data" + struct.pack(
-        "<I", size
-    ) + samples
+    return (
+        b"RIFF"
+        + struct.pack("<I", (size + 36) & 0xFFFFFFFF)
+        + b"WAVEfmt "
+        + head
+        + b"data"
+        + struct.pack("<I", size)
+        + samples
+    )
 
 
 def absurd_sample_rates(rng: Random, recordings: Recordings) -> Made:

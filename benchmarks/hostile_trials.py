@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from emopipe.errors import EmopipeError
 from emopipe.pipeline.execution.batch import find_inputs, run_files
@@ -64,7 +64,7 @@ def judged(attempt: Callable[[], Judgement]) -> Judgement:
         return attempt()
     except EmopipeError as error:
         return of_error(error)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         return "internal", type(error).__name__, "".join(traceback.format_exception(error))[-3000:]
 
 
@@ -145,6 +145,3 @@ def unfounded(result: FileResult, evidence: bool) -> str:
         if one.end > (result.duration or 0.0) + 1.0:
             return f"an utterance at {one.end:.1f} s of {result.duration} s"
     return ""
-
-
-

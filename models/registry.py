@@ -71,7 +71,7 @@ def entry(name: str) -> Entry:
     if not found:
         raise UnknownName(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
     if len(found) > 1:
-        both = " and ".join(map(origin, found))
+        both = " and ".join(origin(one).rpartition(" ")[0] or "unknown" for one in found)
         raise UnknownName(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
     return _loaded(found[0])
 

@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends import registry
+from emopipe.plugins import unreadable
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
@@ -68,6 +69,7 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
         _room(cache),
         *(_weight(weight, cache, offline) for weight in _weights(cache)),
         *map(_plugin, registry.plugins()),
+        *_unreadable_packages(),
         Check("network", "ok", "forbidden" if offline else "used only to fetch missing weights"),
     ]
 
@@ -141,6 +143,12 @@ def _room(cache: Path) -> Check:
         hint = "Fetching every weight may need more; EMOPIPE_CACHE moves the cache"
         return Check("disk", "warn", detail, hint)
     return Check("disk", "ok", detail)
+
+
+def _unreadable_packages() -> list[Check]:
+    """Installed packages whose entry points cannot be read, and which therefore bring nothing."""
+    hint = "Install it again, or remove the folder"
+    return [Check("package", "warn", f"its metadata cannot be read: {path}", hint) for path in unreadable()]
 
 
 def _plugin(plugin: registry.Plugin) -> Check:

@@ -87,10 +87,7 @@ def extractors(kind: str) -> list[Plugin]:
 
 def foreign(kind: str, group: str) -> list[Plugin]:
     """What other packages declare under a group of entry points."""
-    return [
-        Plugin(kind, entry.name, origin(entry), entry)
-        for entry in entry_points(group)
-    ]
+    return [Plugin(kind, entry.name, origin(entry), entry) for entry in entry_points(group)]
 
 
 def plugins() -> list[Plugin]:

@@ -161,7 +161,7 @@ class StreamClock(Generic[T]):
         return stamp + self._shift
 
     def _believed(self, stamp: float, time: float) -> float:
-        """The time at which an item lies, or the end of the one before when pauses have taken too much of the stream."""
+        """The time at which an item lies, or the end of the one before when pauses take too much of the stream."""
         pause = time - self.end
         if pause <= LONGEST_PLAIN_STEP:
             return time

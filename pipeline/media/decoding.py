@@ -257,12 +257,16 @@ class Media:
         while True:
             try:
                 yield next(packets)
+                continue
             except StopIteration:
                 return
             except (av.FFmpegError, OSError, ValueError) as error:
-                for damage, clock in damages:
-                    damage.sign(clock.end, words_of(error))
-                return
+                cause = words_of(error)
+            except IndexError:  # PyAV, at the end of the file
+                cause = "streams that its beginning does not name"
+            for damage, clock in damages:
+                damage.sign(clock.end, cause)
+            return
 
 
 class _PacketSpan:

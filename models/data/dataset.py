@@ -19,6 +19,7 @@ from torch import Tensor
 from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
 from emopipe.models.data.conversation import Transcript
+from emopipe.models.data.label_values import join_spellings
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -376,6 +377,8 @@ class Dataset:
     def labels(self, column: str) -> NDArray[Any]:
         """(N,) labels: objects (None where unlabelled) of a text column, float64 (NaN) of a numeric one.
 
+        Spellings of a label that differ in case or blanks are one label.
+
         Raises:
             DatasetError: the manifest has no such column.
         """
@@ -385,6 +388,8 @@ class Dataset:
         values = self.column(column)
         if pa.types.is_floating(self.manifest[column].type) or pa.types.is_integer(self.manifest[column].type):
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        joined, _ = join_spellings([None if value is None else str(value) for value in values])
+        values[:] = joined
         return values
 
     def subset(self, rows: NDArray[Any]) -> Dataset:

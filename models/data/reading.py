@@ -13,6 +13,7 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
 from emopipe.models.data import mmsa
 from emopipe.models.data.dataset import EXTRACT_AGAIN, Dataset, FeatureStore
+from emopipe.models.data.split_names import HINT, split_name
 
 
 def read(path: str | Path) -> Dataset:
@@ -35,9 +36,10 @@ def read(path: str | Path) -> Dataset:
         digest = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
         config = folder / "config.toml"
         extraction = tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
         raise DatasetError(f"the dataset cannot be read: {error}", hint=EXTRACT_AGAIN, path=folder) from error
     _check_manifest(manifest, manifest_path)
+    manifest = _with_split_names(manifest, manifest_path)
     stores = {
         m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
     }
@@ -55,3 +57,14 @@ def _check_manifest(manifest: pa.Table, path: Path) -> None:
     ids = manifest["id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise DatasetError("the manifest has utterances with the same id", hint=EXTRACT_AGAIN, path=path)
+
+
+def _with_split_names(manifest: pa.Table, path: Path) -> pa.Table:
+    """The manifest with its splits called train, valid and test."""
+    given = manifest["split"].to_pylist()
+    names = {name: split_name(str(name)) for name in set(given) if name not in (None, "")}
+    unknown = sorted(str(name) for name, split in names.items() if split is None)
+    if unknown:
+        raise DatasetError(f"the manifest has an unknown split {unknown[0][:80]!r}", hint=HINT, path=path)
+    at = manifest.column_names.index("split")
+    return manifest.set_column(at, "split", pa.array([names.get(name) for name in given], pa.string()))

@@ -16,7 +16,7 @@ def duration(path: Path, doubted: float) -> float | None:
     """
     try:
         with open_av(path) as container:
-            promised = None if container.duration is None else container.duration / 1_000_000
+            promised: float | None = None if container.duration is None else container.duration / 1_000_000
             if promised is not None and promised >= doubted:
                 return promised
             first, last = float("inf"), float("-inf")

@@ -208,7 +208,7 @@ def _within_recordings(
             continue
         if start >= length or (end is not None and end - length > (end - start) / 2):
             until = "" if end is None else f" to {end:g} s"
-            guess = "milliseconds? " if (end or start) > 20 * length else ""
+            guess = "Are the times milliseconds? " if (end or start) > 20 * length else ""
             what = f"it lies at {start:g} s{until}, {path.name} has {length:.2f} s"
             faults.append(Fault(line, what, f"{guess}{_SECONDS_HINT}"))
         elif end is not None and end - length > 0.5:

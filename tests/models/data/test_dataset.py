@@ -93,7 +93,7 @@ def test_features_are_read_when_first_used(tmp_path: Path) -> None:
     data = read(learnable(tmp_path / "lazy", count=8))
     (tmp_path / "lazy" / "voice.parquet").unlink()
     assert data.select(["text"]).sample(0).has("text")
-    with pytest.raises(OSError):
+    with pytest.raises(DatasetError, match="cannot be read"):
         data.steps("voice")
 
 

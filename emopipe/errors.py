@@ -557,6 +557,7 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "labels_numbers": ReasonKind(
         "small whole numbers are taken as values, so that training is a regression",
         "To learn classes, write names in place of the numbers",
+        note=True,
     ),
     "decimal_comma": ReasonKind("numbers with a decimal comma were read", "Check the numbers", note=True),
     "file_name_form": ReasonKind(

@@ -261,6 +261,7 @@ DATASET: Final = {
     "`features`; the names of the features are in the file's metadata",
     "config.toml": "the extraction configuration, and the versions of what measured",
     "failures.csv": "rows that gave nothing, and why; only where there are some",
+    "reasons.csv": "what is doubtful about the labels table, or was chosen in reading it: `code`, `reason`, `hint`",
 }
 GROUPS: Final = {
     "time": "seconds on the media clock",

@@ -143,13 +143,17 @@ def extract(
         EnvironmentFault, ConfigError: as for :func:`run`.
     """
     from emopipe.pipeline.config import ExtractionConfig
-    from emopipe.pipeline.datasets.labels import read_labels, unlabelled_sources
+    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
     source = Path(path)
-    table = Path(labels) if labels is not None else source if source.suffix.lower() == ".csv" else None
-    rows = read_labels(table, source if labels is not None else None) if table else unlabelled_sources([source])
+    table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
+    if table is not None:
+        read = read_labels(table, source if labels is not None else None)
+    else:
+        read = Labels(unlabelled_sources([source]))
+    rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
         store, _ = stack.enter_context(_store(options))
@@ -163,8 +167,8 @@ def extract(
             hook=hook,
         )
         engine = stack.enter_context(_engine(len(rows), options))
-        failures = write_dataset(rows, Path(out), job, engine, hook=hook)
-    return DatasetResult(Path(out), len(rows), failures)
+        failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
+    return DatasetResult(Path(out), len(rows), failures, read.reasons)
 
 
 def train(

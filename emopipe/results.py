@@ -150,11 +150,13 @@ class DatasetResult:
         path: its folder.
         sources: how many rows or files were asked for.
         failures: those that gave nothing.
+        reasons: what is doubtful about the labels table, or was chosen in reading it.
     """
 
     path: Path
     sources: int
     failures: Sequence[Failure] = field(default=())
+    reasons: Sequence[Reason] = field(default=())
 
     def load(self) -> Dataset:
         """Open it, with the features of each modality."""

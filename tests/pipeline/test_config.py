@@ -58,3 +58,16 @@ def test_an_error_survives_the_way_back_from_a_worker() -> None:
     error = NotMedia("it is no media", path="a.mp4", hint="Play it")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.code, copy.path, copy.hint) == (str(error), "EMO-104", "a.mp4", "Play it")
+
+
+@pytest.mark.parametrize("value", ["1" * 6000, "[" * 5000, "0x" + "f" * 6000])
+def test_endless_values_are_refused_with_a_code(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[face]\nrate = {value}\n")
+    with pytest.raises(ConfigError, match="EMO-50"):
+        load_config(path)
+
+
+def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFileError, match="cannot be read"):
+        load_config(tmp_path)

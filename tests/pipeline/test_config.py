@@ -50,7 +50,7 @@ def test_a_file_that_is_not_toml_is_told(tmp_path: Path) -> None:
 def test_a_plan_that_lacks_a_requirement_names_both_sides() -> None:
     check_plan(ALL_STAGES, Given)
     without_speech = [stage for stage in STAGES if stage.name != "speech"]
-    with pytest.raises(EmopipeError, match="'speakers' requires '(gain|speech)'"):
+    with pytest.raises(EmopipeError, match="'speakers' requires 'gain'"):
         check_plan(without_speech, Given)
 
 

@@ -78,6 +78,7 @@ def document(result: FileResult, config_hash: str, version: str) -> dict[str, An
         "people": [asdict(person) for person in result.people],
         "turns": [{**asdict(turn), "start": round(turn.start, 3), "end": round(turn.end, 3)} for turn in result.turns],
         "utterances": [row_of(utterance) for utterance in result.utterances],
+        "keys": dict(result.keys),
     }
 
 

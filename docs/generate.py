@@ -252,6 +252,7 @@ FILES: Final = {
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
+    "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
     "manifest.parquet": "a row per utterance: `id`, `media`, `start`, `end`, `speaker`, `role`, `overlap`, `split`, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from emopipe.errors import UnknownName
-from emopipe.pipeline.export import annotations, diarization, subtitles, tables
+from emopipe.pipeline.export import diarization, elan_praat, subtitles, tables
 from emopipe.pipeline.export.recording import Recording
 
 #: Writes a file about a recording.
@@ -43,8 +43,8 @@ FORMATS: Final[dict[str, tuple[OutputFile, ...]]] = {
     "openface.csv": (OutputFile(".openface.csv", tables.write_openface, needs=("face",)),),
     "srt": (OutputFile(".srt", subtitles.write_srt),),
     "vtt": (OutputFile(".vtt", subtitles.write_vtt),),
-    "eaf": (OutputFile(".eaf", annotations.write_eaf, uses=("words",)),),
-    "textgrid": (OutputFile(".TextGrid", annotations.write_textgrid, uses=("words",)),),
+    "eaf": (OutputFile(".eaf", elan_praat.write_eaf, uses=("words",)),),
+    "textgrid": (OutputFile(".TextGrid", elan_praat.write_textgrid, uses=("words",)),),
     "rttm": (OutputFile(".rttm", diarization.write_rttm),),
     "xlsx": (OutputFile(".xlsx", tables.write_xlsx),),
     "jsonl": (OutputFile(".jsonl", tables.write_jsonl),),

@@ -37,6 +37,11 @@ class Recording:
     stem: str
     store: Store | None = None
 
+    @property
+    def media(self) -> str:
+        """The recording's path as text, with escapes for what is not Unicode."""
+        return str(self.result.media).encode("utf-8", "backslashreplace").decode()
+
     def lacks(self, stage: str) -> bool:
         """Whether a stage did measure something that is not in the store."""
         key = self.result.keys.get(stage)

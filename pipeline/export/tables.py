@@ -45,9 +45,8 @@ _NO_DATE: Final = datetime(2000, 1, 1)
 
 def utterance_rows(recording: Recording) -> list[dict[str, Any]]:
     """The utterances as flat rows, with their number and the recording."""
-    media = str(recording.result.media)
     rows = map(row_of, recording.result.utterances)
-    return [{"media": media, "utterance": index, **flat_row(row)} for index, row in enumerate(rows)]
+    return [{"media": recording.media, "utterance": index, **flat_row(row)} for index, row in enumerate(rows)]
 
 
 def write_utterances(recording: Recording, path: Path) -> None:
@@ -91,7 +90,7 @@ def _place(recording: Recording, faces: pa.Table) -> dict[str, Any]:
     seconds, rate = faces["time"].to_numpy(), recording.result.info.get("frame_rate")
     names = recording.name_of_track()
     return {
-        "input": pa.array([str(recording.result.media)] * faces.num_rows, pa.string()),
+        "input": pa.array([recording.media] * faces.num_rows, pa.string()),
         "frame": pa.array(np.round(seconds * rate).astype(np.int64)) if rate else pa.nulls(faces.num_rows, pa.int64()),
         "timestamp": faces["time"],
         "track": faces["track"],
@@ -102,8 +101,8 @@ def _place(recording: Recording, faces: pa.Table) -> dict[str, Any]:
 def _pixels(recording: Recording, faces: pa.Table) -> dict[str, Any]:
     """The boxes in pixels, null where the size of the picture is not known; what else py-feat tells there is null."""
     columns = dict.fromkeys(_PYFEAT_ALWAYS, pa.nulls(faces.num_rows, pa.float32()))
-    for axis, side in (("x", "Width"), ("y", "Height")):
-        length = recording.result.info.get("width" if axis == "x" else "height")
+    info = recording.result.info
+    for axis, side, length in (("x", "Width", info.get("width")), ("y", "Height", info.get("height"))):
         if length:
             low, high = faces[f"{axis}0"].to_numpy(), faces[f"{axis}1"].to_numpy()
             columns[f"FaceRect{axis.upper()}"] = pa.array(low * np.float32(length))
@@ -181,7 +180,7 @@ def write_voice(recording: Recording, path: Path) -> None:
         speaker = recording.result.utterances[index].speaker
         count = len(sequence.start)
         columns = {
-            "media": pa.array([str(recording.result.media)] * count, pa.string()),
+            "media": pa.array([recording.media] * count, pa.string()),
             "utterance": pa.array(np.full(count, index, np.int32)),
             "person": pa.array([speaker] * count, pa.string()),
             "start": pa.array(np.asarray(sequence.start, np.float64)),
@@ -209,10 +208,9 @@ def voice_names(width: int, facts: Mapping[str, Any]) -> list[str]:
 
 def write_jsonl(recording: Recording, path: Path) -> None:
     """JSON lines: an utterance each, as in the recording's JSON, with its recording and number."""
-    media = str(recording.result.media)
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for index, utterance in enumerate(recording.result.utterances):
-            row = {"media": media, "utterance": index, **row_of(utterance)}
+            row = {"media": recording.media, "utterance": index, **row_of(utterance)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -224,7 +222,7 @@ def write_xlsx(recording: Recording, path: Path) -> None:
     turns = [{**asdict(turn), "name": recording.name_of(turn.person)} for turn in result.turns]
     people = [{**asdict(person), "tracks": ", ".join(map(str, person.tracks))} for person in result.people]
     about = {
-        "media": str(result.media),
+        "media": recording.media,
         "state": result.state,
         "reasons": "; ".join(map(str, result.reasons)),
         "duration": result.duration,

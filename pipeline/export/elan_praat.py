@@ -87,7 +87,7 @@ def person_tiers(recording: Recording) -> list[PersonTiers]:
 
 def emotion(utterance: UtteranceResult) -> str:
     """The label, or the value of a regression."""
-    return utterance.label or ("" if utterance.value is None else f"{utterance.value:.4f}")
+    return one_line(utterance.label or "") or ("" if utterance.value is None else f"{utterance.value:.4f}")
 
 
 def words_of(utterances: Sequence[UtteranceResult], words: Iterable[Word]) -> list[list[Word]]:
@@ -208,8 +208,9 @@ def _order_slots(file: Any) -> None:
     order = sorted(file.timeslots, key=lambda slot: file.timeslots[slot])
     names = {slot: f"ts{number}" for number, slot in enumerate(order, start=1)}
     file.timeslots = {names[slot]: file.timeslots[slot] for slot in order}
-    for annotations, *_ in file.tiers.values():
-        annotations.update({key: (names[start], names[end], *rest) for key, (start, end, *rest) in annotations.items()})
+    for aligned, *_ in file.tiers.values():
+        for key, (start, end, value, drawing) in list(aligned.items()):
+            aligned[key] = (names[start], names[end], value, drawing)
 
 
 def write_textgrid(recording: Recording, path: Path) -> None:

@@ -126,7 +126,7 @@ def run(
         if folder is not None and forms and not dry_run:
             _tell_incomplete(export_folder(folder, forms, store=store.folder), hook)
     order = {path: place for place, path in enumerate(inputs.every)}
-    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep)
+    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep, inputs.skipped)
 
 
 def export(

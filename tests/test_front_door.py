@@ -95,8 +95,10 @@ def test_a_dry_run_does_nothing_and_tells_the_plan(tmp_path: Path) -> None:
 
 
 def test_a_temporary_store_lives_as_long_as_its_results(store: Path, tmp_path: Path) -> None:
-    clip = write_media(tmp_path / "tone.wav", sound=tone(1.0))
-    results = emopipe.run(clip, no_store=True, progress=False)
+    write_media(tmp_path / "tone.wav", sound=tone(1.0))
+    (tmp_path / "notes.txt").write_text("who was there")
+    results = emopipe.run(tmp_path, no_store=True, progress=False)
+    assert [path.name for path in results.skipped] == ["notes.txt"]
     folder = results._store
     assert folder.is_dir() and results.faces.to_pandas().empty
     del results

@@ -312,7 +312,7 @@ def schema_page() -> Iterator[str]:
     yield "## STEM.csv and utterances.csv"
     yield prose(
         """
-        A row per utterance with the columns of `utterances` above, without `unimodal`; what is an object there
+        A row per utterance with the columns of `utterances` above but `unimodal` and `without`; what is an object there
         becomes a column for each of its keys:
         """
     )

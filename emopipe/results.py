@@ -88,13 +88,13 @@ class Results(Sequence[FileResult]):
         """
         from emopipe.pipeline.export.export import export
         from emopipe.pipeline.export.formats import chosen_formats
-        from emopipe.pipeline.export.recording import Recording
+        from emopipe.pipeline.export.recording import recording_of
         from emopipe.pipeline.report.outputs import stems
         from emopipe.pipeline.store.store import Store
 
         names = stems(file.media for file in self._files)
         with Store(self._store) as store:
-            whole = (Recording(file, names[file.media], store) for file in self._files if file.state != "failed")
+            whole = (recording_of(file, names[file.media], store) for file in self._files if file.state != "failed")
             return export(whole, chosen_formats(to), Path(out))
 
     def to_pandas(self) -> pd.DataFrame:

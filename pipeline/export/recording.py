@@ -15,7 +15,7 @@ from emopipe.errors import OutputError
 from emopipe.extractors.contracts import Word
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import Absent, FileResult, Person, TurnResult, UtteranceResult
-from emopipe.pipeline.report.outputs import read_manifest, reason_from_json
+from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
 from emopipe.pipeline.store.store import Store
 
@@ -104,6 +104,11 @@ def read_recordings(folder: Path, store: Store | None = None) -> Iterator[Record
     for entry in read_manifest(folder).values():
         if (stem := entry["outputs"]) is not None:
             yield Recording(_read(folder / f"{stem}.json"), stem, store)
+
+
+def recording_of(result: FileResult, stem: str, store: Store) -> Recording:
+    """The recording of a result in memory, with the numbers rounded as they are written to JSON."""
+    return Recording(file_result(document(result, "", "")), stem, store)
 
 
 def _read(path: Path) -> FileResult:

@@ -125,7 +125,7 @@ def _is_empty(column: pa.ChunkedArray) -> bool:
 def write_frames_parquet(recording: Recording, path: Path) -> None:
     """Parquet: a row per sampled frame and face."""
     table = frames(recording).replace_schema_metadata(_about(recording))
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", use_dictionary=["input", "person"])
 
 
 def write_frames_csv(recording: Recording, path: Path) -> None:
@@ -173,23 +173,21 @@ def _present(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def write_voice(recording: Recording, path: Path) -> None:
     """Parquet: a row per window of each utterance's voice."""
-    parts: list[pa.Table] = []
-    names: list[str] = []
-    for index, sequence in recording.voice():
-        names = names or voice_names(sequence.features.shape[1], recording.facts("voice"))
-        speaker = recording.result.utterances[index].speaker
-        count = len(sequence.start)
-        columns = {
-            "media": pa.array([recording.media] * count, pa.string()),
-            "utterance": pa.array(np.full(count, index, np.int32)),
-            "person": pa.array([speaker] * count, pa.string()),
-            "start": pa.array(np.asarray(sequence.start, np.float64)),
-            "end": pa.array(np.asarray(sequence.end, np.float64)),
-        }
-        columns |= {name: pa.array(values) for name, values in zip(names, sequence.features.T, strict=True)}
-        parts.append(pa.table(columns))
-    table = pa.concat_tables(parts).replace_schema_metadata(_about(recording))
-    pq.write_table(table, path, compression="zstd")
+    places, sequences = zip(*recording.voice(), strict=True)
+    numbers = np.repeat(np.array(places, np.int32), [len(sequence.start) for sequence in sequences])
+    speakers = [utterance.speaker for utterance in recording.result.utterances]
+    columns = {
+        "media": pa.array([recording.media] * len(numbers), pa.string()),
+        "utterance": pa.array(numbers),
+        "person": pa.array([speakers[number] for number in numbers], pa.string()),
+        "start": pa.array(np.concatenate([sequence.start for sequence in sequences]), pa.float64()),
+        "end": pa.array(np.concatenate([sequence.end for sequence in sequences]), pa.float64()),
+    }
+    features = np.concatenate([sequence.features for sequence in sequences]).T
+    names = voice_names(len(features), recording.facts("voice"))
+    columns |= {name: pa.array(np.ascontiguousarray(values)) for name, values in zip(names, features, strict=True)}
+    table = pa.table(columns).replace_schema_metadata(_about(recording))
+    pq.write_table(table, path, compression="zstd", use_dictionary=["media", "person"])
 
 
 def voice_names(width: int, facts: Mapping[str, Any]) -> list[str]:

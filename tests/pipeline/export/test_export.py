@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import openpyxl
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -432,3 +434,29 @@ def test_a_run_exports_what_it_found(weight: Any, tmp_path: Path) -> None:
     assert not again.incomplete
     for path in (*again.files, *results.export("textgrid", tmp_path / "direct").files):
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+@pytest.mark.slow
+def test_an_hour_of_two_people_exports_in_seconds(tmp_path: Path) -> None:
+    rng, count = np.random.default_rng(0), 36_000
+    columns = {field.name: rng.random(count).astype(field.type.to_pandas_dtype()) for field in FACES.schema}
+    columns |= {"time": np.sort(rng.random(count)) * 3600, "track": np.tile([0, 2], count // 2).astype(np.int32)}
+    spoken = [utterance(2.4 * i, 2.4 * i + 2.2, speaker=("S1", "Ana María")[i % 2]) for i in range(1500)]
+    words = [Word(" word", one.start + i / 4, one.start + i / 4 + 0.2, 0.9) for one in spoken for i in range(8)]
+    voice = [
+        FeatureSequence(np.array([one.start]), np.array([one.end]), rng.random((1, 3000), np.float32)) for one in spoken
+    ]
+    values = {
+        "face": {"face_table": pa.table(columns, FACES.schema)},
+        "voice": {"voice": voice},
+        "words": {"words": words},
+    }
+    with Store(tmp_path / "store") as store:
+        for stage, made in values.items():
+            store.put(KEYS[stage], made, {"stage": stage, "content": ""})
+        turns = [TurnResult(one.start, one.end, index % 2, False) for index, one in enumerate(spoken)]
+        hour = Recording(file_of(spoken, turns=turns, duration=3600.0), "hour", store)
+        began = time.process_time()
+        done = export([hour], list(FORMATS), tmp_path / "out")
+        assert time.process_time() - began < 10
+    assert len(done.files) == sum(map(len, FORMATS.values())) and not done.incomplete

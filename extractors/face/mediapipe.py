@@ -6,10 +6,8 @@ FACS coders. Channels that the model never moves are left null instead of passin
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,8 @@ import pyarrow as pa
 from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.face_table_builder import FaceRows
+from emopipe.extractors.face.finder import FaceFinder
+from emopipe.extractors.face.mediapipe_models import DetectionModel, FaceMesh, LandmarkModel, model_path
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
@@ -58,6 +58,8 @@ ACTION_UNIT_SOURCES: Final = {
 MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE} - DEAD_BLENDSHAPES)
 #: Landmarks of the outer corners of the eyes, the tip of the nose and the chin; see :func:`look`.
 ANCHORS: Final = [33, 263, 1, 152]
+#: So many faces of a frame are measured unless told otherwise.
+MAX_FACES: Final = 16
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
 OPEN_LIPS: Final = 0.15
 
@@ -81,88 +83,61 @@ class FaceLandmarker:
     """Measures faces in clips and in single pictures.
 
     Args:
-        model_path: `face_landmarker.task`.
-        max_faces: how many faces to look for in a frame.
+        path: `face_landmarker.task`.
+        max_faces: so many faces of a frame are measured.
     """
 
     measured = MEASURED
 
-    def __init__(self, model_path: str | Path, max_faces: int = 2) -> None:
-        if not Path(model_path).is_file():
-            raise FileNotFoundError(f"no face landmarker model at {model_path}")
-        self._path = str(model_path)
+    def __init__(self, path: str | Path, max_faces: int = MAX_FACES) -> None:
+        self._path = model_path(path)
         self._max_faces = max_faces
-        self._stills: Any = None
+        self._stills: LandmarkModel | None = None
+        self._parts: LandmarkModel | None = None
+        self._detector: DetectionModel | None = None
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames with strictly increasing times, consumed one at a time."""
-        rows, stamp = FaceRows(), -1
-        with self._create("VIDEO") as landmarker:
+        self._parts = self._parts or LandmarkModel(self._path, 1, video=False)
+        self._detector = self._detector or DetectionModel(self._path)
+        rows = FaceRows()
+        with closing(LandmarkModel(self._path, self._max_faces, video=True)) as whole:
+            finder = FaceFinder(whole, self._parts, self._detector.boxes, self._max_faces)
             for frame in frames:
-                first, stamp = stamp < 0, max(stamp + 1, round(frame.time * 1000))
-                with _muted() if first else nullcontext():
-                    result = landmarker.detect_for_video(_image(frame.rgb), stamp)
-                meshes = [_mesh(landmarks, frame.rgb.shape) for landmarks in result.face_landmarks]
-                looks = [look(frame.rgb, mesh[ANCHORS, :2]) for mesh in meshes]
-                rows.add(frame.time, _faces(result, frame.rgb.shape), looks)
+                faces, beyond = finder.faces(frame.rgb, frame.time)
+                looks = [look(frame.rgb, face.points[ANCHORS, :2]) for face in faces]
+                rows.add(frame.time, [measure(face, frame.rgb.shape) for face in faces], looks)
+                if beyond:
+                    rows.more_than(self._max_faces, frame.time)
         return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
-        found = self._detect_still(rgb)
+        picture, faces = self._in_still(rgb)
         rows = FaceRows()
-        rows.add(0.0, _faces(*found) if found else [])
+        rows.add(0.0, [measure(face, picture.shape) for face in faces])
         return rows.table(backend=BACKEND.name, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
         """Landmarks (478, 3) in pixels of each face of one picture; z in the scale of x."""
-        found = self._detect_still(rgb)
-        return [_mesh(landmarks, found[1]) for landmarks in found[0].face_landmarks] if found else []
+        return [face.points for face in self._in_still(rgb)[1]]
 
-    def _detect_still(self, rgb: np.ndarray) -> tuple[Any, tuple[int, ...]] | None:
-        """The detector's result and the shape of the picture that it looked at; None without a face."""
-        if self._stills is None:
-            self._stills = self._create("IMAGE")
+    def _in_still(self, rgb: np.ndarray) -> tuple[np.ndarray, list[FaceMesh]]:
+        """The picture that was looked at in the end, and the faces in it."""
+        self._stills = self._stills or LandmarkModel(self._path, self._max_faces, video=False)
+        picture = rgb
         for picture in attempts(rgb):
-            with _muted():
-                result = self._stills.detect(_image(picture))
-            if result.face_landmarks:
-                return result, picture.shape
-        return None
+            faces = self._stills.faces(picture)
+            if faces:
+                return picture, faces
+        return picture, []
 
     def close(self) -> None:
-        """Free the model for single pictures; left to the interpreter's exit, MediaPipe complains."""
-        if self._stills is not None:
-            self._stills.close()
-            self._stills = None
-
-    def _create(self, mode: str) -> Any:
-        from mediapipe.tasks.python import vision
-        from mediapipe.tasks.python.core.base_options import BaseOptions
-
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=self._path),
-            running_mode=vision.RunningMode[mode],
-            num_faces=self._max_faces,
-            output_face_blendshapes=True,
-            output_facial_transformation_matrixes=True,
-        )
-        with _muted():
-            return vision.FaceLandmarker.create_from_options(options)
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Drop what MediaPipe's native code writes to standard error: notices at start-up that no setting silences."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        """Free the models."""
+        for model in (self._stills, self._parts, self._detector):
+            if model is not None:
+                model.close()
+        self._stills = self._parts = self._detector = None
 
 
 @cache
@@ -172,36 +147,17 @@ def _version() -> str:
     return version("mediapipe")
 
 
-def _image(rgb: np.ndarray) -> Any:
-    import mediapipe
-
-    # MediaPipe pays no heed to strides: rows that decoders pad (a width of 360, say) would shear the picture.
-    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
-
-
-def _mesh(landmarks: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Landmarks as (478, 3) in pixels."""
-    return np.array([(point.x, point.y, point.z) for point in landmarks]) * [shape[1], shape[0], shape[1]]
-
-
-def _faces(result: Any, shape: tuple[int, ...]) -> list[dict[str, float]]:
-    faces = []
-    parts = zip(result.face_landmarks, result.face_blendshapes, result.facial_transformation_matrixes, strict=True)
-    for landmarks, blendshapes, matrix in parts:
-        scores = {category.category_name: float(category.score) for category in blendshapes}
-        faces.append(_measure(_mesh(landmarks, shape), scores, np.asarray(matrix), np.array([shape[1], shape[0]])))
-    return faces
-
-
-def _measure(mesh: np.ndarray, scores: dict[str, float], matrix: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    """One row of the face table without its time and track; `mesh` is (478, 3) and `size` (width, height) in pixels."""
-    low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
-    pitch, yaw, roll = _euler(matrix)
-    row = dict(zip(BOX, [*(low / size), *(high / size)], strict=True))
-    row["quality"] = quality((*low, *high), size, pitch, yaw)
+def measure(face: FaceMesh, shape: tuple[int, ...]) -> dict[str, float]:
+    """One row of the face table without its time and track, of a face in a picture of that shape."""
+    mesh, size = face.points, np.array([shape[1], shape[0]])
+    low, high = face.box[:2], face.box[2:]
+    pitch, yaw, roll = _euler(face.pose)
+    scores = dict(zip(BLENDSHAPES, face.blendshapes[1:].tolist(), strict=True))
+    row = dict(zip(BOX, [*(low / size).tolist(), *(high / size).tolist()], strict=True))
+    row["quality"] = quality(face.box, size, pitch, yaw)
     row |= {"pitch": pitch, "yaw": yaw, "roll": roll}
-    row |= {name: scores[name] for name in BLENDSHAPES if name not in DEAD_BLENDSHAPES}
-    row |= {au: float(np.mean([scores[name] for name in names])) for au, names in ACTION_UNIT_SOURCES.items()}
+    row |= {name: score for name, score in scores.items() if name not in DEAD_BLENDSHAPES}
+    row |= {au: sum(scores[name] for name in names) / len(names) for au, names in ACTION_UNIT_SOURCES.items()}
     row["AU25"] = float(min(1.0, np.linalg.norm(mesh[13] - mesh[14]) / (high[1] - low[1]) / OPEN_LIPS))
     row |= dict(zip(MESH_COMPONENTS, mesh_components(mesh).tolist(), strict=True))
     return row
@@ -209,7 +165,7 @@ def _measure(mesh: np.ndarray, scores: dict[str, float], matrix: np.ndarray, siz
 
 def _euler(matrix: np.ndarray) -> tuple[float, float, float]:
     """Pitch, yaw and roll of the head in degrees from the 4x4 facial transformation matrix."""
-    from scipy.spatial.transform import Rotation
-
-    pitch, yaw, roll = Rotation.from_matrix(matrix[:3, :3]).as_euler("xyz", degrees=True)
-    return float(pitch), float(yaw), float(roll)
+    turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    pitch, roll = np.arctan2(turn[2, 1], turn[2, 2]), np.arctan2(turn[1, 0], turn[0, 0])
+    yaw = np.arcsin(np.clip(-turn[2, 0], -1.0, 1.0))
+    return float(np.degrees(pitch)), float(np.degrees(yaw)), float(np.degrees(roll))

@@ -150,7 +150,7 @@ class Store:
     def facts(self, key: str) -> dict[str, Any]:
         """What the result under the key was made from; {} when there is none."""
         try:
-            return artefacts.read_facts(self._path(key))
+            return serialization.read_facts(self._path(key))
         except OSError:
             return {}
 

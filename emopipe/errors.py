@@ -490,6 +490,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "no_evidence": ReasonKind(
         "there is no utterance to predict from", "Check that the file shows or lets hear somebody"
     ),
+    "not_in_store": ReasonKind(
+        "what was measured for these results is not in the store",
+        "Name the store of the run with --store, or run again; exports of runs with --no-store need --formats",
+    ),
     "file_truncated": ReasonKind(
         "the file ends before the duration that it promises", "Copy or download the file again"
     ),

@@ -252,6 +252,7 @@ FILES: Final = {
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
+    "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
     "manifest.parquet": "a row per utterance: `id`, `media`, `start`, `end`, `speaker`, `role`, `overlap`, `split`, "
@@ -261,6 +262,7 @@ DATASET: Final = {
     "`features`; the names of the features are in the file's metadata",
     "config.toml": "the extraction configuration, and the versions of what measured",
     "failures.csv": "rows that gave nothing, and why; only where there are some",
+    "reasons.csv": "what is doubtful about the labels table, or was chosen in reading it: `code`, `reason`, `hint`",
 }
 GROUPS: Final = {
     "time": "seconds on the media clock",
@@ -311,7 +313,7 @@ def schema_page() -> Iterator[str]:
     yield "## STEM.csv and utterances.csv"
     yield prose(
         """
-        A row per utterance with the columns of `utterances` above, without `unimodal`; what is an object there
+        A row per utterance with the columns of `utterances` above but `unimodal` and `without`; what is an object there
         becomes a column for each of its keys:
         """
     )

@@ -49,7 +49,7 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             earlier = tuple(line for line in lines[:index] if line)
             quality = utterance_quality(inputs, index, rows)
             samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier))
-        predictions += predictor.predict(samples)
+        predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return Predictions(predictions)
 
@@ -61,4 +61,4 @@ def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mappin
             raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {width}")
 
 
-FUSION: Final = Stage("fusion", 2, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")
+FUSION: Final = Stage("fusion", 3, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")

@@ -148,6 +148,13 @@ class Store:
                 os.utime(path)
         return values
 
+    def facts(self, key: str) -> dict[str, Any]:
+        """What the result under the key was made from; {} when there is none."""
+        try:
+            return serialization.read_facts(self._path(key))
+        except OSError:
+            return {}
+
     def put(self, key: str, values: Mapping[str, Any], facts: Mapping[str, Any], began: float = 0.0) -> dict[str, Any]:
         """Keep a result.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopipe.errors import ConfigError, LibraryMissing
+from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
@@ -134,7 +135,7 @@ def evaluate_model(
     first = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
-    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), bridge(hook))
+    return evaluate_seeds(dataset, config, first, split_or_all(split), modalities, _prior(prior), bridge(hook))
 
 
 def is_checkpoint(model: str) -> bool:
@@ -186,8 +187,17 @@ def _figures(measured: Evaluation) -> list[str]:
 
 
 def split_or_all(name: str) -> str | None:
-    """A split by name; None stands for every row, `all`."""
-    return None if name == "all" else name
+    """A split by any of its names; None stands for every row, `all`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "all":
+        return None
+    split = split_name(name)
+    if split is None:
+        raise ConfigError(f"there is no split {name!r}", hint=f"{HINT}, or all")
+    return split
 
 
 def _prior(name: str) -> Any:

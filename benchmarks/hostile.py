@@ -7,7 +7,8 @@ found
 by the default extractors; a share of them (`--whole`, and every file without evidence) goes through the whole command:
 words, voice, text, people, fusion and written pages. Checkpoints, plugins' metadata and stores are mutated as
 `hostile_artifacts.py` says. Each file is worked on by a worker process, which loads its models once, under a limit of
-time (`--seconds`, and a tenth of what the recording truly lasts), of memory beyond what the worker held when it was warm (`--growth`), and of bytes written (`--disk`).
+time (`--seconds`, and a tenth of what the recording truly lasts),
+of memory beyond what the worker held when it was warm (`--growth`), and of bytes written (`--disk`).
 
 Outcomes: "ok" (a result), "degraded" (a result with reasons), "refused" (a reason with a code); and the faults
 "internal" (EMO-901 or any other exception), "traceback" (written to stderr), "hang", "died", "memory", "disk", "no

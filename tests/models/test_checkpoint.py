@@ -118,6 +118,14 @@ def pickled_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": 1}))
 
 
+@pytest.mark.parametrize("text", ['"format"', "[1]", "3", '{"format": 1, "id": "\\ud800"}', "[" * 100_000])
+def test_a_configuration_that_is_no_table_of_text_is_damaged(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    for read in (load, sealed.read_sealed):
+        with pytest.raises(CheckpointError, match="EMO-401"):
+            read(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

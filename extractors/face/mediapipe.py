@@ -1,5 +1,7 @@
 """MediaPipe Face Landmarker: 478 landmarks and 52 blendshapes per face, folded into the face table.
 
+An expression encoder reads the pixels of each face that the landmarks align, see :mod:`.expression`.
+
 Action units are *proxies*: ARKit blendshapes under the names of the FACS units that they resemble, not fitted to
 FACS coders. Channels that the model never moves are left null instead of passing a constant zero as a measurement.
 """
@@ -19,11 +21,14 @@ import pyarrow as pa
 
 from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
+from emopipe.extractors.face.expression import ExpressionEncoder, face_crop
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
     BOX,
+    EMOTIONS,
+    EXPRESSION,
     MESH_COMPONENTS,
     POSE,
     TimedPicture,
@@ -55,7 +60,9 @@ ACTION_UNIT_SOURCES: Final = {
     "AU43": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
 #: Columns of the face table that this backend fills.
-MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE} - DEAD_BLENDSHAPES)
+MEASURED: Final = frozenset(
+    {*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE, *EMOTIONS, *EXPRESSION} - DEAD_BLENDSHAPES
+)
 #: Landmarks of the outer corners of the eyes, the tip of the nose and the chin; see :func:`look`.
 ANCHORS: Final = [33, 263, 1, 152]
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
@@ -71,7 +78,7 @@ BACKEND: Final = Backend(
     "mediapipe",
     create,
     weights=lambda settings: [settings["weights"]],
-    libraries=("mediapipe",),
+    libraries=("mediapipe", "torch"),
     settings=("weights", "max_faces"),
     gpu=False,
 )
@@ -93,6 +100,7 @@ class FaceLandmarker:
         self._path = str(model_path)
         self._max_faces = max_faces
         self._stills: Any = None
+        self._encoder = ExpressionEncoder()
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames with strictly increasing times, consumed one at a time."""
@@ -102,32 +110,32 @@ class FaceLandmarker:
                 first, stamp = stamp < 0, max(stamp + 1, round(frame.time * 1000))
                 with _muted() if first else nullcontext():
                     result = landmarker.detect_for_video(_image(frame.rgb), stamp)
-                meshes = [_mesh(landmarks, frame.rgb.shape) for landmarks in result.face_landmarks]
-                looks = [look(frame.rgb, mesh[ANCHORS, :2]) for mesh in meshes]
-                rows.add(frame.time, _faces(result, frame.rgb.shape), looks)
+                sight = Sight(result, frame.rgb)
+                looks = [look(frame.rgb, mesh[ANCHORS, :2]) for mesh in sight.meshes]
+                rows.add(frame.time, sight.rows(self._encoder), looks)
         return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
-        found = self._detect_still(rgb)
+        sight = self.sight(rgb)
         rows = FaceRows()
-        rows.add(0.0, _faces(*found) if found else [])
+        rows.add(0.0, sight.rows(self._encoder) if sight else [])
         return rows.table(backend=BACKEND.name, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
         """Landmarks (478, 3) in pixels of each face of one picture; z in the scale of x."""
-        found = self._detect_still(rgb)
-        return [_mesh(landmarks, found[1]) for landmarks in found[0].face_landmarks] if found else []
+        sight = self.sight(rgb)
+        return sight.meshes if sight else []
 
-    def _detect_still(self, rgb: np.ndarray) -> tuple[Any, tuple[int, ...]] | None:
-        """The detector's result and the shape of the picture that it looked at; None without a face."""
+    def sight(self, rgb: np.ndarray) -> Sight | None:
+        """The faces of one picture, in the first of its :func:`attempts` that shows any."""
         if self._stills is None:
             self._stills = self._create("IMAGE")
         for picture in attempts(rgb):
             with _muted():
                 result = self._stills.detect(_image(picture))
             if result.face_landmarks:
-                return result, picture.shape
+                return Sight(result, picture)
         return None
 
     def close(self) -> None:
@@ -149,6 +157,35 @@ class FaceLandmarker:
         )
         with _muted():
             return vision.FaceLandmarker.create_from_options(options)
+
+
+class Sight:
+    """The faces that MediaPipe found in one picture.
+
+    Attributes:
+        rgb: the picture that was looked at, uint8 (height, width, 3).
+        meshes: landmarks (478, 3) in pixels of each face; z in the scale of x.
+    """
+
+    def __init__(self, result: Any, rgb: np.ndarray) -> None:
+        self.rgb = rgb
+        self.meshes = [_mesh(landmarks, rgb.shape) for landmarks in result.face_landmarks]
+        self._result = result
+
+    def rows(self, encoder: ExpressionEncoder) -> list[dict[str, float]]:
+        """Rows of the face table without time and track."""
+        crops = [face_crop(self.rgb, mesh) for mesh in self.meshes]
+        return [row | encoder.measure(crop) for row, crop in zip(self.shapes(), crops, strict=True)]
+
+    def shapes(self) -> list[dict[str, float]]:
+        """What of the rows comes from landmarks: all but the expression encoder's columns."""
+        size = np.array([self.rgb.shape[1], self.rgb.shape[0]])
+        result = self._result
+        parts = zip(self.meshes, result.face_blendshapes, result.facial_transformation_matrixes, strict=True)
+        return [
+            _measure(mesh, {one.category_name: float(one.score) for one in blendshapes}, np.asarray(matrix), size)
+            for mesh, blendshapes, matrix in parts
+        ]
 
 
 @contextmanager
@@ -182,15 +219,6 @@ def _image(rgb: np.ndarray) -> Any:
 def _mesh(landmarks: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Landmarks as (478, 3) in pixels."""
     return np.array([(point.x, point.y, point.z) for point in landmarks]) * [shape[1], shape[0], shape[1]]
-
-
-def _faces(result: Any, shape: tuple[int, ...]) -> list[dict[str, float]]:
-    faces = []
-    parts = zip(result.face_landmarks, result.face_blendshapes, result.facial_transformation_matrixes, strict=True)
-    for landmarks, blendshapes, matrix in parts:
-        scores = {category.category_name: float(category.score) for category in blendshapes}
-        faces.append(_measure(_mesh(landmarks, shape), scores, np.asarray(matrix), np.array([shape[1], shape[0]])))
-    return faces
 
 
 def _measure(mesh: np.ndarray, scores: dict[str, float], matrix: np.ndarray, size: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,189 @@
+"""Adapt the face branch of `emopipe-default-1` to the expression encoder, which makes `emopipe-default`.
+
+    python benchmarks/default_face.py --data DATA --work WORK [--seeds 3]
+
+WORK holds the crops of `expression_encoder.py`. Voice, words, router and fused head stay as `default_checkpoint.py`
+trained them. The new face branch begins where the old one was: its first layer is the linear map that tells best from
+the new columns what the old one made of blendshapes and mesh. It is then trained on RAF-DB and FER+, both through its
+own head and through the frozen fused head, so that what it says means the same there. A picture becomes one to six
+steps, each with another mouth, place and light. Seed 0 is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import expression_encoder as recipe
+import numpy as np
+import torch
+from torch.nn import functional
+
+from emopipe.extractors.face.expression import ExpressionEncoder, network_input
+from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
+from emopipe.models import checkpoint
+from emopipe.models.predictor import Predictor
+
+BEFORE: Final = "emopipe-default-1"
+SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
+COLUMNS: Final = EMOTIONS + EXPRESSION
+GROUPS: Final = ["emotions", "expression"]
+#: Training pictures of a class of a corpus, at most, and how often each is changed.
+MOST: Final = 1000
+VERSIONS: Final = 3
+EPOCHS: Final = 8
+BATCH: Final = 64
+RATE: Final = 5e-4
+STEPS: Final = 6
+SMOOTHING: Final = 0.1
+Arrays = dict[str, np.ndarray]
+
+
+def measured(data: Path, work: Path) -> Arrays:
+    """Columns (n, 1 + VERSIONS, 39) of each picture and of its changed forms, old columns, labels and split."""
+    path = work / "default-face.npz"
+    if path.exists():
+        return dict(np.load(path))
+    torch.manual_seed(0)
+    encoder, parts = ExpressionEncoder(), []
+    for corpus in recipe.CORPORA:
+        labels, valid = recipe.targets(data, corpus)
+        shapes, faces = (np.load(work / f"{corpus}{end}.npy", mmap_mode="r") for end in ("-shapes", ""))
+        rows = _chosen(labels, valid, np.isfinite(shapes[:, 0]))
+        new = np.concatenate([_columns(encoder, faces[part]) for part in np.array_split(rows, len(rows) // 64)])
+        parts.append({"new": new, "old": shapes[rows], "labels": labels[rows], "valid": valid[rows]})
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.savez(path, **arrays)
+    return arrays
+
+
+def _chosen(labels: np.ndarray, valid: np.ndarray, present: np.ndarray) -> np.ndarray:
+    rng, rows = np.random.default_rng(0), [np.flatnonzero(valid & present)]
+    for one in range(labels.shape[1]):
+        pool = np.flatnonzero(~valid & present & (labels.argmax(1) == one))
+        rows.append(rng.permutation(pool)[:MOST])
+    return np.concatenate(rows)
+
+
+def _columns(encoder: ExpressionEncoder, faces: np.ndarray) -> np.ndarray:
+    images = torch.from_numpy(np.array(faces)).permute(0, 3, 1, 2).float()
+    forms = [network_input(recipe.inner(faces))]
+    forms += [recipe.changed(images.clone(), recipe.SIDE) for _ in range(VERSIONS)]
+    return np.stack([encoder.columns(form).numpy() for form in forms], 1)
+
+
+def begin(before: Predictor, arrays: Arrays) -> Predictor:
+    """The new model, not yet trained: all but the input of the face branch is the old one's."""
+    spec = before.spec
+    extraction = copy.deepcopy(dict(spec.extraction))
+    extraction["face"]["features"] = GROUPS
+    spec = replace(spec, schema={**spec.schema, "face": COLUMNS}, extraction=extraction)
+    module = spec.build()
+    state = {k: v for k, v in before.module.state_dict().items() if k not in _INPUT}
+    module.load_state_dict(state, strict=False)
+    old, new = before.module.branches["face"], module.branches["face"]
+    train = torch.from_numpy(~arrays["valid"])
+    steps = torch.from_numpy(arrays["new"]).float()
+    new.standardise.fit(steps[train].flatten(0, 1))
+    with torch.no_grad():
+        target = old.standardise(torch.from_numpy(arrays["old"]).float()[train]) @ old.convolution.weight[:, :, 0].T
+        found = torch.linalg.lstsq(new.standardise(steps[train, 0]), target).solution
+        new.convolution.weight[:, :, 0] = found.T
+    return Predictor(spec, module)
+
+
+_INPUT: Final = {f"branches.face.{name}" for name in ("standardise.mean", "standardise.scale", "convolution.weight")}
+
+
+def adapt(predictor: Predictor, arrays: Arrays, seed: int) -> None:
+    """Train the face branch in place; the rest is frozen."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    module = predictor.module
+    branch = module.branches["face"]
+    module.requires_grad_(False)
+    parameters = list(branch.requires_grad_(True).parameters())
+    rows = np.flatnonzero(~arrays["valid"])
+    labels = arrays["labels"] * (1 - SMOOTHING) + SMOOTHING / arrays["labels"].shape[1]
+    weights = 1 / np.bincount(arrays["labels"][rows].argmax(1))[arrays["labels"].argmax(1)]
+    weights /= weights[rows].mean()
+    steps = EPOCHS * (len(rows) // BATCH)
+    optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+    for _ in range(EPOCHS):
+        order = rng.permutation(rows)
+        for index in range(len(rows) // BATCH):
+            part = order[index * BATCH : (index + 1) * BATCH]
+            branch.train()
+            single, fused = _answers(module, *_sequences(arrays["new"][part], rng))
+            goal = torch.from_numpy(labels[part]).float()
+            costs = [functional.cross_entropy(logits, goal, reduction="none") for logits in (single, fused)]
+            loss = (sum(costs) * torch.from_numpy(weights[part]).float()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+    module.eval()
+
+
+def _sequences(versions: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (batch, STEPS, 39), of which so many steps count: half are pictures as they are, of one step."""
+    count = len(versions)
+    lengths = np.where(rng.random(count) < 0.5, 1, rng.integers(2, STEPS + 1, count))
+    pick = rng.integers(0, versions.shape[1], (count, STEPS, 2))
+    steps = versions[np.arange(count)[:, None, None], pick].mean(2)
+    alone = (lengths == 1) & (rng.random(count) < 0.5)
+    steps[alone, 0] = versions[alone, 0]
+    return torch.from_numpy(steps).float(), torch.from_numpy(lengths)
+
+
+def _answers(module: Any, steps: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the face's own head, and of the fused head that sees the face alone."""
+    branch = module.branches["face"]
+    encoded, valid = branch.embed(steps, lengths, module.encoder, [""] * len(steps))
+    features = branch.read(encoded, valid)
+    return branch.head(features)[1], module.head(features)[1]
+
+
+def calibrate(predictor: Predictor, arrays: Arrays) -> dict[str, float]:
+    """Scale the face's logits so that they are sure as often as right on pictures that trained nothing."""
+    module, valid = predictor.module, arrays["valid"]
+    truth = torch.from_numpy(arrays["labels"][valid].argmax(1))
+    with torch.inference_mode():
+        steps = torch.from_numpy(arrays["new"][valid, :1]).float()
+        logits = _answers(module, steps, torch.ones(len(steps), dtype=torch.int64))[0] / predictor.spec.temperature
+    scales = np.exp(np.linspace(-1, 1, 81))
+    best = float(min(scales, key=lambda scale: functional.cross_entropy(logits * scale, truth).item()))
+    with torch.no_grad():
+        readout = module.branches["face"].head.readout
+        readout.weight.mul_(best)
+        readout.bias.mul_(best)
+    same = (logits.argmax(1) == truth).numpy()
+    recalls = [same[truth.numpy() == one].mean() for one in range(logits.shape[1])]
+    return {"scale": round(best, 3), "accuracy": round(float(same.mean()), 4), "uar": round(float(np.mean(recalls)), 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    arrays = measured(options.data, options.work)
+    before = checkpoint.load(BEFORE)
+    for seed in range(options.seeds):
+        predictor = begin(before, arrays)
+        adapt(predictor, arrays, seed)
+        print(seed, calibrate(predictor, arrays), flush=True)
+        card = (SHIPPED / "README.md").read_text("utf-8") if SHIPPED.exists() else ""
+        checkpoint.save(options.work / f"default-{seed}", predictor, card)
+        if seed == 0:
+            checkpoint.save(SHIPPED, predictor, card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
 """Adapt the face branch of `emopipe-default-1` to the expression encoder, which makes `emopipe-default`.
 
-    python benchmarks/default_face.py --data DATA --work WORK [--seeds 3]
+    python benchmarks/default_face.py --data DATA --work WORK [--seeds 3] [STEP ...]
 
-WORK holds the crops of `expression_encoder.py`. Voice, words, router and fused head stay as `default_checkpoint.py`
+The steps are train and card. WORK holds the crops of `expression_encoder.py`, and for the card `generalisation.md`, the
+table that `generalisation.py` prints. Voice, words, router and fused head stay as `default_checkpoint.py`
 trained them. The new face branch begins where the old one was: its first layer is the linear map that tells best from
 the new columns what the old one made of blendshapes and mesh. It is then trained on RAF-DB and FER+, both through its
 own head and through the frozen fused head, so that what it says means the same there. A picture becomes one to six
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from typing import Any, Final
 import expression_encoder as recipe
 import numpy as np
 import torch
+from jinja2 import Environment, FileSystemLoader
 from torch.nn import functional
 
 from emopipe.extractors.face.expression import ExpressionEncoder, network_input
@@ -31,9 +34,12 @@ BEFORE: Final = "emopipe-default-1"
 SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
 COLUMNS: Final = EMOTIONS + EXPRESSION
 GROUPS: Final = ["emotions", "expression"]
-#: Training pictures of a class of a corpus, at most, and how often each is changed.
-MOST: Final = 1000
-VERSIONS: Final = 3
+#: How `generalisation.py` was called for the card, and its limit of pictures of a class.
+ARGUMENTS: Final = "--corpora rafdb,fer2013,sfew,javased"
+MEASURED: Final = 100
+#: Training pictures of a class of a corpus, at most, and how many changed forms each has.
+MOST: Final = 400
+VERSIONS: Final = 2
 EPOCHS: Final = 8
 BATCH: Final = 64
 RATE: Final = 5e-4
@@ -53,7 +59,7 @@ def measured(data: Path, work: Path) -> Arrays:
         labels, valid = recipe.targets(data, corpus)
         shapes, faces = (np.load(work / f"{corpus}{end}.npy", mmap_mode="r") for end in ("-shapes", ""))
         rows = _chosen(labels, valid, np.isfinite(shapes[:, 0]))
-        new = np.concatenate([_columns(encoder, faces[part]) for part in np.array_split(rows, len(rows) // 64)])
+        new = np.concatenate([_columns(encoder, faces[part], valid[part]) for part in np.array_split(rows, len(rows) // 64)])
         parts.append({"new": new, "old": shapes[rows], "labels": labels[rows], "valid": valid[rows]})
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     np.savez(path, **arrays)
@@ -68,11 +74,14 @@ def _chosen(labels: np.ndarray, valid: np.ndarray, present: np.ndarray) -> np.nd
     return np.concatenate(rows)
 
 
-def _columns(encoder: ExpressionEncoder, faces: np.ndarray) -> np.ndarray:
-    images = torch.from_numpy(np.array(faces)).permute(0, 3, 1, 2).float()
-    forms = [network_input(recipe.inner(faces))]
-    forms += [recipe.changed(images.clone(), recipe.SIDE) for _ in range(VERSIONS)]
-    return np.stack([encoder.columns(form).numpy() for form in forms], 1)
+def _columns(encoder: ExpressionEncoder, faces: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Columns of the pictures and of their changed forms; of those that validate, only of the former."""
+    plain = encoder.columns(network_input(recipe.inner(faces))).numpy()
+    columns = np.stack([plain] * (1 + VERSIONS), 1)
+    images = torch.from_numpy(faces[~valid]).permute(0, 3, 1, 2).float()
+    for version in range(1, 1 + VERSIONS if len(images) else 1):
+        columns[~valid, version] = encoder.columns(recipe.changed(images.clone(), recipe.SIDE)).numpy()
+    return columns
 
 
 def begin(before: Predictor, arrays: Arrays) -> Predictor:
@@ -167,22 +176,47 @@ def calibrate(predictor: Predictor, arrays: Arrays) -> dict[str, float]:
     return {"scale": round(best, 3), "accuracy": round(float(same.mean()), 4), "uar": round(float(np.mean(recalls)), 4)}
 
 
+def train(data: Path, work: Path, seeds: int) -> None:
+    """One checkpoint per seed, and their figures on pictures that trained nothing."""
+    arrays, before, figures = measured(data, work), checkpoint.load(BEFORE), []
+    for seed in range(seeds):
+        predictor = begin(before, arrays)
+        adapt(predictor, arrays, seed)
+        figures.append(calibrate(predictor, arrays))
+        print(seed, figures[-1], flush=True)
+        checkpoint.save(work / f"default-{seed}", predictor, "")
+    (work / "default-face.json").write_text(json.dumps(figures) + "\n")
+
+
+def card(work: Path) -> None:
+    """Ship seed 0 with its card."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    environment.globals.update(mean=_mean)
+    table = (work / "generalisation.md").read_text("utf-8")
+    facts = {"most": MOST, "measured": MEASURED, "arguments": ARGUMENTS, "table": table}
+    facts["seeds"] = json.loads((work / "default-face.json").read_text())
+    text = environment.get_template("default_face.card.md").render(facts)
+    checkpoint.save(SHIPPED, checkpoint.load(work / "default-0"), text)
+
+
+def _mean(rows: list[dict[str, float]], name: str) -> str:
+    values = [row[name] for row in rows]
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
-    arrays = measured(options.data, options.work)
-    before = checkpoint.load(BEFORE)
-    for seed in range(options.seeds):
-        predictor = begin(before, arrays)
-        adapt(predictor, arrays, seed)
-        print(seed, calibrate(predictor, arrays), flush=True)
-        card = (SHIPPED / "README.md").read_text("utf-8") if SHIPPED.exists() else ""
-        checkpoint.save(options.work / f"default-{seed}", predictor, card)
-        if seed == 0:
-            checkpoint.save(SHIPPED, predictor, card)
+    steps = {
+        "train": lambda: train(options.data, options.work, options.seeds),
+        "card": lambda: card(options.work),
+    }
+    for name in options.steps or steps:
+        steps[name]()
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def run(
             if on_result is not None:
                 on_result(result)
     order = {path: place for place, path in enumerate(inputs.every)}
-    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep)
+    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep, inputs.skipped)
 
 
 def extract(

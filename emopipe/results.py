@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from emopipe.errors import Reason
 from emopipe.pipeline.records import Failure, FileResult, TurnResult, UtteranceResult
 
 if TYPE_CHECKING:
@@ -27,9 +28,17 @@ class Results(Sequence[FileResult]):
         files: one result per file.
         store: folder of the store that holds what was measured.
         keep: whatever must live as long as the results, such as a temporary store.
+        skipped: files beside them that are not recordings, and why.
     """
 
-    def __init__(self, files: Sequence[FileResult], store: Path, keep: object = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[FileResult],
+        store: Path,
+        keep: object = None,
+        skipped: Mapping[Path, Reason] | None = None,
+    ) -> None:
+        self.skipped = dict(skipped or {})
         self._files = list(files)
         self._store = store
         self._keep = keep
@@ -43,12 +52,12 @@ class Results(Sequence[FileResult]):
     def __getitem__(self, index: slice) -> Results: ...
     def __getitem__(self, index: int | slice) -> FileResult | Results:
         if isinstance(index, slice):
-            return Results(self._files[index], self._store, self._keep)
+            return Results(self._files[index], self._store, self._keep, self.skipped)
         return self._files[index]
 
     def __repr__(self) -> str:
         lines = [f"{file.media}: {file.state}, {len(file.utterances)} utterances" for file in self._files]
-        return "\n".join([f"Results of {len(self)} files", *lines])
+        return "\n".join([f"Results of {len(self)} file{'' if len(self) == 1 else 's'}", *lines])
 
     def _repr_html_(self) -> str:
         from emopipe.pipeline.report.notebook import results_html

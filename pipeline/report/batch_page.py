@@ -16,7 +16,7 @@ from urllib.parse import quote
 from emopipe.errors import Reason
 from emopipe.pipeline.formatting import clock, printable
 from emopipe.pipeline.report.codes import explained
-from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest, reason_from_json
+from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest, read_skipped, reason_from_json
 from emopipe.pipeline.report.pages import colours, render
 from emopipe.pipeline.report.participants import Participants
 from emopipe.pipeline.report.person_statistics import (
@@ -98,6 +98,7 @@ class Batch:
 
     def __init__(self, folder: Path) -> None:
         self.entries = read_manifest(folder)
+        self.skipped = read_skipped(folder)
         self.clips: list[Clip] = []
         self.troubles: list[Trouble] = []
         self.labels: set[str] = set()

@@ -15,6 +15,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -262,13 +263,29 @@ def read_manifest(folder: Path) -> dict[Path, dict[str, Any]]:
     Raises:
         InputNotFound: when there was none, OutputError when its manifest cannot be used.
     """
+    with _opened_manifest(folder) as manifest:
+        return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in manifest["inputs"]}
+
+
+def read_skipped(folder: Path) -> dict[Path, Reason]:
+    """The files that an earlier run into the folder passed over, and why.
+
+    Raises:
+        InputNotFound: when there was none, OutputError when its manifest cannot be used.
+    """
+    with _opened_manifest(folder) as manifest:
+        skipped = manifest.get("skipped", ())
+        return {Path(entry["media"]): reason_from_json(entry["reasons"][0]) for entry in skipped}
+
+
+@contextmanager
+def _opened_manifest(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / MANIFEST
     try:
-        inputs = json.loads(path.read_text("utf-8"))["inputs"]
-        return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in inputs}
+        yield json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputNotFound("no earlier run has left a manifest here", path=path) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise OutputError(f"the manifest of the earlier run cannot be used: {error}", path=path) from None
 
 

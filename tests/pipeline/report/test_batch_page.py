@@ -435,3 +435,14 @@ def test_the_page_is_written_again_from_the_results_alone(tmp_path: Path) -> Non
 def test_without_a_run_there_is_nothing_to_report(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 2 and "EMO-101" in done.output
+
+
+def test_what_was_passed_over_is_listed_with_the_reason(tmp_path: Path) -> None:
+    run_of(tmp_path, {"a.mp4": [said(0, 1)]})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    why = reason_as_json(reason("not_a_recording", "FFmpeg finds no video or audio in it"))
+    manifest["skipped"] = [{"media": f"notes{HOSTILE}.txt", "reasons": [why]}]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    page = render_summary(Batch(tmp_path))
+    assert "1 file passed over" in page and "FFmpeg finds no video or audio in it" in page
+    assert "<script>alert(1)" not in page and "notes&#34;" in page

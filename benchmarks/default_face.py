@@ -3,11 +3,11 @@
     python benchmarks/default_face.py --data DATA --work WORK [--seeds 3] [STEP ...]
 
 The steps are train and card. WORK holds the crops of `expression_encoder.py`, and for the card `generalisation.md`, the
-table that `generalisation.py` prints. Voice, words, router and fused head stay as `default_checkpoint.py`
-trained them. The new face branch begins where the old one was: its first layer is the linear map that tells best from
-the new columns what the old one made of blendshapes and mesh. It is then trained on RAF-DB and FER+, both through its
-own head and through the frozen fused head, so that what it says means the same there. A picture becomes one to six
-steps, each with another mouth, place and light. Seed 0 is shipped.
+table that `generalisation.py` prints. Voice, words, router and fused head stay as
+`default_checkpoint.py` trained them. The face branch begins as the old one, which reads blendshapes and mesh, with new
+inputs of weight 0. It is then trained on RAF-DB and FER+, both through its own head and through the frozen fused head,
+so that what it says means the same there. A picture becomes one to six steps: the crop with other mouths, places and
+light, the landmarks with a little noise. Seed 0 is shipped.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from emopipe.models.predictor import Predictor
 
 BEFORE: Final = "emopipe-default-1"
 SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
-COLUMNS: Final = EMOTIONS + EXPRESSION
-GROUPS: Final = ["emotions", "expression"]
+COLUMNS: Final = (*recipe.SHAPES, *EMOTIONS, *EXPRESSION)
+GROUPS: Final = ["blendshapes", "mesh", "emotions", "expression"]
 #: How `generalisation.py` was called for the card, and its limit of pictures of a class.
 ARGUMENTS: Final = "--corpora rafdb,fer2013,sfew,javased"
 MEASURED: Final = 100
@@ -45,25 +45,35 @@ BATCH: Final = 64
 RATE: Final = 5e-4
 STEPS: Final = 6
 SMOOTHING: Final = 0.1
+#: Noise of the landmarks' columns in changed forms, in standard deviations.
+JITTER: Final = 0.3
 Arrays = dict[str, np.ndarray]
 
 
 def measured(data: Path, work: Path) -> Arrays:
-    """Columns (n, 1 + VERSIONS, 39) of each picture and of its changed forms, old columns, labels and split."""
+    """Columns (n, 1 + VERSIONS, COLUMNS) of each picture and of its changed forms, labels and split."""
     path = work / "default-face.npz"
-    if path.exists():
-        return dict(np.load(path))
+    if not path.exists():
+        np.savez(path, **_measure(data, work))
+    arrays = dict(np.load(path))
+    shapes = np.repeat(arrays.pop("old")[:, None], 1 + VERSIONS, 1)
+    spread = JITTER * shapes[:, 0].std(0)
+    shapes[:, 1:] += (spread * np.random.default_rng(0).standard_normal(shapes[:, 1:].shape)).astype(np.float32)
+    return {**arrays, "steps": np.concatenate([shapes, arrays.pop("new")], 2).astype(np.float32)}
+
+
+def _measure(data: Path, work: Path) -> Arrays:
+    """What landmarks (`old`) and the encoder (`new`) tell of each picture."""
     torch.manual_seed(0)
     encoder, parts = ExpressionEncoder(), []
     for corpus in recipe.CORPORA:
         labels, valid = recipe.targets(data, corpus)
         shapes, faces = (np.load(work / f"{corpus}{end}.npy", mmap_mode="r") for end in ("-shapes", ""))
         rows = _chosen(labels, valid, np.isfinite(shapes[:, 0]))
-        new = np.concatenate([_columns(encoder, faces[part], valid[part]) for part in np.array_split(rows, len(rows) // 64)])
+        chunks = np.array_split(rows, len(rows) // 64)
+        new = np.concatenate([_columns(encoder, faces[part], valid[part]) for part in chunks])
         parts.append({"new": new, "old": shapes[rows], "labels": labels[rows], "valid": valid[rows]})
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    np.savez(path, **arrays)
-    return arrays
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _chosen(labels: np.ndarray, valid: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -85,26 +95,22 @@ def _columns(encoder: ExpressionEncoder, faces: np.ndarray, valid: np.ndarray) -
 
 
 def begin(before: Predictor, arrays: Arrays) -> Predictor:
-    """The new model, not yet trained: all but the input of the face branch is the old one's."""
+    """The new model, not yet trained: the old one, which does not heed the new columns."""
     spec = before.spec
     extraction = copy.deepcopy(dict(spec.extraction))
     extraction["face"]["features"] = GROUPS
     spec = replace(spec, schema={**spec.schema, "face": COLUMNS}, extraction=extraction)
     module = spec.build()
-    state = {k: v for k, v in before.module.state_dict().items() if k not in _INPUT}
-    module.load_state_dict(state, strict=False)
-    old, new = before.module.branches["face"], module.branches["face"]
-    train = torch.from_numpy(~arrays["valid"])
-    steps = torch.from_numpy(arrays["new"]).float()
-    new.standardise.fit(steps[train].flatten(0, 1))
+    state = before.module.state_dict()
+    inputs = {f"branches.face.{name}" for name in ("standardise.mean", "standardise.scale", "convolution.weight")}
+    module.load_state_dict({name: value for name, value in state.items() if name not in inputs}, strict=False)
+    old, new, count = before.module.branches["face"], module.branches["face"], len(recipe.SHAPES)
+    new.standardise.fit(torch.from_numpy(arrays["steps"][~arrays["valid"]]).flatten(0, 1))
     with torch.no_grad():
-        target = old.standardise(torch.from_numpy(arrays["old"]).float()[train]) @ old.convolution.weight[:, :, 0].T
-        found = torch.linalg.lstsq(new.standardise(steps[train, 0]), target).solution
-        new.convolution.weight[:, :, 0] = found.T
+        new.standardise.mean[:count], new.standardise.scale[:count] = old.standardise.mean, old.standardise.scale
+        new.convolution.weight.zero_()
+        new.convolution.weight[:, :count] = old.convolution.weight
     return Predictor(spec, module)
-
-
-_INPUT: Final = {f"branches.face.{name}" for name in ("standardise.mean", "standardise.scale", "convolution.weight")}
 
 
 def adapt(predictor: Predictor, arrays: Arrays, seed: int) -> None:
@@ -127,7 +133,7 @@ def adapt(predictor: Predictor, arrays: Arrays, seed: int) -> None:
         for index in range(len(rows) // BATCH):
             part = order[index * BATCH : (index + 1) * BATCH]
             branch.train()
-            single, fused = _answers(module, *_sequences(arrays["new"][part], rng))
+            single, fused = _answers(module, *_sequences(arrays["steps"][part], rng))
             goal = torch.from_numpy(labels[part]).float()
             costs = [functional.cross_entropy(logits, goal, reduction="none") for logits in (single, fused)]
             loss = (sum(costs) * torch.from_numpy(weights[part]).float()).mean()
@@ -140,7 +146,7 @@ def adapt(predictor: Predictor, arrays: Arrays, seed: int) -> None:
 
 
 def _sequences(versions: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Columns (batch, STEPS, 39), of which so many steps count: half are pictures as they are, of one step."""
+    """Columns (batch, STEPS, COLUMNS), of which so many steps count: half are pictures as they are, of one step."""
     count = len(versions)
     lengths = np.where(rng.random(count) < 0.5, 1, rng.integers(2, STEPS + 1, count))
     pick = rng.integers(0, versions.shape[1], (count, STEPS, 2))
@@ -163,7 +169,7 @@ def calibrate(predictor: Predictor, arrays: Arrays) -> dict[str, float]:
     module, valid = predictor.module, arrays["valid"]
     truth = torch.from_numpy(arrays["labels"][valid].argmax(1))
     with torch.inference_mode():
-        steps = torch.from_numpy(arrays["new"][valid, :1]).float()
+        steps = torch.from_numpy(arrays["steps"][valid, :1])
         logits = _answers(module, steps, torch.ones(len(steps), dtype=torch.int64))[0] / predictor.spec.temperature
     scales = np.exp(np.linspace(-1, 1, 81))
     best = float(min(scales, key=lambda scale: functional.cross_entropy(logits * scale, truth).item()))
@@ -193,10 +199,13 @@ def card(work: Path) -> None:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
     environment.globals.update(mean=_mean)
     table = (work / "generalisation.md").read_text("utf-8")
-    facts = {"most": MOST, "measured": MEASURED, "arguments": ARGUMENTS, "table": table}
+    facts: dict[str, Any] = {"most": MOST, "measured": MEASURED, "arguments": ARGUMENTS, "table": table}
     facts["seeds"] = json.loads((work / "default-face.json").read_text())
     text = environment.get_template("default_face.card.md").render(facts)
-    checkpoint.save(SHIPPED, checkpoint.load(work / "default-0"), text)
+    predictor = checkpoint.load(work / "default-0")
+    made = {"recipe": "benchmarks/default_face.py", "start": BEFORE, "seed": 0, "valid": facts["seeds"][0]}
+    spec = replace(predictor.spec, training={**predictor.spec.training, "face": made})
+    checkpoint.save(SHIPPED, Predictor(spec, predictor.module), text)
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> str:

@@ -324,8 +324,8 @@ def _mean(figures: dict[str, list[Row]], kind: str, subset: str, name: str = "ua
 
 def _weight(figures: dict[str, list[Row]], kind: str, modality: str) -> str:
     """Mean router weight of a modality over the seeds, and spread."""
-    found = [next(row["weights"] for row in figures[f"{kind} seed {seed}"] if "weights" in row) for seed in SEEDS]
-    return _spread([weights[modality] for weights in found])
+    runs = [next(row["weights"] for row in figures[f"{kind} seed {seed}"] if "weights" in row) for seed in SEEDS]
+    return _spread([weights[modality] for weights in runs])
 
 
 def _spread(values: list[float]) -> str:

@@ -43,17 +43,17 @@ def ratios(dataset: Dataset, form: Distillation, width: int, steps: int) -> tupl
     shape = Shape(dataset.dims, len(classes), "classification")
     model = build("emoe", shape, {"width": width, "distillation": form, "lambda2": LAMBDA2})
     model.fit_inputs(dataset)
-    optimiser, rng, found = torch.optim.AdamW(model.parameters(), lr=5e-4), np.random.default_rng(0), []
+    optimiser, rng, measured = torch.optim.AdamW(model.parameters(), lr=5e-4), np.random.default_rng(0), []
     for step in range(steps + 1):
         rows = rng.permutation(len(dataset))[:BATCH]
         batch = replace(dataset.batch(rows), labels=targets[rows])
         terms = model.loss(model(batch), batch)
         if step in (0, steps):
-            found.append(LAMBDA2 * norm(terms["distillation"], model) / norm(terms["task"], model))
+            measured.append(LAMBDA2 * norm(terms["distillation"], model) / norm(terms["task"], model))
         optimiser.zero_grad()
         terms["total"].backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return found[0], found[1]
+    return measured[0], measured[1]
 
 
 def main() -> None:

@@ -122,11 +122,11 @@ def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
     with table.open(newline="", encoding="utf-8") as file:
         lines = {f"{line['split']}_{line['id']}": line for line in csv.DictReader(file)}
     manifest = pq.read_table(dataset / "manifest.parquet")
-    known = [lines[name] for name in manifest["id"].to_pylist()]
-    dialogues = [f"{line['split']}_{line['dialogue']}" for line in known]
+    csv_rows = [lines[name] for name in manifest["id"].to_pylist()]
+    dialogues = [f"{line['split']}_{line['dialogue']}" for line in csv_rows]
     manifest = manifest.append_column("dialogue", pa.array(dialogues))
-    manifest = manifest.append_column("utterance", pa.array([float(line["utterance"]) for line in known]))
-    speakers = pa.array([line["speaker"] for line in known])
+    manifest = manifest.append_column("utterance", pa.array([float(line["utterance"]) for line in csv_rows]))
+    speakers = pa.array([line["speaker"] for line in csv_rows])
     manifest = manifest.set_column(manifest.column_names.index("speaker"), "speaker", speakers)
     if rows:
         manifest = _first(manifest, rows)
@@ -137,18 +137,18 @@ def prepare(table: Path, dataset: Path, work: Path, rows: int) -> None:
 
 def _chosen(rows: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> set[str]:
     """The dialogues that triples are made of."""
-    found: set[str] = set()
+    selection: set[str] = set()
     for split, share in TRIPLES_SHARE.items():
         dialogues = sorted({row["dialogue"] for row in rows if row["split"] == split})
-        found |= set(rng.permutation(dialogues)[::share].tolist())
-    return found
+        selection |= set(rng.permutation(dialogues)[::share].tolist())
+    return selection
 
 
 def _silent(like: Mapping[str, Any], label: str, number: int) -> dict[str, Any]:
     """A manifest row without words, to train on."""
     name = f"silent_{label}_{number}"
-    known = {"id": name, "dialogue": name, "split": "train", "label": label, "text_absent": "no_speech"}
-    return {**dict.fromkeys(like), "start": 0.0, "end": 0.0, "utterance": 0.0, **known}
+    values = {"id": name, "dialogue": name, "split": "train", "label": label, "text_absent": "no_speech"}
+    return {**dict.fromkeys(like), "start": 0.0, "end": 0.0, "utterance": 0.0, **values}
 
 
 def prepare_triples(features: Path, work: Path) -> None:
@@ -176,12 +176,12 @@ def prepare_triples(features: Path, work: Path) -> None:
 
 def _shown(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     """The row with a face and a voice out of the parts."""
-    found = dict(row)
+    shown = dict(row)
     for modality in ("face", "voice"):
         part = parts[rng.integers(len(parts))]
-        found |= {name: part[name] for name in PARTS if name.startswith(modality)}
-        found[f"{modality}_absent"] = None
-    return found
+        shown |= {name: part[name] for name in PARTS if name.startswith(modality)}
+        shown[f"{modality}_absent"] = None
+    return shown
 
 
 def _write(folder: Path, features: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -242,7 +242,7 @@ def time_steps(data: Dataset, backbone: Path, steps: int = 5) -> dict[str, float
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         seconds.append(time.perf_counter() - began)
-    found = {
+    figures = {
         "step_seconds": float(np.mean(seconds[1:])),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -252,8 +252,8 @@ def time_steps(data: Dataset, backbone: Path, steps: int = 5) -> dict[str, float
         predictor.predict(samples)
         began = time.perf_counter()
         predictor.predict(samples)
-        found[f"predict_{count}_seconds"] = time.perf_counter() - began
-    return found
+        figures[f"predict_{count}_seconds"] = time.perf_counter() - began
+    return figures
 
 
 def untrained(data: Dataset, config: TrainConfig) -> Predictor:
@@ -300,15 +300,15 @@ def _load(path: Path, backbone: Path, **options: Any) -> Predictor:
     return checkpoint.load(path, options={"backbone_path": str(backbone), **options})
 
 
-def measure(work: Path, backbone: Path, known: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name -> figures on the validation split of what is not `known`."""
+def measure(work: Path, backbone: Path, measured: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name -> figures on the validation split of what is not `measured`."""
     words = _dataset(work, "context")
-    if "zero-shot" not in known:
+    if "zero-shot" not in measured:
         yield "zero-shot", _figures(untrained(words, recipe("context", backbone, question="")), words)
     for name in (*CONTEXT, *(f"context-seed-{seed}" for seed in SEEDS)):
-        if (work / name / "config.json").exists() and name not in known:
+        if (work / name / "config.json").exists() and name not in measured:
             yield name, _figures(_load(work / name, backbone), words)
-    if (name := "context, lines withheld") not in known:
+    if (name := "context, lines withheld") not in measured:
         yield name, _figures(_load(work / "context", backbone, context=0), words)
 
 

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from emopipe.extractors.face.expression import SIDE, WEIGHTS_FILE, face_crop, network_input
 from emopipe.extractors.face.expression_network import WIDTH, ExpressionNetwork, folded
-from emopipe.extractors.face.mediapipe import MEASURED, FaceLandmarker
+from emopipe.extractors.face.mediapipe import MEASURED, FaceLandmarker, measure
 from emopipe.extractors.face.table import EXPRESSION, feature_columns
 
 CLASSES: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -71,13 +71,14 @@ def crops(data: Path, work: Path, model: Path) -> None:
         faces = np.zeros((len(rows), SIDE + 2 * MARGIN, SIDE + 2 * MARGIN, 3), np.uint8)
         shapes = np.full((len(rows), len(SHAPES)), np.nan, np.float32)
         with zipfile.ZipFile(data / f"{corpus}.zip") as archive:
-            for index, row in enumerate(rows):
-                encoded = np.frombuffer(archive.read(row["file"]), np.uint8)
+            for index, file in enumerate(row["file"] for row in rows):
+                encoded = np.frombuffer(archive.read(file), np.uint8)
                 rgb = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[:, :, ::-1])
-                sight = landmarker.sight(rgb)
-                faces[index] = face_crop(sight.rgb, sight.meshes[0], MARGIN) if sight else _middle(rgb)
-                if sight:
-                    shapes[index] = [sight.shapes()[0][name] for name in SHAPES]
+                picture, found = landmarker.in_still(rgb)
+                faces[index] = face_crop(picture, found[0].points, MARGIN) if found else _middle(rgb)
+                if found:
+                    row = measure(found[0], picture.shape)
+                    shapes[index] = [row[name] for name in SHAPES]
         np.save(work / f"{corpus}-shapes.npy", shapes)
         np.save(work / f"{corpus}.npy", faces)
     landmarker.close()

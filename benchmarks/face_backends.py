@@ -44,7 +44,7 @@ def network(backend: PyFeat, frames: Sequence[Frame], batch: int) -> Callable[[]
     """A forward pass of Detectorv2's network over one face for each frame, after one to warm up."""
     detector: Any = backend._detector
     pictures = torch.stack([torch.from_numpy(frame.rgb).permute(2, 0, 1) for frame in frames])
-    faces = torch.cat([found["faces"][:1] for found in detector.detect_faces(pictures)])
+    faces = torch.cat([faces_of_image["faces"][:1] for faces_of_image in detector.detect_faces(pictures)])
     detector.multitask(faces[:batch])
     return lambda: [detector.multitask(faces[start : start + batch]) for start in range(0, len(faces), batch)]
 

@@ -1,6 +1,6 @@
 """Who speaks, whose face it is, and who interviews whom, on generated interviews of two people with known turns.
 
-    python benchmarks/people.py --data DATA --work WORK [--tune] [--people 2] [--only TEXT]
+    python benchmarks/people.py --data DATA --work WORK [--tune] [--people 2] [--diarizer ge2e] [--only TEXT]
 
 Voices: actors of RAVDESS and guests of Urdu talk shows (DATA/ravdess_speech.zip, DATA/urdu.zip), and one synthetic
 voice in two pitches that asks and answers (`pip install 'emopipe[samples]'`). Faces: photographs (DATA/faces350.zip)
@@ -12,9 +12,9 @@ made once, in WORK, and what was computed of them is kept there.
 --people tells how many speak, as the option of `emopipe run` does; else that is estimated. --tune makes others, of
 other voices and faces: settings were chosen on those and on earlier draws (DRAW), never on the ones that are reported.
 
-Diarization error rate as of NIST: missed speech, false alarms and speech given to the wrong person, as a share of the
-speech of all speakers (overlapped speech counts for each), without 0.25 s on both sides of every boundary, under the
-best matching of names. The pipeline gives every moment one speaker, so overlapped speech is missed once.
+The diarization error rate is that of `diarization_error.py`, as a share of the speech of all speakers (overlapped
+speech counts for each), without 0.25 s on both sides of every boundary, under the best matching of names. The pipeline
+gives every moment one speaker, so overlapped speech is missed once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -35,7 +35,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from diarization_error import STEP, described, error_rate, masks
 from scipy.signal import resample_poly
 
 from emopipe.pipeline.backends.loading import Backends
@@ -50,7 +50,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "samples" / "make"))
 from conversation import INTERVIEWEE, INTERVIEWER, Part, Said, Shot, spoken_parts, write_conversation
 from puppet import Puppet
 
-COLLAR, STEP = 0.25, 0.01
 #: Which interviews are drawn. Those of draws 0 to 2 were looked at while settings were changed.
 DRAW = 3
 TARGETS = "targets: error rate <= 15 %, roles right in 9 of 10, link right for >= 90 % of speech time"
@@ -128,7 +127,7 @@ class Truth:
 def plans(tune: bool) -> list[Plan]:
     """Twelve interviews to report, or six to tune on; no two people meet twice."""
     chance, side = np.random.default_rng([DRAW, tune]), int(tune)
-    found: list[Plan] = []
+    plans: list[Plan] = []
     for kind, count, names in (("acted", 5, ACTED[side]), ("guests", 3, GUESTS[side]), ("synthetic", 4, PITCHES[side])):
         pairs: list[tuple[Any, Any]] = list(names) if kind == "synthetic" else []
         while len(pairs) < count and kind != "synthetic":
@@ -136,10 +135,10 @@ def plans(tune: bool) -> list[Plan]:
             if {str(one), str(other)} not in [set(pair) for pair in pairs]:
                 pairs.append((str(one), str(other)))
         for pair in pairs[: 2 if tune else count]:
-            number = len(found)
+            number = len(plans)
             layout = LAYOUTS[number % len(LAYOUTS)]
-            found.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * (2 * DRAW + side) + number))
-    return found
+            plans.append(Plan(f"{number:02d}_{kind}_{layout}", kind, pair, layout, 1000 * (2 * DRAW + side) + number))
+    return plans
 
 
 class Corpora:
@@ -151,20 +150,20 @@ class Corpora:
     @cache  # noqa: B019 (lives as long as the program)
     def takes(self, corpus: str) -> dict[str, dict[str, list[np.ndarray]]]:
         """Speaker -> emotion -> sounds at 24 kHz, silent ends cut off."""
-        found: dict[str, dict[str, list[np.ndarray]]] = {}
+        takes: dict[str, dict[str, list[np.ndarray]]] = {}
         with zipfile.ZipFile(self._folder / f"{corpus}.zip") as archive:
             inside = {Path(name).name: name for name in archive.namelist()}
             with (self._folder / f"{corpus}.csv").open(encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     if row["speaker"] in (*ACTED[0], *ACTED[1], *GUESTS[0], *GUESTS[1]):
                         sound = _trimmed(_decoded(archive.read(inside[row["file"]])))
-                        found.setdefault(row["speaker"], {}).setdefault(row["emotion"], []).append(sound)
-        return found
+                        takes.setdefault(row["speaker"], {}).setdefault(row["emotion"], []).append(sound)
+        return takes
 
     @cached_property
     def faces(self) -> list[Puppet]:
         """Puppets of frontal faces with closed mouths, in a random order."""
-        found: list[Puppet] = []
+        puppets: list[Puppet] = []
         with zipfile.ZipFile(self._folder / "faces350.zip") as archive:
             names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
             np.random.default_rng(DRAW).shuffle(names)
@@ -172,9 +171,9 @@ class Corpora:
                 rgb = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].copy()
                 puppet = self._puppet(rgb)
                 if puppet is not None:
-                    found.append(puppet)
-                if len(found) == 2 * len(plans(self._tune)):
-                    return found
+                    puppets.append(puppet)
+                if len(puppets) == 2 * len(plans(self._tune)):
+                    return puppets
         raise SystemExit("faces350.zip has too few faces")
 
     def _puppet(self, rgb: np.ndarray) -> Puppet | None:
@@ -201,17 +200,17 @@ def parts_of(plan: Plan, corpora: Corpora, seconds: float = 60.0) -> list[Part]:
     parts: list[Part] = []
     length, person = 0.0, INTERVIEWER
     while length < seconds:
-        wanted = chance.uniform(1.5, 5) if person == INTERVIEWER else chance.uniform(4, 16)
-        own = takes[plan.voices[person]]
-        calm = "neutral" in own and (person == INTERVIEWER or chance.random() < 0.5)
-        pool = own["neutral" if calm else str(chance.choice(sorted(own)))]
-        said, pause = 0.0, pauses()
-        while said < wanted:
+        target_seconds = chance.uniform(1.5, 5) if person == INTERVIEWER else chance.uniform(4, 16)
+        voice_takes = takes[plan.voices[person]]
+        calm = "neutral" in voice_takes and (person == INTERVIEWER or chance.random() < 0.5)
+        pool = voice_takes["neutral" if calm else str(chance.choice(sorted(voice_takes)))]
+        spoken_seconds, pause = 0.0, pauses()
+        while spoken_seconds < target_seconds:
             sound = pool[int(chance.integers(len(pool)))]
             parts.append(Part(person, sound, pause))
-            said += len(sound) / 24_000
+            spoken_seconds += len(sound) / 24_000
             pause = float(chance.uniform(0.1, 0.45))
-        length, person = length + said, 1 - person
+        length, person = length + spoken_seconds, 1 - person
     return parts
 
 
@@ -236,39 +235,9 @@ def made(plan: Plan, work: Path, corpora: Corpora) -> tuple[Path, Truth]:
         faces = corpora.faces[2 * (plan.seed % 1000) :][:2]
         said, shots = write_conversation(clip, faces, parts_of(plan, corpora), plan.layout, plan.seed, FPS)
         notes.write_text(json.dumps({"said": [asdict(s) for s in said], "shots": [asdict(s) for s in shots]}), "utf-8")
-    told = json.loads(notes.read_text("utf-8"))
-    shots = [Shot(one["start"], one["end"], tuple(one["people"])) for one in told["shots"]]
-    return clip, Truth([Said(**one) for one in told["said"]], shots)
-
-
-def masks(spans: Iterable[tuple[float, float, Any]], steps: int) -> dict[Any, np.ndarray]:
-    """Person -> in which steps of 10 ms they speak."""
-    found: dict[Any, np.ndarray] = {}
-    for start, end, person in spans:
-        mask = found.setdefault(person, np.zeros(steps, bool))
-        mask[round(start / STEP) : round(end / STEP)] = True
-    return found
-
-
-def error_rate(truth: dict[Any, np.ndarray], found: dict[Any, np.ndarray]) -> tuple[dict[str, float], dict[Any, Any]]:
-    """Seconds of missed speech, false alarms, confusion and speech in all; and found person -> true person."""
-    scored = np.ones(len(next(iter(truth.values()))), bool)
-    for mask in truth.values():
-        for edge in np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0)):
-            scored[max(0, edge - round(COLLAR / STEP)) : edge + round(COLLAR / STEP)] = False
-    real, heard = (np.array([mask[scored] for mask in side.values()]) for side in (truth, found))
-    together = (real[:, None] & heard[None]).sum(-1)
-    rows, columns = linear_sum_assignment(-together)
-    right = sum((real[row] & heard[column]).astype(int) for row, column in zip(rows, columns, strict=True))
-    speaking, said = real.sum(0), heard.sum(0)
-    seconds = {
-        "missed": STEP * np.maximum(speaking - said, 0).sum(),
-        "false": STEP * np.maximum(said - speaking, 0).sum(),
-        "wrong": STEP * (np.minimum(speaking, said) - right).sum(),
-        "speech": STEP * speaking.sum(),
-    }
-    names, people = list(truth), list(found)
-    return seconds, {people[column]: names[row] for row, column in zip(rows, columns, strict=True)}
+    stored = json.loads(notes.read_text("utf-8"))
+    shots = [Shot(one["start"], one["end"], tuple(one["people"])) for one in stored["shots"]]
+    return clip, Truth([Said(**one) for one in stored["said"]], shots)
 
 
 def faces_shown(table: Any, shots: Sequence[Shot]) -> dict[int, int]:
@@ -292,18 +261,18 @@ def linked(extraction: Extraction, truth: dict[Any, np.ndarray], owners: dict[in
         for person, mask in truth.items():
             expected = {person} if person in shown else set()
             right[span] |= mask[span] & (faces == expected)
-    heard = np.zeros(len(alone), bool)
+    in_turn = np.zeros(len(alone), bool)
     for turn in extraction.turns:
-        heard[round(turn.start / STEP) : round(turn.end / STEP)] = True
-    return np.array([(alone & heard).sum(), (alone & heard & right).sum()])
+        in_turn[round(turn.start / STEP) : round(turn.end / STEP)] = True
+    return np.array([(alone & in_turn).sum(), (alone & in_turn & right).sum()])
 
 
 def measure(
     clip: Path, truth: Truth, engine: Here, store: Store, config: ExtractionConfig, words: bool
 ) -> dict[str, Any]:
     """One interview through the pipeline, and what it got right."""
-    wanted, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
-    job = extraction_job(config, store, modalities=wanted, device="cpu")
+    modalities, source = ("text" if words else "voice", "face"), Source(clip.stem, media=clip)
+    job = extraction_job(config, store, modalities=modalities, device="cpu")
     ((_, outcome),) = engine.run(job, [Task(source)])
     stored = store.get(results(source, contents(source, store), job)["face"].key)
     if outcome.extraction is None or stored is None:
@@ -319,6 +288,7 @@ def measure(
     return {
         **seconds,
         "people": len(extraction.people),
+        "doubts": sum(reason.code == "people_unsure" for reason in extraction.warnings),
         "roles": roles.get("interviewee") == INTERVIEWEE and roles.get("interviewer") == INTERVIEWER,
         "link_of": STEP * float(link[0]),
         "link_right": STEP * float(link[1]),
@@ -332,11 +302,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tune", action="store_true", help="the interviews for tuning instead of the reported ones")
     parser.add_argument("--people", type=int, default=0, help="how many speak; 0 estimates it")
+    parser.add_argument("--diarizer", default=PeopleConfig().diarizer)
     parser.add_argument("--only", default="", help="interviews whose name holds this")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    config = ExtractionConfig(people=PeopleConfig(count=arguments.people))
+    config = ExtractionConfig(people=PeopleConfig(count=arguments.people, diarizer=arguments.diarizer))
     with (
         Backends(ExtractionConfig(), device="cpu") as backends,
         Store(arguments.work / "store") as store,
@@ -354,11 +325,9 @@ def main() -> None:
 def told(name: str, rows: Sequence[dict[str, Any]]) -> str:
     """A line about some interviews."""
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    shares = {key: total[key] / total["speech"] for key in ("missed", "false", "wrong")}
-    parts = ", ".join(f"{key} {100 * share:.1f}" for key, share in shares.items())
     return (
-        f"{name}: {total['speech']:.0f} s of speech, people found {'/'.join(str(row['people']) for row in rows)}, "
-        f"error rate {100 * sum(shares.values()):.1f} % ({parts}), roles right {total['roles']}/{len(rows)}, "
+        f"{name}: people found {'/'.join(str(row['people']) for row in rows)}, {described(total)}, "
+        f"roles right {total['roles']}/{len(rows)}, doubts about the number {total['doubts']}, "
         f"link right {100 * total['link_right'] / max(total['link_of'], 1e-9):.1f} %, "
         f"face tracks {'/'.join(str(row['tracks']) for row in rows)}"
     )

@@ -56,10 +56,10 @@ def columns() -> dict[str, str]:
     from emopipe.extractors.face.table import feature_columns
 
     names = feature_columns(FACE.features, MEASURED[FACE.detector])
-    found = {}
+    columns = {}
     for suffix, statistic in (("", "mean"), ("_sd", "std")):
-        found |= {f"{name}{suffix}": f"{name.replace('emotion_', 'face_')}_{statistic}" for name in names}
-    return found
+        columns |= {f"{name}{suffix}": f"{name.replace('emotion_', 'face_')}_{statistic}" for name in names}
+    return columns
 
 
 def combine(data: Path, work: Path, out: Path) -> None:
@@ -88,10 +88,12 @@ def _take(voice: Row, faces: dict[str, Row]) -> Row:
     face = faces.get(Path(voice["id"]).name)
     if face is not None and (face["emotion"], face["speaker"]) != (voice["label"], voice["speaker"]):
         raise SystemExit(f"{voice['id']}: face and voice disagree on label or speaker")
-    kept = {name: voice[name] for name in ("id", "media", "start", "end", "speaker", "label", "voice", "voice_absent")}
+    shared = {
+        name: voice[name] for name in ("id", "media", "start", "end", "speaker", "label", "voice", "voice_absent")
+    }
     split = "valid" if voice["speaker"] in HELD_OUT else "train"
     absent = {"face_absent": None if face else "not_requested", "text_absent": "not_requested"}
-    return {**kept, "split": split, "words": None, "face": voice["id"] if face else None, "text": None, **absent}
+    return {**shared, "split": split, "words": None, "face": voice["id"] if face else None, "text": None, **absent}
 
 
 def _lines(rows: list[Row]) -> list[Row]:
@@ -99,8 +101,8 @@ def _lines(rows: list[Row]) -> list[Row]:
     rng, chosen = np.random.default_rng(0), []
     for split, count in LINES.items():
         for label in sorted({row["label"] for row in rows}):
-            found = [row for row in rows if (row["split"], row["label"]) == (split, label) and row["text"]]
-            chosen += [found[index] for index in rng.permutation(len(found))[:count]]
+            candidates = [row for row in rows if (row["split"], row["label"]) == (split, label) and row["text"]]
+            chosen += [candidates[index] for index in rng.permutation(len(candidates))[:count]]
     return chosen
 
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CORPUS: Final = "ravdess_speech"
-#: Columns of the face table that are no features.
+#: Columns of the face table that are not features.
 FACTS: Final = ("file", "speaker", "emotion", "original_emotion", "intensity")
 #: Actors put aside for the pictures.
 HELD_OUT: Final = frozenset(["ravdess_17", "ravdess_18", "ravdess_19", "ravdess_20"])
@@ -81,8 +81,8 @@ def _joined(voice: Row, face: Row | None) -> Row:
     quality = {"face_quality": 1.0 if face else None, "voice_quality": voice["voice_quality"]}
     absent = {"text_absent": "not_requested", "face_absent": None if face else "not_requested",
               "voice_absent": voice["voice_absent"]}  # fmt: skip
-    kept = {name: voice[name] for name in ("id", "media", "start", "end", "speaker", "label", "voice")}
-    return {**kept, "split": None, "text": None, "face": key, "text_quality": None, **quality, **absent}
+    shared = {name: voice[name] for name in ("id", "media", "start", "end", "speaker", "label", "voice")}
+    return {**shared, "split": None, "text": None, "face": key, "text_quality": None, **quality, **absent}
 
 
 def _write_dataset(out: Path, rows: list[Row], faces: dict[str, Row], voice: Path) -> None:

@@ -76,11 +76,11 @@ def probes(folder: Path, encoder: str) -> None:
     train, valid = (np.flatnonzero(dataset.split == name) for name in ("train", "valid"))
     pooled = np.array([dataset.sample(row).features["text"].mean(0) for row in range(len(dataset))])
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 21))).fit(pooled[train], labels[train])
-    found = {
+    predictions = {
         "mean of the training part": np.full(len(valid), labels[train].mean()),
         f"ridge on {encoder}": ridge.predict(pooled[valid]),
     }
-    for name, predicted in found.items():
+    for name, predicted in predictions.items():
         scores = metrics.regression(labels[valid], predicted)
         print(f"{name}: " + ", ".join(f"{key} {scores[key]:.3f}" for key in SHOWN))
 

@@ -96,8 +96,8 @@ def main() -> None:
         train(read(Path(folder)), config, hook=hook)
     total = sum(epochs)
     rate = options.utterances * len(epochs) / total
-    told = f"{len(epochs)} epochs, batches of {config.batch_size}, {options.threads} threads"
-    print(f"{options.utterances} utterances, {told}")
+    description = f"{len(epochs)} epochs, batches of {config.batch_size}, {options.threads} threads"
+    print(f"{options.utterances} utterances, {description}")
     print(f"{total / len(epochs):.1f} s an epoch, {rate:.0f} utterances per second")
     print(f"outside the network's forward, loss and backward: {100 * (1 - network.seconds / total):.1f} %")
 

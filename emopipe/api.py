@@ -247,9 +247,9 @@ def evaluate(
             return studies.evaluate_checkpoint(
                 str(model), Path(dataset), split, modalities, prior, device=device, offline=offline, hook=hook
             )
-        kept: TrainingOptions = {**options}
-        kept.pop("modalities", None)
-        config = training_config(str(model), kept)
+        training_options: TrainingOptions = {**options}
+        training_options.pop("modalities", None)
+        config = training_config(str(model), training_options)
         return studies.evaluate_model(
             Path(dataset), config, folds, seeds, split, modalities, prior, hook=hook, offline=offline
         )
@@ -286,9 +286,11 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
     from emopipe.models.training.config import configuration
     from emopipe.pipeline.config import read_toml
 
-    given = options.get("config")
-    whole: Mapping[str, Any] = given if isinstance(given, Mapping) else read_toml(Path(given)) if given else {}
-    tables = {name: dict(table) for name, table in whole.items() if name in ("model", "train")}
+    config = options.get("config")
+    configuration_tables: Mapping[str, Any] = (
+        config if isinstance(config, Mapping) else read_toml(Path(config)) if config else {}
+    )
+    tables = {name: dict(table) for name, table in configuration_tables.items() if name in ("model", "train")}
     if model is not None and tables.get("model", {}).get("name", model) != model:
         tables["model"] = {}
     settings = {

@@ -452,12 +452,22 @@ REASONS: Final[dict[str, ReasonKind]] = {
         absence=True,
     ),
     "speaker_not_seen": ReasonKind(
-        "the speaker's face is never seen in the recording",
-        "Check who is filmed; the other modalities count",
+        "no face in the recording is seen to be the speaker's",
+        "Check who is filmed, and that the speaker's mouth can be seen to move; the other modalities count",
         absence=True,
     ),
     "no_speech": ReasonKind(
         "nobody was heard speaking", "Check that the sound is not mute; the face counts", absence=True
+    ),
+    "no_words": ReasonKind(
+        "somebody speaks, but the recogniser wrote down no words",
+        "Listen there: a laugh, a sigh or a call has no words; the other modalities count",
+        absence=True,
+    ),
+    "words_unsure": ReasonKind(
+        "somebody speaks, but the recogniser was too unsure of the words to give them",
+        "Name the language in [speech] language, use a larger model with --asr, or count on the other modalities",
+        absence=True,
     ),
     "no_video_stream": ReasonKind(
         "the file has no video stream", "Nothing, if it is meant to be sound alone", absence=True
@@ -513,8 +523,16 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
     ),
+    "people_unsure": ReasonKind(
+        "it is not clear from the voices how many people speak",
+        "Listen, and give the number with --people if it is another",
+    ),
     "person_not_found": ReasonKind(
         "a person who was named or enrolled was not heard", "Check the name and the enrolment clip"
+    ),
+    "faces_beyond_limit": ReasonKind(
+        "more faces were seen at once than are measured",
+        "Raise [face] max_faces if the speaker is among the others",
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

@@ -73,6 +73,11 @@ def byte_size(size: str | int) -> int:
     return found
 
 
+def chosen_tracks(tracks: str | int | None) -> str | int | None:
+    """Which audio tracks are heard: a number of a track from what is typed, else the name as it is."""
+    return int(tracks) if isinstance(tracks, str) and tracks.isdecimal() else tracks
+
+
 def enrolments(texts: Sequence[str] | Mapping[str, AnyPath]) -> dict[str, str]:
     """Name -> clip of enrolments, which the command line writes as NAME=CLIP.
 
@@ -109,8 +114,12 @@ class ExtractionOptions(ModalityOptions, total=False):
         Mapping[str, AnyPath] | Sequence[str],
         Option("NAME=CLIP: a clip in which that person alone speaks; repeatable.", type=list[str]),
     ]
+    tracks: Annotated[
+        str | int,
+        Option("Audio tracks: mix, first, a number from 1, or speakers: each is a person's microphone.", type=str),
+    ]
     people: Annotated[int, Option("How many people speak; 0 estimates it.", least=0)]
-    diarizer: Annotated[str, Option("ge2e, pyannote, or none: one person speaks.")]
+    diarizer: Annotated[str, Option("campplus, ge2e, pyannote, or none: one person speaks.")]
     baseline: Annotated[str, Option("none, person (their own calm utterances), or a clip of them calm.")]
 
 

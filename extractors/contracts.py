@@ -35,12 +35,20 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Word:
-    """A word as heard: times in seconds on the media clock, the recogniser's probability of it."""
+    """A word as heard.
+
+    Attributes:
+        text: with the blank that comes before it, if any.
+        start, end: seconds on the media clock.
+        probability: how sure the recogniser is of it; 0 for what it wrote down in a loop.
+        person: number of the speaker, where each person has a track of their own; else turns tell it.
+    """
 
     text: str
     start: float
     end: float
     probability: float
+    person: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,14 @@ class Turn:
     end: float
     person: int
     overlapped: bool = False
+
+
+@dataclass(frozen=True)
+class SpeakerTurns:
+    """Turns of speech, in order, and the doubt about how many people speak, in words; "" when it is clear."""
+
+    turns: list[Turn]
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,15 +167,19 @@ class VoiceBackend(Protocol):
 class SpeechBackend(Protocol):
     """Writes down words."""
 
-    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
-        """Words of each sound, and the language.
+    def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+        """ISO 639-1 code -> how likely that language is spoken, for each sound; one at least.
 
         Args:
             sounds: float32 mono at 16 kHz, each at most 30 s.
-            language: ISO 639-1 code, or None to find out.
+        """
 
-        Returns:
-            Words in order, timed in seconds from the beginning of their sound; the language spoken.
+    def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        """Words of each sound, in order, timed in seconds from the beginning of their sound.
+
+        Args:
+            sounds: float32 mono at 16 kHz, each at most 30 s.
+            language: ISO 639-1 code of what is spoken in all of them.
         """
 
 
@@ -178,8 +198,34 @@ class TextBackend(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """What the cosines of an encoder's vectors tell.
+
+    Attributes:
+        alike: two people whose mean vectors have a greater cosine are one.
+        alike_of_more: the same when there are more than two: a third person must stand out more, because one person in
+            two emotions is two clusters.
+        alike_if_several_seen: the same of two, when the picture shows that more than one person talks.
+        doubtful: between these, the greatest cosine of two people leaves a doubt whether they are two.
+        recognised: a voice is that of an enrolled person when their mean vectors have at least this cosine.
+    """
+
+    alike: float
+    alike_of_more: float
+    alike_if_several_seen: float
+    doubtful: Interval
+    recognised: float
+
+
 class VoiceEncoder(Protocol):
-    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.speakers.SpeakerEncoder`."""
+    """What gives pieces of speech their vectors; see :class:`emopipe.extractors.speech.campplus.CampPlus`.
+
+    Attributes:
+        likeness: what the cosines of its vectors tell.
+    """
+
+    likeness: Likeness
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
         """Embeddings (pieces, dims) of pieces of sound, each start and end in samples."""
@@ -196,15 +242,14 @@ class Diarizer(Protocol):
         people: int,
         least: int,
         most: int,
-        alike: float,
-    ) -> list[Turn]:
-        """Turns in order.
+        several_seen: bool,
+    ) -> SpeakerTurns:
+        """Turns in order, and whether the number of people is in doubt.
 
         Args:
             samples: float32 mono at 16 kHz (samples,), the whole clip.
             speech: spans of speech, ascending and apart.
             people: how many speak; 0 estimates it.
             least, most: the estimate is between these.
-            alike: cosine above which two voices are taken for one, when the number is estimated; diarizers that
-                estimate it in another way pay no heed to it.
+            several_seen: the picture shows that more than one person talks, as far as pictures can.
         """

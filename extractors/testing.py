@@ -5,7 +5,7 @@ The contracts are in `contracts.py`. A breach raises AssertionError, in words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, VoiceBackend, Word
+from emopipe.extractors.contracts import FaceBackend, SpeechBackend, TextBackend, Turn, VoiceBackend, Word
 from emopipe.extractors.face.table import BOX, FEATURE_GROUPS, SCHEMA, feature_columns
 from emopipe.extractors.speech.transcript import LONGEST_WINDOW, transcribe
 
@@ -72,16 +72,16 @@ def check_speech(recogniser: SpeechBackend, sounds: Sequence[np.ndarray] = ()) -
     noise = chance.normal(0, 0.05, SAMPLE_RATE).astype(np.float32)
     silence = np.zeros(2 * SAMPLE_RATE, np.float32)
     given = [*sounds, noise, silence, noise[:400]]
-    require(recogniser.listen([], "en")[0] == [], "no sounds are not answered by no words")
-    heard, language = recogniser.listen(given, None)
-    require(isinstance(language, str) and bool(language), f"the language is {language!r}, not a code")
+    require(recogniser.listen([], "en") == [], "no sounds are not answered by no words")
+    languages = _check_languages(recogniser, given)
+    likeliest = max(languages[0], key=lambda code: languages[0][code])
+    heard = recogniser.listen(given, likeliest)
     require(len(heard) == len(given), f"{len(given)} sounds got {len(heard)} answers")
     for sound, words in zip(given, heard, strict=True):
         _check_words(words, len(sound) / SAMPLE_RATE)
-        (alone,), kept = recogniser.listen([sound], language)
-        require(kept == language, f"the language {language!r} was given, but {kept!r} came back")
+        (alone,) = recogniser.listen([sound], likeliest)
         require(_same_words(alone, words), f"{_said(words)!r} is heard as {_said(alone)!r} alone")
-    again, _ = recogniser.listen(given, None)
+    again = recogniser.listen(given, likeliest)
     require(all(map(_same_words, again, heard)), "the same sounds get other words the second time")
     _check_windows(recogniser)
 
@@ -186,6 +186,17 @@ def _check_matrix(values: Any, width: int, what: str) -> None:
     require(not np.isinf(values).any(), f"{what} are infinite")
 
 
+def _check_languages(recogniser: SpeechBackend, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+    """The languages of sounds: codes with probabilities, at least one of each."""
+    languages = recogniser.languages(sounds)
+    require(len(languages) == len(sounds), f"the languages of {len(sounds)} sounds are {len(languages)} answers")
+    for chances in languages:
+        require(bool(chances) and all(code for code in chances), f"{chances!r} names no language")
+        likely = all(0 <= chance <= 1 for chance in chances.values()) and sum(chances.values()) <= 1 + TOLERANCE
+        require(likely, f"{chances!r} are not probabilities of languages")
+    return languages
+
+
 def _check_words(words: Sequence[Word], seconds: float) -> None:
     for word in words:
         require(bool(word.text.strip()), "a word has no text")
@@ -206,10 +217,10 @@ def _same_words(one: Sequence[Word], two: Sequence[Word]) -> bool:
 
 def _check_windows(recogniser: SpeechBackend) -> None:
     """It does its work inside the pipeline: on a sound longer than it is ever given at once."""
-    segments = [(0.5, 1.5), (20.0, 34.0)]
-    transcript = transcribe(_buzz(35.0), segments, recogniser, language="en")
+    turns = [Turn(0.5, 1.5, 0), Turn(20.0, 34.0, 0)]
+    transcript = transcribe(_buzz(35.0), turns, recogniser)
     for word in transcript.words:
-        inside = any(low - TOLERANCE <= word.start <= word.end <= high + TOLERANCE for low, high in segments)
+        inside = any(turn.start - TOLERANCE <= word.start <= word.end <= turn.end + TOLERANCE for turn in turns)
         require(inside, f"{word.text!r} is placed outside the spans of speech")
 
 

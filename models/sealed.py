@@ -12,7 +12,7 @@ from typing import Any, Final
 from emopipe.errors import CheckpointError, FeatureMismatch
 
 #: Entries of an extraction table that do not change the meaning of features.
-_IGNORED = frozenset({"version", "versions", "device", "threads"})
+_IGNORED = frozenset({"version", "versions", "device", "threads", "max_faces"})
 
 #: Raised when the layout changes so that older readers must refuse.
 FORMAT: Final = 1

@@ -77,22 +77,24 @@ def check_outputs(model: FusionModel) -> None:
     modalities, outputs = model.shape.modalities, model.shape.outputs
     patterns = list(product([False, True], repeat=len(modalities)))
     data = batch(model.shape, len(patterns), present=patterns)
-    said = _run(model, data)
+    output = _run(model, data)
     rows, some = len(patterns), data.present.any(1)
-    require(said.logits.shape == (rows, outputs), f"logits are {tuple(said.logits.shape)}, not {(rows, outputs)}")
-    require(said.logits.dtype == torch.float32, f"logits are {said.logits.dtype}, not float32")
-    require(said.weights.shape == data.present.shape, f"weights are {tuple(said.weights.shape)}")
-    require(bool((said.weights[~data.present] == 0).all()), "an absent modality has a weight")
-    require(bool((said.weights >= 0).all()), "a weight is negative")
-    require(_close(said.weights[some].sum(1), torch.ones(int(some.sum()))), "weights do not sum to one")
-    finite = torch.isfinite(said.logits[some]).all() or model.shape.task == "regression"  # NaN: it failed to give one
+    require(output.logits.shape == (rows, outputs), f"logits are {tuple(output.logits.shape)}, not {(rows, outputs)}")
+    require(output.logits.dtype == torch.float32, f"logits are {output.logits.dtype}, not float32")
+    require(output.weights.shape == data.present.shape, f"weights are {tuple(output.weights.shape)}")
+    require(bool((output.weights[~data.present] == 0).all()), "an absent modality has a weight")
+    require(bool((output.weights >= 0).all()), "a weight is negative")
+    require(_close(output.weights[some].sum(1), torch.ones(int(some.sum()))), "weights do not sum to one")
+    finite = torch.isfinite(output.logits[some]).all() or model.shape.task == "regression"  # NaN: it failed to give one
     require(bool(finite), "class logits are not finite")
-    require(set(said.unimodal) <= set(modalities), f"unimodal predictions of {sorted(said.unimodal)}")
-    for modality, logits in said.unimodal.items():
+    require(set(output.unimodal) <= set(modalities), f"unimodal predictions of {sorted(output.unimodal)}")
+    for modality, logits in output.unimodal.items():
         require(logits.shape == (rows, outputs), f"unimodal logits of {modality} are {tuple(logits.shape)}")
-    require("fused" in said.features and len(said.features["fused"]) == rows, "there are no fused features, a row each")
-    _same(said, _run(model, data), data.present, modalities, "the same input gives another output")
-    _same(said, _run(model, replace(data, labels=None, rows=None)), data.present, modalities, "labels change outputs")
+    require(
+        "fused" in output.features and len(output.features["fused"]) == rows, "there are no fused features, a row each"
+    )
+    _same(output, _run(model, data), data.present, modalities, "the same input gives another output")
+    _same(output, _run(model, replace(data, labels=None, rows=None)), data.present, modalities, "labels change outputs")
 
 
 def check_absence(model: FusionModel) -> None:
@@ -123,13 +125,13 @@ def check_padding(model: FusionModel) -> None:
 def check_rows(model: FusionModel) -> None:
     """Each row is judged by itself: alone, in a batch, and in another order."""
     data = batch(model.shape, 5)
-    said = _run(model, data)
+    output = _run(model, data)
     for row in range(5):
         alone, there = _run(model, _rows(data, [row])), data.present[row : row + 1]
-        _same(_pick(said, [row]), alone, there, data.modalities, "a row is judged otherwise alone than in a batch")
+        _same(_pick(output, [row]), alone, there, data.modalities, "a row is judged otherwise alone than in a batch")
     order = [3, 1, 4, 0, 2]
     turned = _run(model, _rows(data, order))
-    _same(_pick(said, order), turned, data.present[order], data.modalities, "the order of rows matters")
+    _same(_pick(output, order), turned, data.present[order], data.modalities, "the order of rows matters")
 
 
 def check_learning(model: FusionModel, steps: int = 12) -> None:
@@ -182,9 +184,9 @@ def batch(shape: Shape, rows: int, present: Sequence[Sequence[bool]] | None = No
     labels = torch.arange(rows) % shape.outputs if shape.task == "classification" else torch.linspace(-2, 2, rows)
     words = tuple(WORDS[row % len(WORDS)] for row in range(rows))
     quality = torch.rand(rows, len(shape.dims), generator=chance) * 0.9 + 0.1
-    said = {"words": words, "lines": words, "earlier": ((),) * rows}
+    spoken_words = {"words": words, "lines": words, "earlier": ((),) * rows}
     plain = (tuple(shape.dims), features, lengths, there, quality, labels)
-    return Batch(*plain, rows=torch.arange(rows), **said)  # type: ignore[arg-type]
+    return Batch(*plain, rows=torch.arange(rows), **spoken_words)  # type: ignore[arg-type]
 
 
 def _built(name: str, options: Mapping[str, Any] | None, dims: Mapping[str, int], task: Task) -> FusionModel:
@@ -243,15 +245,15 @@ def _pick(output: Output, rows: list[int]) -> Output:
 def _features(dims: Mapping[str, int], rows: int) -> list[dict[str, Any]]:
     """Sequences of 1 to 4 steps; every third row lacks the first modality, every fourth the last."""
     chance = np.random.default_rng(0)
-    found = []
+    utterances = []
     for row in range(rows):
         features: dict[str, Any] = {}
         for name, dim in dims.items():
             steps = chance.normal(row % len(CLASSES), 1.0, (1 + row % 4, dim)).astype(np.float32)
             lacking = (row % 3 == 2 and name == next(iter(dims))) or (row % 4 == 3 and name == list(dims)[-1])
             features[name] = None if lacking and len(dims) > 1 else steps
-        found.append(features)
-    return found
+        utterances.append(features)
+    return utterances
 
 
 def _dataset(dims: Mapping[str, int], rows: int = 24) -> Dataset:

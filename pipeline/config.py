@@ -37,7 +37,7 @@ class FaceConfig:
         rate: sampled frames per second.
         window: seconds over which frames are averaged into one step; 0 for the whole utterance.
         deviations: add the standard deviation of each feature within the window.
-        max_faces: how many faces to look for in a frame.
+        max_faces: so many faces of a frame are measured at most; the largest, when there are more.
         features: column groups of the face table that become features.
         least_coverage: share of an utterance's sampled frames that must show the subject's face.
         options: of a plugin's own.
@@ -49,7 +49,7 @@ class FaceConfig:
     rate: Annotated[float, Interval(ge=0.001, le=1000)] = 5.0
     window: Window = 1.0
     deviations: bool = field(default=False, metadata=LATER)
-    max_faces: Annotated[int, Interval(ge=1, le=100)] = 2
+    max_faces: Annotated[int, Interval(ge=1, le=100)] = 16
     features: tuple[str, ...] = ("blendshapes", "mesh", "emotions", "expression")
     least_coverage: Share = 0.1
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
@@ -156,8 +156,9 @@ class PeopleConfig:
     """Who speaks, whose face that is, and what is normal for them.
 
     Attributes:
-        diarizer: "ge2e" (packaged speaker encoder and clustering), "pyannote", or "none": all speech is one person's.
-        encoder: catalogue name or path of the speaker encoder.
+        diarizer: "campplus" or "ge2e" (clusters of the vectors of a packaged speaker encoder), "pyannote", or "none":
+            all speech is one person's.
+        encoder: catalogue name or path of the speaker encoder; "" for the diarizer's own.
         pyannote: hub id or local folder of pyannote's pipeline.
         count: how many people speak; 0 estimates it.
         most: the estimate is at most this.
@@ -169,8 +170,8 @@ class PeopleConfig:
         baseline_of: modalities whose features are taken relative to the baseline.
     """
 
-    diarizer: str = "ge2e"
-    encoder: str = "speaker-encoder"
+    diarizer: str = "campplus"
+    encoder: str = ""
     pyannote: str = "pyannote/speaker-diarization-community-1"
     count: Annotated[int, Interval(ge=0, le=100)] = 0
     most: Annotated[int, Interval(ge=1, le=100)] = 4
@@ -178,6 +179,11 @@ class PeopleConfig:
     enrol: Mapping[str, str] = field(default_factory=dict)
     baseline: str = "none"
     baseline_of: tuple[str, ...] = ("face", "voice")
+
+
+#: Diarizers that cluster the vectors of a speaker encoder, which can compare voices with given clips, too; the first
+#: does it for the others.
+VOICE_CLUSTERS: Final = ("campplus", "ge2e")
 
 
 def given_clip(baseline: str) -> Path | None:
@@ -218,11 +224,11 @@ class ExtractionConfig:
             ConfigError: for an unknown table or key, or a value of the wrong type.
         """
         defaults = cls(face=_face_defaults(tables.get("face")))
-        given = {name: table for name, table in tables.items() if name not in FACTS}
-        for name, table in given.items():
+        sections = {name: table for name, table in tables.items() if name not in FACTS}
+        for name, table in sections.items():
             if hasattr(defaults, name) and isinstance(table, Mapping):
-                given[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
-        return change(defaults, given, origin)
+                sections[name] = change(getattr(defaults, name), table, f"{origin} [{name}]")
+        return change(defaults, sections, origin)
 
 
 def _face_defaults(table: Any) -> FaceConfig:

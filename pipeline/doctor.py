@@ -75,28 +75,28 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
 def _software() -> list[Check]:
     """Python and the libraries against what emopipe's own metadata ask for."""
     try:
-        own = metadata.metadata("emopipe")
+        package = metadata.metadata("emopipe")
     except metadata.PackageNotFoundError:
         return [Check("emopipe", "fail", "not installed", "pip install emopipe")]
     requirements = [Requirement(text) for text in metadata.requires("emopipe") or []]
     needed = [need for need in requirements if need.marker is None or need.marker.evaluate({"extra": ""})]
-    return [_python(own["Requires-Python"] or ""), *(_library(need) for need in needed)]
+    return [_python(package["Requires-Python"] or ""), *(_library(need) for need in needed)]
 
 
-def _python(wanted: str) -> Check:
-    found = platform.python_version()
-    if SpecifierSet(wanted).contains(found, prereleases=True):
-        return Check("python", "ok", found)
-    return Check("python", "fail", f"{found} instead of {wanted}", f"Install Python {wanted}")
+def _python(required: str) -> Check:
+    installed = platform.python_version()
+    if SpecifierSet(required).contains(installed, prereleases=True):
+        return Check("python", "ok", installed)
+    return Check("python", "fail", f"{installed} instead of {required}", f"Install Python {required}")
 
 
 def _library(need: Requirement) -> Check:
     command = f'pip install "{need.name}{need.specifier}"'
-    if (found := _version(need.name)) is None:
+    if (version := _version(need.name)) is None:
         return Check(need.name, "fail", "not installed", command)
-    if need.specifier.contains(found, prereleases=True):
-        return Check(need.name, "ok", found)
-    return Check(need.name, "fail", f"{found} instead of {need.specifier}", command)
+    if need.specifier.contains(version, prereleases=True):
+        return Check(need.name, "ok", version)
+    return Check(need.name, "fail", f"{version} instead of {need.specifier}", command)
 
 
 def _version(name: str) -> str | None:

@@ -10,8 +10,8 @@ def clock(seconds: float) -> str:
 
 def span(seconds: float) -> str:
     """A length of time, "1:02:03"."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    total = round(seconds)
+    return f"{total // 3600}:{total // 60 % 60:02}:{total % 60:02}"
 
 
 def printable(text: str) -> str:

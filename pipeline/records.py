@@ -20,6 +20,8 @@ AbsenceReason = Literal[
     "other_face",
     "speaker_not_seen",
     "no_speech",
+    "no_words",
+    "words_unsure",
     "no_video_stream",
     "no_audio_stream",
     "too_short",
@@ -117,16 +119,31 @@ class Utterance:
     quality: dict[str, float] = field(default_factory=dict)
 
 
+class SpokenLanguage(TypedDict):
+    """A part of a recording in which one language is spoken.
+
+    `start` and `end` are seconds, `language` is an ISO 639-1 code, `probability` tells how sure the recogniser is of it
+    and is None for a language that was given.
+    """
+
+    start: float
+    end: float
+    language: str
+    probability: float | None
+
+
 class MediaInfo(TypedDict, total=False):
     """Facts about a medium, where they are known.
 
-    `language` is an ISO 639-1 code, `width` and `height` are pixels, `frame_rate` is frames per second;
-    `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
+    `language` is the ISO 639-1 code of the language that is spoken longest, and `languages` tells which one is spoken
+    when, in order, even where no words are sure enough to be given; `width` and `height` are pixels, `frame_rate` is
+    frames per second; `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
     :class:`~emopipe.pipeline.media.streams.StreamFacts`) and which of them are used;
     `unverified_weights` are names of weights that measured it and are not the catalogue's.
     """
 
     language: str | None
+    languages: list[SpokenLanguage]
     width: int
     height: int
     frame_rate: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-#: A busy machine is no failure.
+#: Processes that run tests side by side have a core each; more threads than cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: A busy machine is not a failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 

@@ -66,11 +66,12 @@ def _aligned(rgb: np.ndarray, points: np.ndarray) -> np.ndarray:
     height, width = rgb.shape[:2]
     low = np.clip(points.min(0) - reach, 0, [width - 2, height - 2]).astype(int)
     high = np.clip(points.max(0) + reach, low + 2, [width, height]).astype(int)
-    part = rgb[low[1] : high[1], low[0] : high[0]]
-    scale = SIDE / max(1.0, 2.5 * float(np.linalg.norm(points[0] - points[1])))
-    size = np.maximum(2, np.round((high - low) * min(1.0, scale))).astype(int)
+    factor = max(1, int(2.5 * float(np.linalg.norm(points[0] - points[1])) / SIDE))
+    size = np.maximum(1, (high - low) // factor)
+    part = rgb[low[1] : low[1] + factor * size[1], low[0] : low[0] + factor * size[0]]
+    # By a whole number, which OpenCV does four times as fast.
     part = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
-    inside = (points - low + 0.5) * size / (high - low) - 0.5
+    inside = (points - low + 0.5) / factor - 0.5
     affine = similarity(inside, np.array(PLACES) * SIDE)
     face: np.ndarray = cv2.warpAffine(part, affine, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
     return face

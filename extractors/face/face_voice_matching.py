@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.face.mouth import AROUND, frame_step, movement, talking, talks_with
-from emopipe.extractors.face.table import subject_track
+from emopipe.extractors.face.mouth import AROUND, frame_step, in_step, movement, talking, talks
 
 #: Start and end in seconds, and the number of who speaks.
 Talk = tuple[float, float, int]
+#: Log odds that a face is a speaker's, by (speaker, track).
+Odds = Mapping[tuple[int, int], float]
 
-#: A face becomes a speaker's when the log odds that it talks with them are more than this; as the only one left over,
-#: when they are more than its negative.
-LEAST_ODDS: Final = 2.0
+#: Probability that a speaker is behind the camera, before anything is known: a lone one, and one of several.
+UNSEEN: Final = 0.2
+UNSEEN_OF_SEVERAL: Final = 0.65
+#: A face becomes a speaker's when it is theirs with this probability: somebody else's face is twice as bad as none. In
+#: 24 generated galleries of nine (`benchmarks/gallery.py --tune`) the speaker's own face has 0.95 and more, and where
+#: it is left out, no other has more than 0.47.
+SURE: Final = 2 / 3
+#: The only face left over is that of the only one of several speakers left over unless its log odds are below this.
+LEAST_ODDS: Final = -2.0
 #: Log odds that a face in view alone is the speaker's, per second, and their greatest amount: cameras follow who
-#: speaks, but stay on some faces whoever speaks.
+#: speaks, but stay on some faces whoever speaks. With a lone speaker, that says little.
 ALONE: Final = 0.5
 MOST_ALONE: Final = 6.0
-#: A lone speaker's face is the largest one, unless another talks with this much more log odds.
-MUCH_LIKELIER: Final = 6.0
+MOST_ALONE_LONE: Final = 1.5
 #: A mouth is the one that a voice comes from when the log odds that it talks all the while are more than this. In eight
 #: generated interviews they are at most 1.3 for another's mouth, and 3.9 to 10 for the right one but for two that
 #: hardly move (-6.4 and -3.0).
 OWN_MOUTH: Final = 3.0
-#: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent.
+#: A mouth whose log odds of talking are beyond this in a frame is taken to talk, or to be silent; one that talks in
+#: another's place has twice as much more.
 CLEAR: Final = 0.7
 #: Frames and share of the speech seen that several people must have talked in to count.
 LEAST_FRAMES: Final = 8
-LEAST_SHARE: Final = 0.1
+LEAST_SHARE: Final = 0.08
+#: A mouth talks when it moves clearly in so many times more of the frames with speech than of those without; of the
+#: latter one is added in which so much of it moves. Restless mouths of generated galleries reach 1.9.
+CALMER: Final = 2.0
+FEW: Final = 0.1
+#: Who is seen in fewer frames than this share of those of the face that is seen most passes by.
+PASSING: Final = 0.1
+#: A face whose middle varies by less than this share of its size hangs on the wall; live ones vary by 0.6 % and more
+#: in three seconds.
+UNMOVED: Final = 0.004
+#: The number of who speaks where nobody does, and where it is not clear.
+NOBODY, UNCLEAR = -1, -2
 
 
 def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[int, ...]]:
-    """The tracks of each speaker's face; speakers who are never seen to talk are left out.
+    """The tracks of each speaker's face; speakers who are not seen to talk are left out.
 
-    With several speakers, each track goes to whoever speaks while its mouth moves, and to nobody when it never does;
-    two tracks that are seen at once are not one person's. When one speaker and one face are left over, they belong
-    together unless its mouth clearly tells otherwise: some mouths hardly move. A lone speaker has one face: the most
-    persistent large one, unless another is far likelier to talk.
+    A track goes to whoever speaks while its mouth moves, unless a face beside it is nearly as likely to be theirs, and
+    to nobody when its mouth does not move with speech. Two tracks that are seen at once are not one person's.
+
+    Without such evidence, what is left over decides: the one face left over belongs to the one of several speakers
+    who is left over unless its mouth clearly tells otherwise (some mouths hardly move), and the only face of a
+    recording belongs to its only speaker. Pictures on the wall and people who pass by are not left over.
 
     Args:
         table: a face table.
@@ -50,22 +70,62 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     speakers = sorted({number for *_, number in talk})
     if table.num_rows == 0 or not speakers:
         return {}
-    odds = _odds_by_track(table, talk)
-    if len(speakers) == 1:
-        return {speakers[0]: (_lone_face(table, odds),)}
-    beside = _seen_together(table)
+    odds, lasting = _odds_by_track(table, talk), _lasting_faces(table)
+    found = _faces_that_talk(odds, _seen_together(table), len(lasting))
+    taken = {track for tracks in found.values() for track in tracks}
+    lonely = [speaker for speaker in speakers if speaker not in found]
+    spare = [track for track in lasting if track not in taken]
+    if len(lonely) == len(spare) == 1 and (len(speakers) == 1 or odds[lonely[0], spare[0]] > LEAST_ODDS):
+        found[lonely[0]] = spare
+    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+
+
+def _faces_that_talk(odds: Odds, beside: Mapping[int, set[int]], faces: int) -> dict[int, list[int]]:
+    """Speaker -> the tracks whose mouths move with them, the likeliest first; so many faces may be theirs."""
+    unseen = UNSEEN_OF_SEVERAL if len({speaker for speaker, _ in odds}) > 1 else UNSEEN
+    each = (1 - unseen) / max(1, faces)
     found: dict[int, list[int]] = {}
     taken: set[int] = set()
     for (speaker, track), total in sorted(odds.items(), key=lambda item: -item[1]):
-        if total < LEAST_ODDS or track in taken or beside[track] & set(found.get(speaker, ())):
+        if track in taken or beside[track] & set(found.get(speaker, ())):
             continue
-        found.setdefault(speaker, []).append(track)
-        taken.add(track)
-    lonely = [speaker for speaker in speakers if speaker not in found]
-    spare = [track for track in beside if track not in taken]
-    if len(lonely) == len(spare) == 1 and odds[lonely[0], spare[0]] > -LEAST_ODDS:
-        found[lonely[0]] = spare
-    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+        theirs = each * np.exp([total, *_rivals(odds, speaker, beside[track] - taken)])
+        if theirs[0] > SURE * (unseen + theirs.sum()):
+            found.setdefault(speaker, []).append(track)
+            taken.add(track)
+    return found
+
+
+def _rivals(odds: Odds, speaker: int, tracks: Iterable[int]) -> list[float]:
+    """Log odds that these tracks are the speaker's, of those that are not likelier to be somebody else's."""
+    others = {number for number, _ in odds} - {speaker}
+    return [
+        odds[speaker, track] for track in tracks if all(odds[other, track] <= odds[speaker, track] for other in others)
+    ]
+
+
+def _lasting_faces(table: pa.Table) -> list[int]:
+    """The tracks that may be the face of somebody who speaks though their mouth hardly moves.
+
+    Those are all that are seen for some time and are no pictures on the wall; if all are, the largest.
+    """
+    numbers, counts = np.unique(table["track"].to_numpy(), return_counts=True)
+    lasting = [int(track) for track, count in zip(numbers, counts, strict=True) if count >= PASSING * counts.max()]
+    live = [track for track in lasting if not _is_picture(table, track)]
+    return live if live or len(lasting) > 1 else lasting
+
+
+def _is_picture(table: pa.Table, track: int) -> bool:
+    """Whether a face does not move at all."""
+    rows = table["track"].to_numpy() == track
+    low, high = (np.column_stack([_column(table, f"{axis}{side}")[rows] for axis in "xy"]) for side in (0, 1))
+    varies = ((low + high) / 2).std(0) / (high - low).mean(0)
+    return bool(np.nanmax(varies, initial=0.0) < UNMOVED)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    values: np.ndarray = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
 
 
 @dataclass(frozen=True)
@@ -88,22 +148,52 @@ def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
     if table.num_rows == 0:
         return Talkers()
     times, tracks = table["time"].to_numpy(), table["track"].to_numpy()
-    heard = _speaker_at(times, [(start, end, 0) for start, end in speech]) == 0
-    odds = talking(movement(table))[heard]
-    if not len(odds):
+    talk = [(start, end, 0) for start, end in speech]
+    odds, heard = talking(movement(table)), _speaker_at(times, talk) == 0
+    if not heard.any():
         return Talkers()
-    _, frame = np.unique(times[heard], return_inverse=True)
-    highest = np.full(frame.max() + 1, -np.inf)
-    np.maximum.at(highest, frame, odds)
-    needed = max(LEAST_FRAMES, LEAST_SHARE * len(highest))
-    clear = tracks[heard][(odds > CLEAR) & (odds >= highest[frame])]
-    found = {int(track) for track in np.unique(clear) if np.count_nonzero(clear == track) >= needed}
-    silent = np.count_nonzero(highest < -CLEAR)
+    needed = max(LEAST_FRAMES, LEAST_SHARE * len(np.unique(times[heard])))
+    still = _clear_speaker_at(times, talk) == NOBODY
+    moving = [track for track in np.unique(tracks).tolist() if _moves_with(odds, tracks == track, heard, still, needed)]
+    by_track = _by_frame(times[heard], tracks[heard], odds[heard])
+    in_turn = set()
+    for track in moving:
+        others = np.max([by_track[other] for other in moving if other != track] or [-np.inf], axis=0)
+        in_its_place = (by_track[track] > CLEAR) & (by_track[track] > others + 2 * CLEAR)
+        if np.count_nonzero(in_its_place) >= needed:
+            in_turn.add(track)
+    silent = np.count_nonzero(np.max(list(by_track.values()), axis=0) < -CLEAR)
     beside = _seen_together(table)
     return Talkers(
-        several=len(found) > 1 or (len(found) == 1 and bool(silent >= needed)),
-        least=2 if any(beside[track] & found for track in found) else 1,
+        several=len(in_turn) > 1 or (len(in_turn) == 1 and bool(silent >= needed)),
+        least=2 if any(beside[track] & in_turn for track in in_turn) else 1,
     )
+
+
+def _moves_with(odds: np.ndarray, rows: np.ndarray, heard: np.ndarray, still: np.ndarray, needed: float) -> bool:
+    """Whether a mouth talks clearly in some of the frames with speech, and hardly ever in those without.
+
+    Args:
+        odds: log odds of talking (rows,).
+        rows: the mouth's own (rows,).
+        heard, still: frames with speech, and clearly without (rows,).
+        needed: so many frames count.
+    """
+    clear = odds > CLEAR
+    often = np.count_nonzero(clear & rows & heard)
+    share = often / max(1, np.count_nonzero(rows & heard))
+    share_still = (np.count_nonzero(clear & rows & still) + FEW) / (np.count_nonzero(rows & still) + 1)
+    return bool(often >= needed and share > CALMER * share_still)
+
+
+def _by_frame(times: np.ndarray, tracks: np.ndarray, odds: np.ndarray) -> dict[int, np.ndarray]:
+    """Track -> its log odds of talking in each frame, minus infinity where it is not seen."""
+    stamps, frame = np.unique(times, return_inverse=True)
+    found = {}
+    for track in np.unique(tracks).tolist():
+        found[track] = np.full(len(stamps), -np.inf)
+        found[track][frame[tracks == track]] = odds[tracks == track]
+    return found
 
 
 def one_mouth(table: pa.Table, talk: Sequence[Talk]) -> dict[int, int]:
@@ -121,15 +211,20 @@ def one_mouth(table: pa.Table, talk: Sequence[Talk]) -> dict[int, int]:
     first: dict[int, int] = {}
     same: dict[int, int] = {}
     for number in numbers:
-        heard = (speaker == number) & ~np.isnan(moved)
-        odds = {
-            int(track): talks_with(own, np.ones(len(own), bool), weight)
-            for track in np.unique(tracks[heard])
-            if len(own := moved[heard & (tracks == track)])
-        }
-        mouth = max(odds, key=lambda track: odds[track], default=-1)
-        same[number] = first.setdefault(mouth, number) if odds.get(mouth, 0.0) > OWN_MOUTH else number
+        mouth = _mouth_of(number, tracks, moved, speaker, weight)
+        same[number] = number if mouth is None else first.setdefault(mouth, number)
     return same
+
+
+def _mouth_of(number: int, tracks: np.ndarray, moved: np.ndarray, speaker: np.ndarray, weight: float) -> int | None:
+    """The track whose mouth talks all the while that somebody speaks, the one most in step if several do."""
+    odds: dict[int, float] = {}
+    for track in np.unique(tracks).tolist():
+        own = (tracks == track) & ~np.isnan(moved) & ((speaker == number) | (speaker == NOBODY))
+        speaks = speaker[own] == number
+        if speaks.any() and talks(moved[own][speaks], weight) > OWN_MOUTH:
+            odds[track] = in_step(moved[own], speaks, weight)
+    return max(odds, key=lambda track: odds[track], default=None)
 
 
 def _weight(table: pa.Table) -> float:
@@ -142,45 +237,41 @@ def _odds_by_track(table: pa.Table, talk: Sequence[Talk]) -> dict[tuple[int, int
     times, tracks, moved = table["time"].to_numpy(), table["track"].to_numpy(), movement(table)
     speaker, step, weight = _clear_speaker_at(times, talk), frame_step(table), _weight(table)
     _, place, faces = np.unique(times, return_inverse=True, return_counts=True)
+    numbers = sorted({number for *_, number in talk})
+    most_alone = MOST_ALONE if len(numbers) > 1 else MOST_ALONE_LONE
     odds: dict[tuple[int, int], float] = {}
     for track in np.unique(tracks).tolist():
-        heard = (tracks == track) & (speaker >= 0)
-        known, alone = speaker[heard & ~np.isnan(moved)], speaker[heard & (faces[place] == 1)]
-        moves = moved[heard & ~np.isnan(moved)]
-        for number in sorted({number for *_, number in talk}):
+        own = tracks == track
+        heard = own & (speaker != UNCLEAR) & ~np.isnan(moved)
+        alone = speaker[own & (speaker >= 0) & (faces[place] == 1)]
+        for number in numbers:
             shown = ALONE * step * (2 * np.count_nonzero(alone == number) - len(alone))
-            mouth = talks_with(moves, known == number, weight)
-            odds[number, track] = mouth + float(np.clip(shown, -MOST_ALONE, MOST_ALONE))
+            mouth = in_step(moved[heard], speaker[heard] == number, weight)
+            odds[number, track] = mouth + float(np.clip(shown, -most_alone, most_alone))
     return odds
 
 
-def _lone_face(table: pa.Table, odds: dict[tuple[int, int], float]) -> int:
-    largest = subject_track(table)
-    assert largest is not None
-    by_track = {track: total for (_, track), total in odds.items()}
-    likeliest = max(by_track, key=lambda track: by_track[track], default=largest)
-    much = by_track.get(likeliest, 0.0) > max(0.0, by_track.get(largest, 0.0)) + MUCH_LIKELIER
-    return likeliest if much else largest
-
-
 def _speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
-    """The number of who speaks at each time, -1 for nobody."""
+    """The number of who speaks at each time, or NOBODY."""
     starts = np.array([start for start, _, _ in talk])
     ends = np.array([end for _, end, _ in talk])
     numbers = np.array([number for *_, number in talk], np.int64)
     if not len(starts):
-        return np.full(len(times), -1)
+        return np.full(len(times), NOBODY)
     at = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, None)
     inside = (times >= starts[at]) & (times <= ends[at])
-    speakers: np.ndarray = np.where(inside, numbers[at], -1)
+    speakers: np.ndarray = np.where(inside, numbers[at], NOBODY)
     return speakers
 
 
 def _clear_speaker_at(times: np.ndarray, talk: Sequence[Talk]) -> np.ndarray:
-    """The number of who speaks at each time when nobody else does shortly before or after, else -1."""
+    """The number of who speaks at each time, or NOBODY; UNCLEAR when that is another shortly before or after.
+
+    Who speaks may pause shortly before or after.
+    """
     now, *around = (_speaker_at(times + shift, talk) for shift in (0.0, -AROUND, AROUND))
-    clear = [(one == now) | (one < 0) for one in around]
-    return np.where(clear[0] & clear[1], now, -1)
+    clear = [(one == now) | ((one == NOBODY) & (now != NOBODY)) for one in around]
+    return np.where(clear[0] & clear[1], now, UNCLEAR)
 
 
 def _seen_together(table: pa.Table) -> dict[int, set[int]]:

@@ -6,6 +6,7 @@ asked of the face as a whole: does its mouth move more while that person speaks 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,11 @@ FLOOR: Final = 0.005
 #: clips at 5 frames a second, medians of AU25's deviation are 0.13 to 0.21 and 0.003 to 0.03; of drawn faces, smaller.
 TALKING: Final = (-2.1, 0.7)
 SILENT: Final = (-4.6, 0.6)
+#: Of mouths that move whoever speaks: they laugh, chew, or their landmarks are unsure. Share of the faces that do so;
+#: as many talk when the person in question does not. Share of speakers who move their mouths in pauses, too.
+RESTLESS: Final = (-3.0, 0.8)
+RESTLESS_SHARE: Final = 0.1
+RESTLESS_IN_PAUSES: Final = 0.3
 #: Its deviation within a face.
 WITHIN: Final = 0.9
 #: Log odds of talking per unit from where a mouth is as likely to talk as not, and their greatest amount.
@@ -44,25 +50,52 @@ def talking(moved: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num(np.clip(SLOPE * (moved - EVEN), -SUREST, SUREST)))
 
 
-def talks_with(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0) -> float:
-    """Log odds that a face talks whenever somebody speaks, against that it never talks.
+def talks(moved: np.ndarray, weight: float = 1.0) -> float:
+    """Log odds that a mouth talks all the while, against that it never does, from its :func:`movement`.
 
-    Both are judged by the probability of the :func:`movement` if it is normal, around a level of the face's own for
-    talking and another for silence, which vary from face to face as :data:`TALKING` and :data:`SILENT` say.
+    Both are judged by the probability of the movement if it is normal, around a level of the face's own, which varies
+    from face to face as :data:`TALKING` and :data:`SILENT` say.
+
+    Args:
+        moved: of the face's rows (rows,), none NaN.
+        weight: rows tell so much of what independent ones would.
+    """
+    return _likelihood(moved, *TALKING, weight) - _likelihood(moved, *SILENT, weight)
+
+
+def in_step(moved: np.ndarray, speaks: np.ndarray, weight: float = 1.0) -> float:
+    """Log odds that a face talks whenever somebody speaks, against that it is not that person's.
+
+    A face that talks has a level of movement for speech and another for the rest of the time, as in :func:`talks`. One
+    that is not that person's is silent, or moves its mouth all the time as :data:`RESTLESS` says, or talks when that
+    person does not.
 
     Args:
         moved: of the face's rows (rows,), none NaN.
         speaks: whether that person speaks then (rows,).
         weight: rows tell so much of what independent ones would.
     """
-    both = _likelihood(moved[speaks], *TALKING, weight) + _likelihood(moved[~speaks], *SILENT, weight)
-    return both - _likelihood(moved, *SILENT, weight)
+    while_speaking, otherwise = moved[speaks], moved[~speaks]
+    silent_then = _likelihood(otherwise, *SILENT, weight)
+    restless_then = _likelihood(otherwise, *RESTLESS, weight)
+    theirs = _likelihood(while_speaking, *TALKING, weight) + _mixed(
+        [silent_then, restless_then], [1 - RESTLESS_IN_PAUSES, RESTLESS_IN_PAUSES]
+    )
+    silent, restless = _likelihood(moved, *SILENT, weight), _likelihood(moved, *RESTLESS, weight)
+    another = _likelihood(while_speaking, *SILENT, weight) + _likelihood(otherwise, *TALKING, weight)
+    shares = [1 - 2 * RESTLESS_SHARE, RESTLESS_SHARE, RESTLESS_SHARE]
+    return theirs - _mixed([silent, restless, another], shares)
 
 
 def frame_step(table: pa.Table) -> float:
     """Seconds from one frame with a face to the next, as they mostly are; 0 with fewer than two."""
     steps = np.diff(np.unique(table["time"].to_numpy()))
     return float(np.median(steps)) if len(steps) else 0.0
+
+
+def _mixed(likelihoods: Sequence[float], shares: Sequence[float]) -> float:
+    """Log probability of a mixture."""
+    return float(np.logaddexp.reduce(np.add(likelihoods, np.log(shares))))
 
 
 def _likelihood(values: np.ndarray, mean: float, deviation: float, weight: float) -> float:

@@ -9,7 +9,9 @@ towards the subject's right shoulder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -129,8 +131,34 @@ def feature_columns(groups: Iterable[str], measured: Collection[str]) -> list[st
     return [name for group in groups for name in FEATURE_GROUPS[group] if name in measured]
 
 
+@dataclass(frozen=True)
+class FaceLimit:
+    """More faces were seen than are measured.
+
+    Attributes:
+        most: so many are measured.
+        start, end: seconds of the first and of the last frame with more.
+    """
+
+    most: int
+    start: float
+    end: float
+
+
+def limit_reached(table: pa.Table) -> FaceLimit | None:
+    """Whether more faces were seen than are measured; None when not."""
+    text = (table.schema.metadata or {}).get(b"limit")
+    return FaceLimit(**json.loads(text)) if text else None
+
+
 def face_table(
-    rows: list[dict[str, float | int | None]], *, backend: str, version: str, frames: int, note: str = ""
+    rows: list[dict[str, float | int | None]],
+    *,
+    backend: str,
+    version: str,
+    frames: int,
+    note: str = "",
+    limit: FaceLimit | None = None,
 ) -> pa.Table:
     """Build the table from one dictionary per face; columns that a row lacks become null.
 
@@ -139,8 +167,10 @@ def face_table(
         backend, version: what measured, kept in the schema's metadata.
         frames: how many frames were looked at, kept there too (rows exist only where a face was found).
         note: what whoever reads the results must know of the weights, kept there too.
+        limit: more faces were seen than were measured, kept there too.
     """
     facts = {"backend": backend, "version": version, "frames": str(frames), "note": note}
+    facts |= {"limit": json.dumps(asdict(limit))} if limit else {}
     schema = SCHEMA.with_metadata({name: value for name, value in facts.items() if value})
     columns = [
         pa.array([row.get(name) for row in rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)

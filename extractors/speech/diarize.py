@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, Turn, VoiceEncoder
+from emopipe.extractors.contracts import Backend, Interval, Likeness, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
 from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
+#: The weight that is loaded when the configuration names no other.
+WEIGHT: Final = "speaker-encoder"
 #: Length of a piece, in seconds: what the encoder was trained on.
 PIECE: Final = 1.6
 #: The greatest distance between the starts of two pieces, in seconds.
@@ -28,14 +30,9 @@ SHARPNESS: Final = 240.0
 CHANGE: Final = 3.0
 #: A pause makes a change of speaker cheaper, by this factor.
 CHANGE_AT_PAUSE: Final = 0.3
-#: Whoever speaks less than this is nobody, in seconds.
+#: Whoever speaks less than this is nobody, in seconds; a third person must speak longer to be one.
 LEAST_SPEECH: Final = 1.5
-#: Two people whose mean vectors have a greater cosine are one. Tuned on speakers of RAVDESS, EmoDB and URDU that the
-#: benchmark does not use; a third person must stand out more, because one person in two emotions is two clusters.
-ALIKE: Final = 0.81
-ALIKE_OF_MORE: Final = 0.70
-#: The same, when the picture shows that more than one person talks.
-ALIKE_IF_SEVERAL_SEEN: Final = 0.88
+LEAST_SPEECH_OF_MORE: Final = 3.0
 #: Where the speaker changes without a pause, both may be speaking for this long before and after, in seconds.
 OVERLAP: Final = 0.5
 #: Rounds of assigning speech to people and people's vectors to their speech.
@@ -44,13 +41,13 @@ ROUNDS: Final = 5
 
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceClusters:
     """The diarizer that a table `people` of a configuration describes."""
-    return VoiceClusters(SpeakerEncoder(locate(settings["encoder"]), device))
+    return VoiceClusters(SpeakerEncoder(locate(settings["encoder"] or WEIGHT), device))
 
 
 BACKEND: Final = Backend(
     "ge2e",
     create,
-    weights=lambda settings: [settings["encoder"]],
+    weights=lambda settings: [settings["encoder"] or WEIGHT],
     libraries=("librosa", "scikit-learn", "torch"),
     settings=("encoder",),
     gpu=False,
@@ -65,7 +62,7 @@ class VoiceClusters:
     """
 
     def __init__(self, encoder: VoiceEncoder) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
 
     def turns(
         self,
@@ -75,21 +72,45 @@ class VoiceClusters:
         people: int = 0,
         least: int = 1,
         most: int = 4,
-        alike: float = ALIKE,
-    ) -> list[Turn]:
+        several_seen: bool = False,
+    ) -> SpeakerTurns:
         """Turns that together cover exactly `speech`; see :class:`emopipe.extractors.contracts.Diarizer`."""
         pieces = cut_pieces(speech)
         if not pieces or people == 1:
-            return one_speaker(speech)
-        vectors = self._encoder.embed(samples, pieces)
+            return SpeakerTurns(one_speaker(speech))
+        vectors = self.encoder.embed(samples, pieces)
         times = step_times(speech)
         shares = _Shares(pieces, times)
+        likeness = self.encoder.likeness
+        doubt = ""
         for count in [min(people, len(pieces))] if people else range(min(most, len(pieces)), 1, -1):
             labels = _settle(vectors, shares, times, count)
-            known = people or count <= least
-            if known or _are_different(labels, vectors, shares, alike if count == 2 else min(alike, ALIKE_OF_MORE)):
-                return turns_of(labels, times, speech)
-        return one_speaker(speech)
+            if people or count <= least:
+                return SpeakerTurns(turns_of(labels, times, speech))
+            cosine = _greatest_cosine(labels, vectors, shares)
+            doubt = _doubt(cosine, count, likeness, several_seen) or doubt
+            if cosine < _limit(count, likeness, several_seen):
+                return SpeakerTurns(turns_of(labels, times, speech), doubt)
+        return SpeakerTurns(one_speaker(speech), doubt)
+
+
+def _limit(count: int, likeness: Likeness, several_seen: bool) -> float:
+    """The cosine above which two of so many people are one."""
+    alike = likeness.alike_if_several_seen if several_seen else likeness.alike
+    return alike if count == 2 else min(alike, likeness.alike_of_more)
+
+
+def _doubt(cosine: float, count: int, likeness: Likeness, several_seen: bool) -> str:
+    """What is to be told of a close call between so many people and fewer; "" when it is clear.
+
+    Only the call between one person and two is told: a doubtful third one is most often one of the two in another mood.
+    """
+    low, high = likeness.doubtful
+    if count > 2 or several_seen or not low <= cosine <= high:
+        return ""
+    two = "two voices were told apart that are much alike" if cosine < likeness.alike else "one voice was heard"
+    other = "they may be one person's" if cosine < likeness.alike else "it may be those of two people"
+    return f"{two}; {other} (cosine {cosine:.2f}, two people below {likeness.alike:.2f})"
 
 
 def one_speaker(speech: Sequence[Interval]) -> list[Turn]:
@@ -173,10 +194,19 @@ def _means(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray | 
 
 
 def smoothest(scores: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The best path (steps,) through scores (steps, people) when a change of speaker costs something (Viterbi)."""
-    count = scores.shape[1]
-    everyone = np.arange(count)
+    """The best path (steps,) through scores (steps, people) when a change of speaker costs something."""
     costs = np.where(np.diff(times, prepend=times[0]) > 2 * STEP, CHANGE * CHANGE_AT_PAUSE, CHANGE)
+    return best_path(scores, costs)
+
+
+def best_path(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """The path (steps,) through scores (steps, states) of the greatest sum (Viterbi).
+
+    Args:
+        scores: of each state at each step.
+        costs: of entering each step (steps,) in another state than the last.
+    """
+    everyone = np.arange(scores.shape[1])
     best, came_from = scores[0].copy(), np.zeros(scores.shape, np.int32)
     for step in range(1, len(scores)):
         leader = int(best.argmax())
@@ -190,14 +220,15 @@ def smoothest(scores: np.ndarray, times: np.ndarray) -> np.ndarray:
     return path
 
 
-def _are_different(labels: np.ndarray, vectors: np.ndarray, shares: _Shares, alike: float) -> bool:
-    """Whether the steps' labels are people: each speaks long enough, and no two have voices that are alike."""
+def _greatest_cosine(labels: np.ndarray, vectors: np.ndarray, shares: _Shares) -> float:
+    """The greatest cosine of two people's mean vectors; 1 when somebody speaks too little to be a person."""
     _, lengths = np.unique(labels, return_counts=True)
     count = labels.max() + 1
-    if count < 2 or len(lengths) < count or lengths.min() * STEP < LEAST_SPEECH:
-        return False
+    needed = LEAST_SPEECH if count <= 2 else LEAST_SPEECH_OF_MORE
+    if count < 2 or len(lengths) < count or lengths.min() * STEP < needed:
+        return 1.0
     means = _means(vectors, labels[shares.step_of_piece], count)
-    return means is not None and float((means @ means.T)[np.triu_indices(count, 1)].max()) < alike
+    return 1.0 if means is None else float((means @ means.T)[np.triu_indices(count, 1)].max())
 
 
 def turns_of(labels: np.ndarray, times: np.ndarray, speech: Sequence[Interval]) -> list[Turn]:
@@ -248,13 +279,19 @@ def merged(turns: Sequence[Turn], same: Mapping[int, int]) -> list[Turn]:
 
 
 def joined(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns of one person that touch as one; it counts as overlapped when half of it is."""
+    """Turns of one person that touch as one; it counts as overlapped when half of it is.
+
+    Args:
+        turns: in order of their starts.
+    """
     groups: list[list[Turn]] = []
+    latest: dict[int, list[Turn]] = {}
     for turn in turns:
-        if groups and groups[-1][-1].person == turn.person and turn.start - groups[-1][-1].end < 1e-6:
-            groups[-1].append(turn)
-        else:
-            groups.append([turn])
+        group = latest.get(turn.person)
+        if group is None or turn.start - group[-1].end >= 1e-6:
+            group = latest[turn.person] = []
+            groups.append(group)
+        group.append(turn)
     return [
         Turn(group[0].start, group[-1].end, group[0].person, 2 * _overlapped(group) > _length(group))
         for group in groups

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, Turn
-from emopipe.extractors.speech.diarize import ALIKE, STEP
+from emopipe.extractors.contracts import Backend, Interval, Locate, Samples, SpeakerTurns, Turn
+from emopipe.extractors.speech.diarize import STEP
 
 
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> Pyannote:
@@ -26,9 +26,9 @@ BACKEND: Final = Backend(
     libraries=("pyannote.audio", "torch"),
     settings=("pyannote", "offline"),
     gpu=False,
-    install="Run `pip install pyannote.audio`, or use --diarizer ge2e",
+    install="Run `pip install pyannote.audio`, or use --diarizer campplus",
     obtain="Accept its terms on the hub and log in there, or name a folder that holds it in [people] pyannote; "
-    "or use --diarizer ge2e",
+    "or use --diarizer campplus",
 )
 
 
@@ -68,8 +68,8 @@ class Pyannote:
         people: int = 0,
         least: int = 1,
         most: int = 4,
-        alike: float = ALIKE,
-    ) -> list[Turn]:
+        several_seen: bool = False,
+    ) -> SpeakerTurns:
         """Turns within `speech`; arguments as for :class:`emopipe.extractors.contracts.Diarizer`."""
         import torch
 
@@ -78,7 +78,7 @@ class Pyannote:
         found = self._pipeline({"waveform": sound, "sample_rate": SAMPLE_RATE}, **counts)
         annotation = getattr(found, "speaker_diarization", found)  # pyannote 4 wraps what 3 returned
         heard = [(turn.start, turn.end, str(name)) for turn, _, name in annotation.itertracks(yield_label=True)]
-        return exclusive_turns(heard, speech)
+        return SpeakerTurns(exclusive_turns(heard, speech))
 
 
 def exclusive_turns(heard: Sequence[tuple[float, float, str]], speech: Sequence[Interval]) -> list[Turn]:

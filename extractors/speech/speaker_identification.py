@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
-#: An enrolled voice is a person's when their mean vectors have at least this cosine. Voices of one person differ more
-#: between emotions than this, but rarely between recordings.
-RECOGNISED: Final = 0.75
 
-
-def match_voices(voices: Mapping[int, np.ndarray | None], enrolled: Mapping[str, np.ndarray]) -> dict[int, str]:
+def match_voices(
+    voices: Mapping[int, np.ndarray | None], enrolled: Mapping[str, np.ndarray], recognised: float
+) -> dict[int, str]:
     """Assign enrolled names to the speakers of a recording: the one-to-one assignment of greatest total cosine.
 
     Args:
         voices: number of a speaker -> mean unit vector (dims,); None for one who speaks too little.
         enrolled: name -> mean unit vector (dims,).
+        recognised: an enrolled voice is a person's when their vectors have at least this cosine. Voices of one person
+            differ more between emotions than this, but rarely between recordings.
 
     Returns:
-        Number -> name; pairs whose cosine is below :data:`RECOGNISED` are left out.
+        Number -> name; pairs whose cosine is below `recognised` are left out.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -30,4 +29,4 @@ def match_voices(voices: Mapping[int, np.ndarray | None], enrolled: Mapping[str,
     numbers, names = list(heard), list(enrolled)
     cosines = np.array([[float(heard[number] @ enrolled[name]) for name in names] for number in numbers])
     pairs = zip(*linear_sum_assignment(-cosines), strict=True)
-    return {numbers[row]: names[column] for row, column in pairs if cosines[row, column] >= RECOGNISED}
+    return {numbers[row]: names[column] for row, column in pairs if cosines[row, column] >= recognised}

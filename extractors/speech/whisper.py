@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Word
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ COMPRESSION: Final = 2.4
 LOG_PROBABILITY: Final = -1.0
 #: Unsure text is dropped where silence is likelier than this.
 NO_SPEECH: Final = 0.6
+#: Nobody says more tokens in a second. The fastest languages are spoken at 8 syllables a second (Pellegrino et al.,
+#: 2011), fast speakers reach 10, and a syllable takes about 2 tokens in the scripts that Whisper's vocabulary cuts up
+#: most. A full window of 30 s ends at Whisper's own limit, 224 tokens.
+TOKENS_PER_SECOND: Final = 20
+#: Tokens that a sound of any length may have: punctuation, a word that is cut off.
+TOKENS_FOR_ALL: Final = 10
+#: Decoding runs in a loop when its last tokens are so many repetitions of the same ones, and so many tokens in all.
+LOOP_ROUNDS: Final = 4
+LOOP_TOKENS: Final = 24
+#: Silence after a sound whose language is looked for, in frames of 10 ms: without it, Whisper is less sure.
+QUIET_END: Final = 100
+#: ISO 639-1 codes for which Whisper has another.
+OTHER_CODES: Final = {"jv": "jw"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Decoding:
 
     Attributes:
         task: "transcribe", or "translate" into English.
-        temperatures: the first is for all; sounds whose text fails Whisper's tests are decoded again with the next.
+        temperatures: the first is for all; sounds whose decoding ran in a loop are decoded again with the next.
         prompt: words that come before each sound, as context: names, spelling, style. "" for none.
 
     Raises:
@@ -137,31 +151,48 @@ class WhisperRecogniser:
     def __init__(self, model: Whisper, decoding: Decoding | None = None) -> None:
         self.model = model
         self._decoding = decoding or Decoding()
+        self._encoded: tuple[np.ndarray, Tensor] | None = None
 
-    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
-        """Words of each sound and the language, detected on the first sound when it is None.
+    def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+        """How likely each language is spoken in each sound: ISO 639-1 code -> probability.
+
+        A sound by itself is encoded in a whole window, as for decoding, and kept for that; several are encoded at their
+        own lengths, which takes less time and is nearly as sure.
+        """
+        import torch
+
+        if not self.model.is_multilingual:
+            return [{"en": 1.0} for _ in sounds]
+        with torch.inference_mode():
+            encoded = [self._features(sounds)] if len(sounds) == 1 else map(self._encoded_at_own_length, sounds)
+            return [_languages(self.model, features) for features in encoded]
+
+    def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        """Words of each sound; those of a decoding that never left its loop have the probability 0.
 
         Raises:
             ValueError: the model has no such language.
         """
         import torch
-        from whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim
-        from whisper.decoding import DecodingOptions, decode
+        from whisper.decoding import DecodingOptions
         from whisper.tokenizer import get_tokenizer
 
         model, how = self.model, self._decoding
         if not sounds:
-            return [], language or "en"
-        mels = [log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), model.dims.n_mels) for sound in sounds]
+            return []
+        language = OTHER_CODES.get(language, language) if model.is_multilingual else "en"
+        longest = [round(TOKENS_FOR_ALL + TOKENS_PER_SECOND * len(sound) / SAMPLE_RATE) for sound in sounds]
+        mels = [self._mel(sound) for sound in sounds]
         with torch.inference_mode():
-            features = model.encoder(torch.stack([pad_or_trim(mel, N_FRAMES) for mel in mels]).to(model.device))
+            features = self._features(sounds)
             options = DecodingOptions(
-                language=language, without_timestamps=True, fp16=model.device.type == "cuda", prompt=how.prompt or None
+                task=how.task,
+                language=language,
+                without_timestamps=True,
+                fp16=model.device.type == "cuda",
+                prompt=how.prompt or None,
             )
-            if language is None and model.is_multilingual:
-                language = decode(model, features[:1], replace(options, task="lang_id"))[0].language
-            language = language if model.is_multilingual and language else "en"
-            results = self._decode(features, replace(options, task=how.task, language=language))
+            results = self._decode(features, options, longest)
             tokenizer = get_tokenizer(
                 model.is_multilingual, num_languages=model.num_languages, language=language, task=how.task
             )
@@ -169,34 +200,121 @@ class WhisperRecogniser:
                 _aligned(_Encoded(model, vectors), tokenizer, result.tokens, mel)
                 for vectors, result, mel in zip(features, results, mels, strict=True)
             ]
-        return words, language
+        return [
+            [replace(word, probability=0.0) for word in said] if failed(result, limit) else said
+            for said, result, limit in zip(words, results, longest, strict=True)
+        ]
 
-    def _decode(self, features: Tensor, options: DecodingOptions) -> list[DecodingResult]:
-        """The text of each sound; one that fails Whisper's tests is decoded again by itself, warmer and warmer.
+    def _mel(self, sound: np.ndarray) -> Tensor:
+        from whisper.audio import log_mel_spectrogram
 
-        Text that stays unsure where silence is likely has no tokens.
+        mel: Tensor = log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), self.model.dims.n_mels)
+        return mel.to(self.model.device)
+
+    def _features(self, sounds: Sequence[np.ndarray]) -> Tensor:
+        """The encoder's output for whole windows (sounds, 1500, width); that of a single sound is kept."""
+        import torch
+        from whisper.audio import N_FRAMES, pad_or_trim
+
+        kept = self._encoded
+        if len(sounds) == 1 and kept is not None and np.array_equal(kept[0], sounds[0]):
+            return kept[1]
+        features: Tensor = self.model.encoder(
+            torch.stack([pad_or_trim(self._mel(sound), N_FRAMES) for sound in sounds])
+        )
+        self._encoded = (sounds[0], features) if len(sounds) == 1 else None
+        return features
+
+    def _encoded_at_own_length(self, sound: np.ndarray) -> Tensor:
+        """The encoder's output for a sound and a second of silence, (1, steps, width)."""
+        from torch.nn.functional import gelu
+        from whisper.audio import N_FRAMES, pad_or_trim
+
+        encoder, mel = self.model.encoder, self._mel(sound)
+        frames = min(N_FRAMES, (mel.shape[-1] + QUIET_END) // 2 * 2)
+        steps = gelu(encoder.conv2(gelu(encoder.conv1(pad_or_trim(mel, frames)[None])))).permute(0, 2, 1)
+        steps = (steps + encoder.positional_embedding[: steps.shape[1]]).to(steps.dtype)
+        for block in encoder.blocks:
+            steps = block(steps)
+        whole: Tensor = encoder.ln_post(steps)
+        return whole
+
+    def _decode(self, features: Tensor, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
+        """The text of each sound; one that ran in a loop is decoded again by itself, warmer and warmer.
+
+        A text that is merely unsure is not: the coolest decoding is the surest. Where silence is likely, it has no
+        tokens.
         """
-        from whisper.decoding import decode
-
         first, *warmer = self._decoding.temperatures
         with _fixed_chance(features):
-            results = list(decode(self.model, features, replace(options, temperature=first)))
+            results = decode(self.model, features, replace(options, temperature=first), longest)
         for index, first_try in enumerate(results):
             best = first_try
             for temperature in warmer:
-                if not failed(best):
+                if not failed(best, longest[index]):
                     break
                 with _fixed_chance(features):
                     again = replace(options, temperature=temperature)
-                    (best,) = decode(self.model, features[index : index + 1], again)
+                    (best,) = decode(self.model, features[index : index + 1], again, longest[index : index + 1])
             results[index] = replace(best, tokens=[], text="") if silent(best) else best
         return results
 
 
-def failed(result: DecodingResult) -> bool:
-    """Whether Whisper's own tests call for another try: the text repeats itself, or it is a guess at sound."""
-    unsure = result.compression_ratio > COMPRESSION or result.avg_logprob < LOG_PROBABILITY
-    return bool(unsure) and not silent(result)
+def _languages(model: Whisper, features: Tensor) -> dict[str, float]:
+    """ISO 639-1 code -> probability, of one encoded sound (1, steps, width)."""
+    import torch
+    from whisper.tokenizer import get_tokenizer
+
+    tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
+    logits = model.logits(torch.tensor([[tokenizer.sot]], device=features.device), features)[0, 0]
+    chances = logits[list(tokenizer.all_language_tokens)].float().softmax(-1).tolist()
+    iso = {theirs: ours for ours, theirs in OTHER_CODES.items()}
+    return {iso.get(code, code): chance for code, chance in zip(tokenizer.all_language_codes, chances, strict=True)}
+
+
+def decode(model: Whisper, features: Tensor, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
+    """Decode encoded sounds (sounds, 1500, width), each until it is at its end, in a loop, or too long.
+
+    Args:
+        model: decodes.
+        features: from its encoder.
+        options: how.
+        longest: the greatest number of tokens of each sound.
+    """
+    from whisper.decoding import DecodingTask
+
+    task = DecodingTask(model, options)
+    task.logit_filters.append(_Stop(task.tokenizer.eot, task.sample_begin, longest))
+    results: list[DecodingResult] = task.run(features)
+    return results
+
+
+class _Stop:
+    """Ends the text of a sound that runs in a loop, or has as many tokens as it may; a logit filter of Whisper's."""
+
+    def __init__(self, end: int, begin: int, longest: Sequence[int]) -> None:
+        self._end, self._begin, self._longest = end, begin, longest
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        for row, said in enumerate(tokens[:, self._begin :].tolist()):
+            if len(said) >= self._longest[row] or in_a_loop(said):
+                logits[row] = -np.inf
+                logits[row, self._end] = 0.0
+
+
+def in_a_loop(tokens: Sequence[int]) -> bool:
+    """Whether the last tokens are at least four repetitions of the same ones, and 24 tokens or more."""
+    for period in range(1, len(tokens) // LOOP_ROUNDS + 1):
+        length = max(LOOP_ROUNDS * period, LOOP_TOKENS)
+        tail = tokens[-length:]
+        if len(tail) == length and tail[period:] == tail[:-period]:
+            return True
+    return False
+
+
+def failed(result: DecodingResult, longest: int) -> bool:
+    """Whether the text repeats itself by Whisper's own test, or is longer than anybody can speak in that time."""
+    return bool(result.compression_ratio > COMPRESSION) or len(result.tokens) >= longest
 
 
 def silent(result: DecodingResult) -> bool:

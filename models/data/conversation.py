@@ -24,8 +24,8 @@ def spoken(lines: Sequence[tuple[str | None, str]]) -> list[str]:
         As many lines; empty where there are no words.
     """
     letters = {name: string.ascii_uppercase[number % 26] for number, name in enumerate(_speakers(lines))}
-    told = len(letters) > 1
-    return [f"{letters[name]}: {words}" if told and name and words else words for name, words in lines]
+    several_speakers = len(letters) > 1
+    return [f"{letters[name]}: {words}" if several_speakers and name and words else words for name, words in lines]
 
 
 def _speakers(lines: Sequence[tuple[str | None, str]]) -> list[str]:
@@ -76,17 +76,17 @@ class Transcript:
             key = ("media", media) if dialogue is None else ("dialogue", dialogue)
             conversations.setdefault(("row", row) if key[1] is None else key, []).append(row)
         numbers, starts = self._column("utterance"), self._column("start")
-        found: dict[str, tuple[list[str], list[str], int]] = {}
+        entries: dict[str, tuple[list[str], list[str], int]] = {}
         for rows in conversations.values():
             order = next(
                 (one for one in (numbers, starts) if all(isinstance(one[row], int | float) for row in rows)), []
             )
             rows.sort(key=lambda row: order[row] if order else 0)
-            said = [str(words[row] or "").strip() for row in rows]
-            lines = spoken([(speakers[row], one) for row, one in zip(rows, said, strict=True)])
-            found |= {ids[row]: (said, lines, place) for place, row in enumerate(rows)}
-        return found
+            texts = [str(words[row] or "").strip() for row in rows]
+            lines = spoken([(speakers[row], one) for row, one in zip(rows, texts, strict=True)])
+            entries |= {ids[row]: (texts, lines, place) for place, row in enumerate(rows)}
+        return entries
 
     def _column(self, name: str) -> list[Any]:
-        known = name in self._manifest.column_names
-        return self._manifest[name].to_pylist() if known else [None] * self._manifest.num_rows
+        exists = name in self._manifest.column_names
+        return self._manifest[name].to_pylist() if exists else [None] * self._manifest.num_rows

@@ -380,8 +380,8 @@ class Dataset:
             DatasetError: the manifest has no such column.
         """
         if column not in self.manifest.column_names:
-            known = ", ".join(self.manifest.column_names)
-            raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {known}")
+            columns = ", ".join(self.manifest.column_names)
+            raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {columns}")
         values = self.column(column)
         if pa.types.is_floating(self.manifest[column].type) or pa.types.is_integer(self.manifest[column].type):
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
@@ -421,8 +421,8 @@ class Dataset:
             features[name] = store.sequence(number) if number >= 0 else None
         quality = dict(zip(self.modalities, self.quality[row].tolist(), strict=True))
         name = self.ids[row]
-        said = self.transcript
-        return Sample(features, quality, said.words(name), said.line(name), said.earlier(name))
+        transcript = self.transcript
+        return Sample(features, quality, transcript.words(name), transcript.line(name), transcript.earlier(name))
 
     def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
         """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""

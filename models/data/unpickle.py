@@ -58,8 +58,8 @@ class Array:
         Raises:
             ValueError, TypeError, AttributeError: the pickle described no array.
         """
-        found: NDArray[Any] = self.dtype.array(self.shape, self.order, self.content)
-        return found
+        array: NDArray[Any] = self.dtype.array(self.shape, self.order, self.content)
+        return array
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Array:

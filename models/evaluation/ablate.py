@@ -62,7 +62,7 @@ def sweep(base: TrainConfig) -> dict[str, dict[float, TrainConfig]]:
     """Parameter -> value, rising and with the configured one among them -> configuration."""
     config = _settings(base)
     values = {name: sorted({*tried, float(config[name])}) for name, tried in SWEEP.items()}
-    return {name: {value: _changed(base, {name: value}) for value in found} for name, found in values.items()}
+    return {name: {value: _changed(base, {name: value}) for value in choices} for name, choices in values.items()}
 
 
 def _settings(base: TrainConfig) -> dict[str, Any]:

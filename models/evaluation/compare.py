@@ -82,21 +82,21 @@ def compare(
     labels = {config.label for config in configs.values()}
     if len(labels) != 1:
         raise StudyError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
-    known = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
+    recorded = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
     parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
     keys = {name: _key(dataset, config, folds, requires) for name, config in configs.items()}
-    found = []
+    runs = []
     for fold, (inner, test) in enumerate(parts):
         for seed in seeds:
             for name, config in configs.items():
                 place = (keys[name], fold, seed)
-                if place not in known:
-                    known[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
+                if place not in recorded:
+                    recorded[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
                                         replace(config, seed=seed), requires, hook)  # fmt: skip
-                    _append(record, known[place])
-                found.append(replace(known[place], model=name))
-                hook({"event": "run", "model": name, "fold": fold, "seed": seed, **found[-1].metrics})
-    return found
+                    _append(record, recorded[place])
+                runs.append(replace(recorded[place], model=name))
+                hook({"event": "run", "model": name, "fold": fold, "seed": seed, **runs[-1].metrics})
+    return runs
 
 
 def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, requires: Sequence[str], hook: Hook) -> Run:
@@ -145,9 +145,9 @@ def _append(record: Path | None, run: Run) -> None:
     if record is None:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
-    whole = record.read_bytes() if record.is_file() else b""
-    with record.open("r+b" if whole else "wb") as file:
-        file.truncate(whole.rfind(b"\n") + 1)
+    content = record.read_bytes() if record.is_file() else b""
+    with record.open("r+b" if content else "wb") as file:
+        file.truncate(content.rfind(b"\n") + 1)
         file.seek(0, 2)
         file.write((json.dumps(asdict(run)) + "\n").encode())
 
@@ -159,12 +159,12 @@ def scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Tabulate a row per model: parameters, seconds per run, mean and standard deviation over runs of each metric."""
     rows = []
     for name in dict.fromkeys(run.model for run in runs):
-        own = [run for run in runs if run.model == name]
-        found = summarise([{"fold": run.fold, "seed": run.seed, **run.metrics} for run in own])
-        row: dict[str, Any] = {"model": name, "runs": len(own), "parameters": own[0].parameters}
-        row["seconds"] = float(np.mean([run.seconds for run in own]))
-        for metric, value in found.mean.items():
-            row |= {metric: value, f"{metric}_sd": found.sd[metric]}
+        model_runs = [run for run in runs if run.model == name]
+        summary = summarise([{"fold": run.fold, "seed": run.seed, **run.metrics} for run in model_runs])
+        row: dict[str, Any] = {"model": name, "runs": len(model_runs), "parameters": model_runs[0].parameters}
+        row["seconds"] = float(np.mean([run.seconds for run in model_runs]))
+        for metric, value in summary.mean.items():
+            row |= {metric: value, f"{metric}_sd": summary.sd[metric]}
         rows.append(row)
     return rows
 
@@ -225,23 +225,23 @@ def differences(
 
 
 def _difference(
-    own: Sequence[Run], other: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
+    model_runs: Sequence[Run], reference_runs: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
 ) -> Difference:
-    common = _answered(own) & _answered(other)
+    common = _answered(model_runs) & _answered(reference_runs)
     if not common:
-        return Difference(own[0].model, *[float("nan")] * 8)
-    classes = sorted({str(label) for run in [*own, *other] for label in [*run.truth, *run.predicted]})
+        return Difference(model_runs[0].model, *[float("nan")] * 8)
+    classes = sorted({str(label) for run in [*model_runs, *reference_runs] for label in [*run.truth, *run.predicted]})
     members = sorted({groups[name] for name in common})
     drawn = np.random.default_rng(0).multinomial(len(members), [1 / len(members)] * len(members), resamples)
     weights = np.concatenate([np.ones((1, len(members))), drawn])  # the first row is the data themselves
-    both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (own, other)]
+    both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (model_runs, reference_runs)]
     gaps = both[0] - both[1]
     low, high = np.nanpercentile(gaps[1:], (2.5, 97.5)) if len(members) > 1 else (np.nan, np.nan)
-    per_run = _run_gaps(own, other, metric)
-    half = _half_width(per_run, len({run.fold for run in own}))
+    per_run = _run_gaps(model_runs, reference_runs, metric)
+    half = _half_width(per_run, len({run.fold for run in model_runs}))
     middle = float(per_run.mean())
     return Difference(
-        own[0].model,
+        model_runs[0].model,
         float(both[0][0]),
         float(both[1][0]),
         float(gaps[0]),
@@ -258,8 +258,8 @@ def _answered(runs: Sequence[Run]) -> set[str]:
     failed = {
         name
         for run in runs
-        for name, said in zip(run.ids, run.predicted, strict=True)
-        if isinstance(said, float) and math.isnan(said)
+        for name, predicted in zip(run.ids, run.predicted, strict=True)
+        if isinstance(predicted, float) and math.isnan(predicted)
     }
     return {name for run in runs for name in run.ids} - failed
 
@@ -277,27 +277,27 @@ def _pooled(
     place, index = ({name: i for i, name in enumerate(names)} for names in (members, classes))
     seeds = sorted({run.seed for run in runs})
     size = 1 if metric == "mae" else len(classes)
-    found = []
+    seed_scores = []
     for seed in seeds:
         table = np.zeros((len(members), size, size + (metric == "mae")))
         for run in (run for run in runs if run.seed == seed):
-            for name, true, said in zip(run.ids, run.truth, run.predicted, strict=True):
+            for name, true, predicted in zip(run.ids, run.truth, run.predicted, strict=True):
                 if name not in common:
                     continue
                 group = table[place[groups[name]]]
                 if metric == "mae":
-                    group[0] += (abs(said - true), 1.0)
+                    group[0] += (abs(predicted - true), 1.0)
                 else:
-                    group[index[true], index[said]] += 1
-        found.append(SCORES[metric](np.tensordot(weights, table, 1)))
-    mean: Numbers = np.mean(found, axis=0)
+                    group[index[true], index[predicted]] += 1
+        seed_scores.append(SCORES[metric](np.tensordot(weights, table, 1)))
+    mean: Numbers = np.mean(seed_scores, axis=0)
     return mean
 
 
-def _run_gaps(own: Sequence[Run], other: Sequence[Run], metric: str) -> Numbers:
+def _run_gaps(model_runs: Sequence[Run], reference_runs: Sequence[Run], metric: str) -> Numbers:
     """The differences of runs with the same fold and seed."""
-    there = {(run.fold, run.seed): run.metrics[metric] for run in other}
-    return np.array([run.metrics[metric] - there[run.fold, run.seed] for run in own])
+    there = {(run.fold, run.seed): run.metrics[metric] for run in reference_runs}
+    return np.array([run.metrics[metric] - there[run.fold, run.seed] for run in model_runs])
 
 
 def _half_width(gaps: Numbers, folds: int) -> float:
@@ -319,9 +319,9 @@ def _recalls(table: Numbers) -> Numbers:
 
 def _f1(table: Numbers) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:
     """F1 of each class (..., C), its true count, and whether it occurs at all."""
-    truth, said = table.sum(-1), table.sum(-2)
-    f1 = 2 * np.diagonal(table, axis1=-2, axis2=-1) / np.maximum(truth + said, 1e-12)
-    return f1, truth, truth + said > 0
+    truth, predicted = table.sum(-1), table.sum(-2)
+    f1 = 2 * np.diagonal(table, axis1=-2, axis2=-1) / np.maximum(truth + predicted, 1e-12)
+    return f1, truth, truth + predicted > 0
 
 
 def _macro_f1(table: Numbers) -> Numbers:

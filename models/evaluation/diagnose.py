@@ -119,24 +119,24 @@ def _look(predictor: Predictor, batch: Batch) -> dict[str, Floats]:
     batch = batch.to(predictor.device)
     output = predictor.module(batch)
     if "alpha" in output.features:
-        found = _experts(output) | _input_means(batch)
+        tables = _experts(output) | _input_means(batch)
     elif "f" in output.features:
-        found = {"there": batch.present, "weights/router": output.weights, "outputs": output.features["f"]}
+        tables = {"there": batch.present, "weights/router": output.weights, "outputs": output.features["f"]}
     else:
         raise StudyError(f"model {predictor.spec.model} mixes nothing", hint="Diagnose egmf, emoe or a form of it")
-    found |= {"logits": output.logits, "present": batch.present}
-    return {name: table.float().cpu().numpy() for name, table in found.items()}
+    tables |= {"logits": output.logits, "present": batch.present}
+    return {name: table.float().cpu().numpy() for name, table in tables.items()}
 
 
 def _experts(output: Output) -> dict[str, torch.Tensor]:
-    told = output.features
-    asked = told["alpha"].sum(1, keepdim=True) > 0
-    tokens = {name: told[name] for name in ("words", "f", "enhanced")} | {"pseudo": told["pseudo"].mean(1)}
+    features = output.features
+    mixed = features["alpha"].sum(1, keepdim=True) > 0
+    tokens = {name: features[name] for name in ("words", "f", "enhanced")} | {"pseudo": features["pseudo"].mean(1)}
     return {
-        "there": asked.expand(told["alpha"].shape),
-        "weights/first stage": told["gate"],
-        "weights/second stage": told["alpha"],
-        "outputs": told["experts"],
+        "there": mixed.expand(features["alpha"].shape),
+        "weights/first stage": features["gate"],
+        "weights/second stage": features["alpha"],
+        "outputs": features["experts"],
         **{f"tokens/{name}": table for name, table in tokens.items()},
     }
 
@@ -209,16 +209,16 @@ def gate_use(weights: Floats, there: Mask, branches: Sequence[str]) -> GateUse |
 
 
 def _usage(name: str, w: Numbers, there: Mask, column: int) -> Usage:
-    own = w[there[:, column]]
-    if len(own) == 0:
+    weights = w[there[:, column]]
+    if len(weights) == 0:
         return Usage(name, 0, *[float("nan")] * 4)
-    x = own[:, column]
+    x = weights[:, column]
     return Usage(
         name,
-        len(own),
+        len(weights),
         float(x.mean()),
         float(x.std()),
-        float((own.argmax(axis=1) == column).mean()),
+        float((weights.argmax(axis=1) == column).mean()),
         float((x > HIGH).mean()),
     )
 
@@ -242,12 +242,12 @@ def correlations(outputs: Floats, there: Mask) -> Numbers:
     fewer than three utterances, or one of which never varies.
     """
     count = outputs.shape[1]
-    found = np.eye(count)
+    matrix = np.eye(count)
     for one, two in combinations(range(count), 2):
         both = there[:, one] & there[:, two]
         x, y = (outputs[both, branch].astype(np.float64) for branch in (one, two))
-        found[one, two] = found[two, one] = _pearson(x - x.mean(0), y - y.mean(0)) if both.sum() > 2 else np.nan
-    return found
+        matrix[one, two] = matrix[two, one] = _pearson(x - x.mean(0), y - y.mean(0)) if both.sum() > 2 else np.nan
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -276,21 +276,21 @@ def similarities(inside: Inside, modalities: Sequence[str]) -> list[Similarity]:
     words it stands beside; pseudo tokens of one utterance and of all others. Geometry where they do not: pseudo token
     and features of each modality.
     """
-    asked = inside.mixed
-    if not inside.tokens or asked.sum() < 3:
+    mixed = inside.mixed
+    if not inside.tokens or mixed.sum() < 3:
         return []
     pseudo = inside.tokens["pseudo"]
-    said: Mask = asked & (np.abs(inside.tokens["words"]).sum(axis=1) > 0)
-    found = [
-        _cosine("f before and after the experts", inside.tokens["f"], inside.tokens["enhanced"], asked),
-        _cosine("pseudo token and words", pseudo, inside.tokens["words"], said),
-        Similarity("pseudo token and those of others", "cosine", _among(pseudo[asked]), int(asked.sum())),
+    with_words: Mask = mixed & (np.abs(inside.tokens["words"]).sum(axis=1) > 0)
+    measures = [
+        _cosine("f before and after the experts", inside.tokens["f"], inside.tokens["enhanced"], mixed),
+        _cosine("pseudo token and words", pseudo, inside.tokens["words"], with_words),
+        Similarity("pseudo token and those of others", "cosine", _among(pseudo[mixed]), int(mixed.sum())),
     ]
     for column, name in enumerate(modalities):
-        rows = asked & inside.present[:, column]
+        rows = mixed & inside.present[:, column]
         value = geometry(pseudo[rows], inside.inputs[name][rows])
-        found.append(Similarity(f"pseudo token and {name} features", "geometry", np.array([value]), int(rows.sum())))
-    return [one for one in found if one.rows > 2]
+        measures.append(Similarity(f"pseudo token and {name} features", "geometry", np.array([value]), int(rows.sum())))
+    return [one for one in measures if one.rows > 2]
 
 
 def _cosine(compared: str, one: Floats, two: Floats, rows: Mask) -> Similarity:
@@ -370,31 +370,31 @@ def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: st
         ConfigError: a metric that does not fit the task.
     """
     names = predictor.spec.modalities
-    known = [name for name in names if name in dataset.modalities]
-    found = []
+    available = [name for name in names if name in dataset.modalities]
+    results = []
     for column, name in enumerate(names):
         rows = inside.present[:, column] & (inside.present.sum(axis=1) > 1)
         if rows.any():
-            logits = predictor.scores(dataset, inside.rows[rows], [one for one in known if one != name]).logits
-            found.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
-    gate, asked = find_gate(predictor), inside.mixed
-    if gate is None or not asked.any():
-        return found
+            logits = predictor.scores(dataset, inside.rows[rows], [one for one in available if one != name]).logits
+            results.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
+    gate, mixed = find_gate(predictor), inside.mixed
+    if gate is None or not mixed.any():
+        return results
     closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}
     for part, experts in (closings | {"all experts": list(range(len(inside.branches)))}).items():
         with closed(gate, experts):
-            logits = predictor.scores(dataset, inside.rows[asked]).logits
-        found.append(_ablation(part, predictor, dataset, inside, asked, logits, metric))
-    return found
+            logits = predictor.scores(dataset, inside.rows[mixed]).logits
+        results.append(_ablation(part, predictor, dataset, inside, mixed, logits, metric))
+    return results
 
 
 def _ablation(
     part: str, predictor: Predictor, dataset: Dataset, inside: Inside, rows: Mask, logits: Floats, metric: str
 ) -> Ablation:
     chosen = inside.rows[rows]
-    whole = as_run("whole", predictor, dataset, chosen, inside.logits[rows])
+    complete = as_run("whole", predictor, dataset, chosen, inside.logits[rows])
     without = as_run(part, predictor, dataset, chosen, logits)
-    gap = differences([whole, without], "whole", _groups(dataset), metric)[1]
+    gap = differences([complete, without], "whole", _groups(dataset), metric)[1]
     failed = np.isnan(inside.logits[rows]).any(axis=1) | np.isnan(logits).any(axis=1)
     return Ablation(
         part, len(chosen), gap.reference, gap.pooled, gap.difference, gap.low, gap.high, float(failed.mean())

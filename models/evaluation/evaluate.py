@@ -76,8 +76,8 @@ def evaluate(
         FeatureMismatch: the dataset's features are not those of the predictor.
     """
     predictor.check_features(dataset.schema, dataset.extraction)
-    known = [name for name in predictor.spec.modalities if name in dataset.modalities]
-    chosen = [name for name in known if modalities is None or name in modalities]
+    available = [name for name in predictor.spec.modalities if name in dataset.modalities]
+    chosen = [name for name in available if modalities is None or name in modalities]
     known_label = labelled(dataset, predictor.spec.label, predictor.spec.classes, split=split)
     rows = np.flatnonzero(known_label & presence(dataset, chosen).any(axis=1))
     if len(rows) == 0:
@@ -88,9 +88,9 @@ def evaluate(
     for names in _subsets(chosen):
         inside = rows[presence(dataset, names)[rows].all(axis=1)]
         if len(inside):
-            whole = len(names) == len(chosen) and len(inside) == len(rows)
-            found = figures if whole else _measure(predictor, dataset, inside, names, prior)[0]
-            subsets["+".join(names)] = {"rows": float(len(inside)), **found}
+            is_all = len(names) == len(chosen) and len(inside) == len(rows)
+            subset_figures = figures if is_all else _measure(predictor, dataset, inside, names, prior)[0]
+            subsets["+".join(names)] = {"rows": float(len(inside)), **subset_figures}
     return Evaluation(
         len(rows), int(known_label.sum()) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
     )
@@ -147,8 +147,8 @@ def summarise(runs: list[dict[str, Any]]) -> Summary:
     """Compute mean and standard deviation of every metric of the runs."""
     names = [name for name in runs[0] if name not in ("fold", "seed")]
     values = {name: np.array([run[name] for run in runs if not math.isnan(run[name])]) for name in names}
-    mean = {name: float(found.mean()) if len(found) else math.nan for name, found in values.items()}
-    sd = {name: float(found.std(ddof=1)) if len(found) > 1 else math.nan for name, found in values.items()}
+    mean = {name: float(numbers.mean()) if len(numbers) else math.nan for name, numbers in values.items()}
+    sd = {name: float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan for name, numbers in values.items()}
     return Summary(runs, mean, sd)
 
 
@@ -182,8 +182,8 @@ def cross_validate(
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
             trained = train_fold(inner, replace(config, seed=seed), requires, hook)
-            found = evaluate(trained.predictor, test, None, prior=prior).metrics
-            runs.append({"fold": fold, "seed": seed, **found})
+            figures = evaluate(trained.predictor, test, None, prior=prior).metrics
+            runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
     return summarise(runs)
 

@@ -109,15 +109,15 @@ def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.
     return tuple(part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in parts)
 
 
-def agreement(found: Explanation) -> dict[str, float]:
+def agreement(explanation: Explanation) -> dict[str, float]:
     """Modality -> Spearman correlation of importance and weight over the utterances that have two modalities or more.
 
     NaN where either is constant or there are fewer than three such utterances.
     """
     ranks = {}
-    for column, name in enumerate(found.modalities):
-        rows = found.present[:, column] & (found.present.sum(axis=1) > 1)
-        one, two = found.importance[rows, column], found.weights[rows, column]
+    for column, name in enumerate(explanation.modalities):
+        rows = explanation.present[:, column] & (explanation.present.sum(axis=1) > 1)
+        one, two = explanation.importance[rows, column], explanation.weights[rows, column]
         varies = len(one) > 2 and np.isfinite(one).all() and np.ptp(one) > 0 and np.ptp(two) > 0
         ranks[name] = float(spearmanr(one, two).statistic) if varies else float("nan")
     return ranks

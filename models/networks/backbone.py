@@ -24,14 +24,14 @@ def find_backbone(name: str, path: str, sha256: str) -> tuple[Path, str]:
         BackboneError: it is not on this machine, or it is another one.
     """
     folder = _locate(name, path)
-    found = digest(folder)
-    if sha256 not in ("", found):
+    actual = digest(folder)
+    if sha256 not in ("", actual):
         raise BackboneError(
-            f"the model was trained with the backbone {name} of sha256 {sha256}, this one has {found}",
+            f"the model was trained with the backbone {name} of sha256 {sha256}, this one has {actual}",
             hint="Give the folder of the right one as backbone_path",
             path=folder,
         )
-    return folder, found
+    return folder, actual
 
 
 def _locate(name: str, path: str) -> Path:

@@ -362,15 +362,15 @@ class Emoe(Mixture):
         if not self.config.router_posteriors:
             return pooled
         logits = logits.detach()
-        said = logits.softmax(-1) if self.shape.task == "classification" else logits
-        return torch.cat([pooled, said, evidence(said, present, self.shape.task)], dim=2).to(pooled.dtype)
+        predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
+        return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2).to(pooled.dtype)
 
 
-def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:
+def evidence(predictions: Tensor, present: Tensor, task: Task) -> Tensor:
     """What each modality's own prediction tells about its worth.
 
     Args:
-        said: (B, M, C) class probabilities, or (B, M, 1) values.
+        predictions: (B, M, C) class probabilities, or (B, M, 1) values.
         present: (B, M).
         task: which of the two.
 
@@ -379,10 +379,10 @@ def evidence(said: Tensor, present: Tensor, task: Task) -> Tensor:
         minus the mean distance of values (0 when alone); for classes also how sure it is, the sum of its squares.
     """
     apart = task == "regression"
-    pairs = -(said - said.transpose(1, 2)).abs() if apart else said @ said.transpose(1, 2)
+    pairs = -(predictions - predictions.transpose(1, 2)).abs() if apart else predictions @ predictions.transpose(1, 2)
     others = present.unsqueeze(1) & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     agreement = pairs.masked_fill(~others, 0.0).sum(2, keepdim=True) / others.sum(2, keepdim=True).clamp(min=1)
-    return agreement if apart else torch.cat([said.square().sum(2, keepdim=True), agreement], dim=2)
+    return agreement if apart else torch.cat([predictions.square().sum(2, keepdim=True), agreement], dim=2)
 
 
 #: E of :func:`evidence`.
@@ -391,5 +391,5 @@ _EVIDENCE: Final[dict[Task, int]] = {"classification": 2, "regression": 1}
 
 def sealed(config: EmoeConfig, model: nn.Module) -> EmoeConfig:
     """The configuration that a checkpoint keeps: which backbone it needs, not where that lay."""
-    found = next((part.sha256 for part in model.modules() if isinstance(part, WordsEncoder)), None)
-    return config if found is None else replace(config, backbone_path="", backbone_sha256=found)
+    sha256 = next((part.sha256 for part in model.modules() if isinstance(part, WordsEncoder)), None)
+    return config if sha256 is None else replace(config, backbone_path="", backbone_sha256=sha256)

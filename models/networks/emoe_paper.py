@@ -92,9 +92,9 @@ def lay_out(x: Tensor, lengths: Tensor, steps: int, side: Side) -> Tensor:
 
     What is behind a length does not count, whatever it holds; of longer sequences the first steps are kept.
     """
-    kept = lengths.clamp(max=steps).unsqueeze(1)
-    source = torch.arange(steps, device=x.device) - (steps - kept if side == "start" else 0)
-    valid = (source >= 0) & (source < kept)
+    kept_steps = lengths.clamp(max=steps).unsqueeze(1)
+    source = torch.arange(steps, device=x.device) - (steps - kept_steps if side == "start" else 0)
+    valid = (source >= 0) & (source < kept_steps)
     rows = torch.arange(len(x), device=x.device).unsqueeze(1)
     return x[rows, source.clamp(0, x.shape[1] - 1)].masked_fill(~valid.unsqueeze(-1), 0)
 
@@ -203,11 +203,11 @@ class EmoePaper(Mixture):
             DatasetError: there are no token ids, or they are not of this BERT's vocabulary.
         """
         for name in self.shape.modalities:
-            known = dataset.extraction.get(name)
+            extraction = dataset.extraction.get(name)
             for option, value in (("steps", self.steps[name]), ("padding", self.padding[name])):
-                if isinstance(known, Mapping) and known.get(option, value) != value:
+                if isinstance(extraction, Mapping) and extraction.get(option, value) != value:
                     raise ConfigError(
-                        f"{option} of {name} is {value!r}, but {known[option]!r} in the file",
+                        f"{option} of {name} is {value!r}, but {extraction[option]!r} in the file",
                         hint=f"Give [model.{option}] for each of {', '.join(self.shape.modalities)}",
                     )
         if self.text is None:

@@ -47,8 +47,8 @@ class Layer(nn.Module):
         batch, steps, width = x.shape
         q, k, v = self.qkv(x).view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         p = self.attention_dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, steps, width))
+        attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        mixed: Tensor = self.out(attended.transpose(1, 2).reshape(batch, steps, width))
         return mixed
 
     def forward(self, x: Tensor) -> Tensor:

@@ -89,14 +89,14 @@ class TextEncoder(nn.Module):
         if not Path(path).is_dir():
             raise ConfigError("there is no folder with the weights of a BERT", path=path)
         try:
-            given = BertModel.from_pretrained(str(path), local_files_only=True).state_dict()
+            pretrained = BertModel.from_pretrained(str(path), local_files_only=True).state_dict()
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"the weights of BERT cannot be read: {error}", path=path) from error
         with torch.no_grad():
             for name, parameter in self.bert.named_parameters():
                 if ".lora_" in name:
                     continue
-                weights = given[name.replace(".base_layer.", ".")]
+                weights = pretrained[name.replace(".base_layer.", ".")]
                 if weights.shape != parameter.shape:
                     raise ConfigError(
                         f"{name} has the shape {tuple(weights.shape)}, expected {tuple(parameter.shape)}",

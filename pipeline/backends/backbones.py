@@ -34,8 +34,8 @@ def locate(options: Mapping[str, Any], *, offline: bool = False, hook: Hook = si
     name = options.get("backbone", "")
     if not name or options.get("backbone_path"):
         return {}
-    known = name in weights.names()
-    path = weights.resolve(name, offline=offline, hook=hook) if known else weights.given(Path(name).name)
+    in_catalogue = name in weights.names()
+    path = weights.resolve(name, offline=offline, hook=hook) if in_catalogue else weights.given(Path(name).name)
     return {} if path is None else {"backbone_path": str(path)}
 
 
@@ -47,8 +47,8 @@ def with_backbone(config: TrainConfig, *, offline: bool = False, hook: Hook = si
     """
     from emopipe.models.registry import configure
 
-    found = locate(asdict(configure(config.model, config.options)), offline=offline, hook=hook)
-    return replace(config, options={**config.options, **found}) if found else config
+    location = locate(asdict(configure(config.model, config.options)), offline=offline, hook=hook)
+    return replace(config, options={**config.options, **location}) if location else config
 
 
 def load_predictor(

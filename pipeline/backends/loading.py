@@ -16,14 +16,21 @@ from emopipe.extractors.face.table import FEATURE_GROUPS, feature_columns
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends import registry, speakers
 from emopipe.pipeline.backends.registry import Plugin
-from emopipe.pipeline.config import ExtractionConfig, FaceConfig, diarizes, recognises
+from emopipe.pipeline.config import VOICE_CLUSTERS, ExtractionConfig, FaceConfig, diarizes, recognises
 from emopipe.pipeline.progress import Hook, silent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.contracts import Diarizer, FaceBackend, SpeechBackend, TextBackend, VoiceBackend
-    from emopipe.extractors.speech.speakers import SpeakerEncoder
+    from emopipe.extractors.contracts import (
+        Diarizer,
+        FaceBackend,
+        SpeechBackend,
+        TextBackend,
+        VoiceBackend,
+        VoiceEncoder,
+    )
+    from emopipe.extractors.speech.diarize import VoiceClusters
     from emopipe.extractors.speech.vad import VoiceActivity
 
 #: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
@@ -31,23 +38,23 @@ PEOPLE: Final = ("speakers", "people")
 DEVICES: Final = ("auto", "cpu", "cuda")
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(choice: str) -> str:
     """Turn "auto", "cpu" or "cuda" into a torch device name.
 
     Raises:
         DeviceUnavailable: when CUDA is asked for and absent, ConfigError for another word.
     """
-    _check_device(wanted)
+    _check_device(choice)
     import torch
 
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if choice == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable("no CUDA device is available", hint="Use --device cpu or --device auto")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _check_device(wanted: str) -> None:
-    if wanted not in DEVICES:
-        raise ConfigError(f"unknown device {wanted!r}", hint=f"Use {', '.join(DEVICES)}")
+def _check_device(choice: str) -> None:
+    if choice not in DEVICES:
+        raise ConfigError(f"unknown device {choice!r}", hint=f"Use {', '.join(DEVICES)}")
 
 
 def table(config: ExtractionConfig, kind: str) -> Any:
@@ -60,7 +67,9 @@ def backend_name(config: ExtractionConfig, kind: str) -> str:
     if kind == "vad":
         return "silero-vad"
     if kind in PEOPLE:
-        return "ge2e" if kind == "people" else config.people.diarizer.removeprefix("none")
+        diarizer = config.people.diarizer
+        voices = diarizer if diarizer in VOICE_CLUSTERS else VOICE_CLUSTERS[0]
+        return voices if kind == "people" else diarizer.removeprefix("none")
     name: str = table(config, kind).backend
     return name
 
@@ -110,9 +119,7 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     Raises:
         UnknownName: an unknown backend.
     """
-    if kind == "people":
-        return [config.people.encoder] if recognises(config.people) else []
-    if kind == "speakers" and not diarizes(config.people):
+    if not {"people": recognises, "speakers": diarizes}.get(kind, lambda people: True)(config.people):
         return []
     plugin, settings = chosen(config, kind), settings_of(config, kind)
     if not plugin.foreign:
@@ -139,8 +146,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _is_here(name: str) -> bool:
     """Whether a plugin's option names a weight of the catalogue, a file, or the folder of a model."""
-    if (known := weights.known(name)) is not None:
-        return all(known.files.values()) or weights.status(known).path is not None
+    if (entry := weights.known(name)) is not None:
+        return all(entry.files.values()) or weights.status(entry).path is not None
     path = Path(name).expanduser()
     there = path.name != name and (path.is_file() or (path / "config.json").is_file())
     return there or (path.name != "" and weights.given(path.name) is not None)
@@ -163,8 +170,8 @@ class Basis:
 
 def model_basis(name: str) -> Basis:
     """What a fusion model works with, beside the weights that its checkpoint holds."""
-    own = {plugin.name: plugin.origin for plugin in registry.foreign("model", registry.MODELS_GROUP)}
-    package, _, release = own.get(name, "").rpartition(" ")
+    origins = {plugin.name: plugin.origin for plugin in registry.foreign("model", registry.MODELS_GROUP)}
+    package, _, release = origins.get(name, "").rpartition(" ")
     return Basis({"torch": installed("torch"), **({package: release} if package else {})})
 
 
@@ -219,8 +226,8 @@ class Backends:
         Raises:
             WeightError: when one cannot be had.
         """
-        own = [kind for kind in kinds if not chosen(self.config, kind).foreign]
-        names = dict.fromkeys(name for kind in own for name in weight_names(self.config, kind))
+        built_in = [kind for kind in kinds if not chosen(self.config, kind).foreign]
+        names = dict.fromkeys(name for kind in built_in for name in weight_names(self.config, kind))
         ordered = sorted(names, key=_is_embedded)
         with _all_told(ordered):
             _ = [self._weight(name) for name in ordered]
@@ -243,9 +250,9 @@ class Backends:
         names = weight_names(self.config, kind)
         if any(map(weights.needs_file, names)):
             _ = [self._weight(name) for name in names]
-        told = {name: weights.identify(name, digest=digest, **self._how) for name in names}
+        identities = {name: weights.identify(name, digest=digest, **self._how) for name in names}
         settings = settings_of(self.config, kind) if chosen(self.config, kind).foreign else {}
-        return Basis(libraries(self.config, kind), told, settings)
+        return Basis(libraries(self.config, kind), identities, settings)
 
     @cached_property
     def face(self) -> FaceBackend:
@@ -278,11 +285,10 @@ class Backends:
         return backend
 
     @cached_property
-    def speakers(self) -> SpeakerEncoder:
+    def speakers(self) -> VoiceEncoder:
         """What tells voices apart."""
-        from emopipe.extractors.speech.speakers import SpeakerEncoder
-
-        return SpeakerEncoder(self._weight(self.config.people.encoder), self.device)
+        clusters: VoiceClusters = self._create("people")
+        return clusters.encoder
 
     @cached_property
     def diarizer(self) -> Diarizer:
@@ -298,8 +304,8 @@ class Backends:
     @property
     def languages(self) -> tuple[str, ...]:
         """What the text encoder reads, as ISO 639-1 codes; () when it is not known, or anything."""
-        known = weights.known(self.config.text.encoder)
-        return self.config.text.languages or (known.languages if known else ())
+        encoder = weights.known(self.config.text.encoder)
+        return self.config.text.languages or (encoder.languages if encoder else ())
 
     def face_columns(self) -> list[str]:
         """Columns of the face table that make features."""
@@ -339,8 +345,8 @@ class Backends:
         """
         for name, sha256 in sealed.items():
             self._weight(name)
-            if (found := self._located[name].sha256(digest)) != sha256:
-                what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {found}"
+            if (actual := self._located[name].sha256(digest)) != sha256:
+                what = f"the checkpoint was trained with weights {name} of sha256 {sha256}, these have {actual}"
                 hint = "Put the right ones there, or set EMOPIPE_WEIGHTS to a folder that holds them under their name"
                 raise FeatureMismatch(what, path=self._located[name].path, hint=hint)
 
@@ -357,8 +363,8 @@ class Backends:
 
 def _is_embedded(name: str) -> bool:
     """Whether a weight needs no hub."""
-    known = weights.known(name)
-    return known is not None and known.embedded
+    entry = weights.known(name)
+    return entry is not None and entry.embedded
 
 
 @contextmanager
@@ -367,11 +373,11 @@ def _all_told(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except EmopipeError as error:
-        known = [name for name in names if f" {name} " not in error.what and weights.known(name)]
-        others = [name for name in known if weights.status(name).state == "missing"]
-        if not others:
+        in_catalogue = [name for name in names if f" {name} " not in error.what and weights.known(name)]
+        missing = [name for name in in_catalogue if weights.status(name).state == "missing"]
+        if not missing:
             raise
-        hint = f"{error.hint}. Not here either: {', '.join(others)}"
+        hint = f"{error.hint}. Not here either: {', '.join(missing)}"
         raise error.changed(hint=hint) from None
 
 
@@ -383,12 +389,12 @@ def _check_face(config: FaceConfig) -> None:
     """
     from emopipe.extractors.face import mediapipe, pyfeat
 
-    for what, name, known in (
+    for what, name, allowed in (
         ("detector of py-feat", config.detector, pyfeat.REPOSITORIES if config.backend == "pyfeat" else ("",)),
         *(("group of face features", group, FEATURE_GROUPS) for group in config.features),
     ):
-        if name not in known:
-            hint = f"Use {' or '.join(filter(None, known)) or 'none'}"
+        if name not in allowed:
+            hint = f"Use {' or '.join(filter(None, allowed)) or 'none'}"
             raise UnknownName(f"unknown {what} {name!r}", hint=hint)
     measured = {"mediapipe": mediapipe.MEASURED, "pyfeat": pyfeat.MEASURED.get(config.detector, frozenset())}
     if config.backend in measured and not feature_columns(config.features, measured[config.backend]):

@@ -32,6 +32,7 @@ BUILT_IN: Final = {
     },
     "text": {"transformers": "emopipe.extractors.text.transformer:BACKEND"},
     "speakers": {
+        "campplus": "emopipe.extractors.speech.campplus:BACKEND",
         "ge2e": "emopipe.extractors.speech.diarize:BACKEND",
         "pyannote": "emopipe.extractors.speech.pyannote:BACKEND",
     },
@@ -79,8 +80,8 @@ class Plugin:
 def extractors(kind: str) -> list[Plugin]:
     """All backends of a kind, this package's first. Imports none."""
     group = GROUPS.get(kind, "")
-    own = [Plugin(kind, name, "emopipe", EntryPoint(name, value, group)) for name, value in BUILT_IN[kind].items()]
-    return own + (foreign(kind, group) if group else [])
+    built_in = [Plugin(kind, name, "emopipe", EntryPoint(name, value, group)) for name, value in BUILT_IN[kind].items()]
+    return built_in + (foreign(kind, group) if group else [])
 
 
 def foreign(kind: str, group: str) -> list[Plugin]:

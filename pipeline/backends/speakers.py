@@ -12,7 +12,7 @@ from emopipe.pipeline.media.decoding import Media
 if TYPE_CHECKING:
     import numpy as np
 
-    from emopipe.extractors.speech.speakers import SpeakerEncoder
+    from emopipe.extractors.contracts import VoiceEncoder
     from emopipe.extractors.speech.vad import VoiceActivity
 
 
@@ -36,7 +36,7 @@ def given_clips(config: PeopleConfig) -> list[str]:
     return [*config.enrol.values(), *([config.baseline] if given_clip(config.baseline) else [])]
 
 
-def enrol(config: PeopleConfig, vad: VoiceActivity, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
+def enrol(config: PeopleConfig, vad: VoiceActivity, encoder: VoiceEncoder) -> dict[str, np.ndarray]:
     """Name -> mean voice of the enrolment clip.
 
     Raises:
@@ -45,7 +45,7 @@ def enrol(config: PeopleConfig, vad: VoiceActivity, encoder: SpeakerEncoder) -> 
     return {name: voice_of_clip(Path(clip), vad, encoder) for name, clip in config.enrol.items()}
 
 
-def voice_of_clip(clip: Path, vad: VoiceActivity, encoder: SpeakerEncoder) -> np.ndarray:
+def voice_of_clip(clip: Path, vad: VoiceActivity, encoder: VoiceEncoder) -> np.ndarray:
     """The mean voice of a clip in which one person speaks.
 
     Raises:

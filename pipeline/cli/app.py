@@ -49,8 +49,8 @@ app.add_typer(models.app, name="models", rich_help_panel=MAINTAIN)
 app.add_typer(config.app, name="config", rich_help_panel=MAINTAIN)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"emopipe {version('emopipe')}")

@@ -98,12 +98,12 @@ def _origin(entry: weights.Entry) -> str:
 
 def _licence(entry: weights.Entry) -> str:
     """SPDX identifiers; what they stand for where it has none."""
-    return re.sub(r"LicenseRef-(\S+)", lambda found: found[1].replace("-", " "), entry.licence)
+    return re.sub(r"LicenseRef-(\S+)", lambda match: match[1].replace("-", " "), entry.licence)
 
 
 def _extractors() -> Table:
-    found = [plugin for kind in registry.BUILT_IN for plugin in registry.extractors(kind)]
-    return Table("Extractors", ("modality", "backend", "from"), [(one.kind, one.name, one.origin) for one in found])
+    plugins = [plugin for kind in registry.BUILT_IN for plugin in registry.extractors(kind)]
+    return Table("Extractors", ("modality", "backend", "from"), [(one.kind, one.name, one.origin) for one in plugins])
 
 
 def _models() -> Table:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
 
-#: Between two lines of progress of one task where the output is no terminal, in seconds.
+#: Between two lines of progress of one task where the output is not a terminal, in seconds.
 QUIET: float = 5.0
 #: The same where several files are worked on.
 BATCH_QUIET: float = 30.0
@@ -91,7 +91,7 @@ class Console:
     def emit(self, facts: Mapping[str, Any]) -> None:
         """One JSON line on standard output."""
         line = json.dumps(facts, ensure_ascii=False) + "\n"
-        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode())  # names of files that are no Unicode
+        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode())  # names of files that are not Unicode
         sys.stdout.flush()
 
     def print(self, text: str) -> None:
@@ -140,10 +140,10 @@ class Console:
         name = printable(str(result.media))
         if self.batch:
             work = f"{span(sum(result.computed.values()))} of work" if result.computed else "stored"
-            found = f", {len(rows)} utterances, {work}" if result.state != "failed" else ""
+            summary = f", {len(rows)} utterances, {work}" if result.state != "failed" else ""
             number = sum(self._board.states.values())
             self._out.print(
-                f"[{number}/{self._board.total}] {name}: {result.state}{found}", markup=False, soft_wrap=True
+                f"[{number}/{self._board.total}] {name}: {result.state}{summary}", markup=False, soft_wrap=True
             )
         else:
             self._out.print(f"\n{name}: {result.state}", style="bold", markup=False, soft_wrap=True)
@@ -202,15 +202,17 @@ class Console:
             self.emit(
                 {"event": "forecast", "stored": stored, "steps": len(steps), "seconds": seconds, "unknown": unknown}
             )
-        whole = f"{stored} files are stored and need nothing. " if stored else ""
+        stored_note = f"{stored} files are stored and need nothing. " if stored else ""
         times = f"about {span(seconds)} with {jobs} at a time" if unknown < len(steps) else "unknown"
         less = f", without {unknown} steps that were never timed" if 0 < unknown < len(steps) else ""
-        self.print(f"{whole}{len(steps)} steps to do; time: {times}{less}" if steps else f"{whole}Nothing to do.")
+        self.print(
+            f"{stored_note}{len(steps)} steps to do; time: {times}{less}" if steps else f"{stored_note}Nothing to do."
+        )
 
 
 def _estimate(steps: Sequence[Step]) -> str:
-    known = [step.seconds for step in steps if step.seconds is not None]
-    return ("" if len(known) == len(steps) else "over ") + span(sum(known)) if known else "?"
+    known_seconds = [step.seconds for step in steps if step.seconds is not None]
+    return ("" if len(known_seconds) == len(steps) else "over ") + span(sum(known_seconds)) if known_seconds else "?"
 
 
 def _told(event: Event) -> str:

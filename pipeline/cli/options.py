@@ -57,10 +57,10 @@ def with_option_groups(command: F) -> F:
 
     @wraps(command)
     def flat(**values: Any) -> None:
-        own = {name: values.pop(name) for name in signature.parameters if name in values and name not in groups}
+        arguments = {name: values.pop(name) for name in signature.parameters if name in values and name not in groups}
         for name, members in options.items():
-            own[name] = {key: values[key] for key in members if values[key] is not None}
-        command(**own)
+            arguments[name] = {key: values[key] for key in members if values[key] is not None}
+        command(**arguments)
 
     parameters = [parameter for name, parameter in signature.parameters.items() if name not in groups]
     parameters += [member for members in options.values() for member in members.values()]

@@ -31,7 +31,7 @@ from emopipe.pipeline.store.store import Content, Store
 if TYPE_CHECKING:
     pass
 
-#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are no fault of the file.
+#: Reasons for absence that belong to the nature of an utterance or of what is asked, and are not a fault of the file.
 ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
 
 
@@ -111,9 +111,9 @@ def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
     """
     earlier = {} if retry is None else read_manifest(retry)
     media = find_media(paths or list(earlier))
-    kept = {path: earlier[path] for path in media.files if retry and _is_done(earlier.get(path), retry)}
-    left = [path for path in media.files if path not in kept]
-    return Inputs(left, {Path(error.path or ""): error for error in media.errors}, kept, media.skipped)
+    finished = {path: earlier[path] for path in media.files if retry and _is_done(earlier.get(path), retry)}
+    unfinished = [path for path in media.files if path not in finished]
+    return Inputs(unfinished, {Path(error.path or ""): error for error in media.errors}, finished, media.skipped)
 
 
 def _is_done(entry: Mapping[str, Any] | None, out: Path) -> bool:
@@ -220,8 +220,8 @@ class _Batch:
         duration = self._durations[source]
         rates = [self._rate(stage) for stage in self._missing(source)]
         if rates:
-            known = [rate for rate in rates if rate is not None]
-            seconds = sum(known) * duration if len(known) == len(rates) else None
+            known_rates = [rate for rate in rates if rate is not None]
+            seconds = sum(known_rates) * duration if len(known_rates) == len(rates) else None
             self._hook(Event("plan", "file", source=source.id, total=duration, seconds=seconds))
 
     def _rate(self, stage: str) -> float | None:
@@ -303,10 +303,10 @@ class _Batch:
     def _missing(self, source: Source) -> list[str]:
         """The stages that a source has still to go through; those of one that has become unreadable tell when run."""
         try:
-            found = results(source, contents(source, self._store), self._job)
+            by_stage = results(source, contents(source, self._store), self._job)
         except EmopipeError:
             return [stage.name for stage in self._job.stages]
-        return [result.stage.name for result in missing(found, self._job.values, self._store.has)]
+        return [result.stage.name for result in missing(by_stage, self._job.values, self._store.has)]
 
 
 def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
@@ -343,6 +343,7 @@ def _degradations(extraction: Extraction) -> list[Reason]:
     reasons = list(extraction.warnings)
     for modality in sorted({name for u in utterances for name in u.absent}):
         if all(modality in u.absent for u in utterances):
-            codes = sorted({u.absent[modality] for u in utterances} - ORDINARY)
+            told = {one.code for one in reasons if one.modality == modality}
+            codes = sorted({u.absent[modality] for u in utterances} - ORDINARY - told)
             reasons += [reason(code, modality=modality) for code in codes]
     return reasons

@@ -123,7 +123,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Death:
-    """A worker is no more.
+    """A worker has died.
 
     Attributes:
         cause: in words, "" when nobody knows.
@@ -229,21 +229,21 @@ class Pool(ABC):
         waiting: Waiting = {kind: deque() for kind in self.kinds()}
         for assignment in [Assignment(task, self.steps(job, task)) for task in tasks]:
             waiting[assignment.kind].append(assignment)
-        left, heard = len(tasks), time.monotonic()
+        left, last_message = len(tasks), time.monotonic()
         try:
             while left:
                 self._hire(job, waiting)
                 self._assign(waiting, hook)
                 for worker, message in self.messages():
-                    heard = time.monotonic()
+                    last_message = time.monotonic()
                     done = self._settle(worker, message, waiting, hook)
                     if done is not None:
                         left -= 1
                         yield done
                         self._assign(waiting, hook)
                 self.watch()
-                if time.monotonic() - heard > _PATIENCE and all(one.assignment is None for one in self.workers):
-                    heard = time.monotonic()
+                if time.monotonic() - last_message > _PATIENCE and all(one.assignment is None for one in self.workers):
+                    last_message = time.monotonic()
                     hook(Event("info", "workers", self.lacking))
         except BaseException:
             self.close()
@@ -299,10 +299,10 @@ class Pool(ABC):
                 continue
             for worker in [one for one in self.workers if one.idle and one.kind != kind and not waiting[one.kind]]:
                 self._remove(worker)
-            own = [worker for worker in self.workers if worker.kind == kind]
-            busy = sum(worker.assignment is not None for worker in own)
+            same_kind = [worker for worker in self.workers if worker.kind == kind]
+            busy = sum(worker.assignment is not None for worker in same_kind)
             room = 1 if self._is_retry(assignments[0]) else self.room(kind)
-            for _ in range(min(room, len(assignments) + busy) - len(own)):
+            for _ in range(min(room, len(assignments) + busy) - len(same_kind)):
                 self.workers.append(self.hire(job, kind))
 
     def _is_retry(self, assignment: Assignment) -> bool:
@@ -356,9 +356,9 @@ class Pool(ABC):
         return None
 
     def _ended(self, assignment: Assignment, outcome: Outcome, hook: Hook) -> tuple[Task, Outcome]:
-        whole = assignment.outcome(outcome)
-        hook(Event("end", "file", source=assignment.task.source.id, seconds=whole.seconds))
-        return assignment.task, whole
+        full_outcome = assignment.outcome(outcome)
+        hook(Event("end", "file", source=assignment.task.source.id, seconds=full_outcome.seconds))
+        return assignment.task, full_outcome
 
     def _after_death(
         self, worker: RemoteWorker, death: Death, waiting: Waiting, hook: Hook

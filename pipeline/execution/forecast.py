@@ -44,11 +44,11 @@ def explain(source: Source, job: Job, store: Store, duration: float) -> list[Ste
         InputError: for a file that cannot be read.
     """
     files = contents(source, store)
-    found = results(source, files, job)
+    by_stage = results(source, files, job)
     new = not any(store.knows(content.hash, PROBE.name) for content in files.values())
     running: list[str] = []
     steps = []
-    for result in missing(found, job.values, store.has):
+    for result in missing(by_stage, job.values, store.has):
         name = result.stage.name
         rate = store.rate(name)
         why = "new file" if new else _reason(result, running, store)
@@ -67,11 +67,11 @@ def _reason(result: Result, running: Sequence[str], store: Store) -> str:
     differences = min(past, key=len)
     if not differences:
         return "its result was removed"
-    own = [text for kind, text in differences if kind != "inputs"]
-    if own:
-        return "; ".join(own)
-    told = list(dict.fromkeys(text for _, text in differences))
-    return "; ".join([text for text in told if text.removeprefix("follows ") in running] or told)
+    direct = [text for kind, text in differences if kind != "inputs"]
+    if direct:
+        return "; ".join(direct)
+    texts = list(dict.fromkeys(text for _, text in differences))
+    return "; ".join([text for text in texts if text.removeprefix("follows ") in running] or texts)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:

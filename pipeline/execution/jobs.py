@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import FeatureMismatch, ModalityNotRead
-from emopipe.options import ExtractionOptions, enrolments
+from emopipe.options import ExtractionOptions, chosen_tracks, enrolments
 from emopipe.pipeline.backends.backbones import locate
 from emopipe.pipeline.backends.loading import Backends, model_basis
 from emopipe.pipeline.backends.registry import speech_option, text_option
@@ -61,8 +61,8 @@ def prediction_job(
     _refuse_foreign(sealed.extraction, model)
     for name in modalities:
         if name not in sealed.modalities:
-            known = f"It reads {', '.join(sealed.modalities)}"
-            raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=known)
+            hint = f"It reads {', '.join(sealed.modalities)}"
+            raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=hint)
     tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
     check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
@@ -119,8 +119,8 @@ def based(job: Job, store: Store, hook: Hook, sealed: Sealed | None = None) -> J
         bases = backends.bases([kind for kind in job.kinds if kind != "model"], digest)
         if sealed is not None:
             used = {name for basis in bases.values() for name in basis.weights}
-            known = sealed.extraction.get("unverified", {})
-            backends.check_weights({name: known[name] for name in known if name in used}, digest)
+            unverified = sealed.extraction.get("unverified", {})
+            backends.check_weights({name: unverified[name] for name in unverified if name in used}, digest)
             bases["model"] = model_basis(sealed.model)
     return replace(job, bases=bases)
 
@@ -140,11 +140,16 @@ def _refuse_foreign(sealed: Mapping[str, Any], model: str) -> None:
 
 
 def portable(sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """A sealed configuration for other recordings: who was enrolled in the training recordings is not in these."""
+    """A sealed configuration for other recordings.
+
+    Who was enrolled in the training recordings is not in these, and how many faces are in view is another number;
+    what is measured of each face does not depend on it.
+    """
     table = sealed.get("people", {})
-    kept = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
-    kept["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
-    return {**sealed, "people": kept}
+    people = {name: value for name, value in table.items() if name not in ("enrol", "subject", "count", "baseline")}
+    people["baseline"] = "person" if table.get("baseline", "none") != "none" else "none"
+    face = {name: value for name, value in sealed.get("face", {}).items() if name != "max_faces"}
+    return {**sealed, "people": people, **({"face": face} if face else {})}
 
 
 def _overlaid(sealed: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,11 +164,11 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
         InputNotFound, ConfigFileError: a configuration file that cannot be used.
         UnknownName: an unknown backend.
     """
-    given = options.get("config")
+    config = options.get("config")
     tables = {
         name: dict(table)
         for name, table in extraction_tables(
-            given if isinstance(given, Mapping) else read_toml(Path(given)) if given else {}
+            config if isinstance(config, Mapping) else read_toml(Path(config)) if config else {}
         ).items()
     }
     backend, _, detector = options.get("face", "").partition(":")
@@ -173,6 +178,7 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
         ("face", "rate"): options.get("fps"),
         **{("speech", name): value for name, value in speech_option(options.get("asr")).items()},
         **{("text", name): value for name, value in text_option(options.get("text")).items()},
+        ("speech", "tracks"): chosen_tracks(options.get("tracks")),
         ("people", "subject"): options.get("subject"),
         ("people", "count"): options.get("people"),
         ("people", "diarizer"): options.get("diarizer"),

@@ -86,8 +86,8 @@ class Job:
     @property
     def unverified(self) -> dict[str, str]:
         """Name -> sha256 of the weights in use that are none of the catalogue's, byte for byte."""
-        found = {name: one for basis in self.bases.values() for name, one in basis.weights.items()}
-        return {name: found[name].hash for name in sorted(found) if not found[name].verified}
+        identities = {name: one for basis in self.bases.values() for name, one in basis.weights.items()}
+        return {name: identities[name].hash for name in sorted(identities) if not identities[name].verified}
 
     def wants(self, stage: AnyStage) -> bool:
         """Whether the stage has anything to do."""
@@ -172,7 +172,7 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
         job: what is wanted.
     """
     hashes = {role: content.hash for role, content in files.items()}
-    known: dict[str, Any] = {
+    origins: dict[str, Any] = {
         "source": [source.text, source.start, source.end],
         "speaker": source.speaker,
         "media": hashes.get("media"),
@@ -180,22 +180,22 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
         "image": hashes.get("image"),
     }
     content = next(iter(hashes.values()), "")
-    found = {}
+    by_stage = {}
     for stage in job.stages:
-        wanted = job.wants(stage)
+        is_wanted = job.wants(stage)
         facts = {
             "stage": stage.name,
             "version": stage.version,
             "content": content,
-            **(_decisions(stage, job) if wanted else _NO_DECISIONS),
-            "inputs": {name: known.get(name) for name in stage.requires if wanted},
+            **(_decisions(stage, job) if is_wanted else _NO_DECISIONS),
+            "inputs": {name: origins.get(name) for name in stage.requires if is_wanted},
         }
         decisive = {name: value for name, value in facts.items() if name not in _BESIDE}
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:40]
-        known |= {name: f"{stage.name} {key}" for name in stage.provides}
-        idle = not wanted or (stage.signals != () and not any(known[name] for name in stage.signals))
-        found[stage.name] = Result(stage, key, facts, idle)
-    return found
+        origins |= {name: f"{stage.name} {key}" for name in stage.provides}
+        idle = not is_wanted or (stage.signals != () and not any(origins[name] for name in stage.signals))
+        by_stage[stage.name] = Result(stage, key, facts, idle)
+    return by_stage
 
 
 def _decisions(stage: AnyStage, job: Job) -> dict[str, Any]:
@@ -213,19 +213,19 @@ def _decisions(stage: AnyStage, job: Job) -> dict[str, Any]:
 _NO_DECISIONS: Final[Mapping[str, Any]] = {"wanted": False, "parameters": {}, "weights": {}, "libraries": {}}
 
 
-def missing(found: Mapping[str, Result], wanted: Collection[str], has: Callable[[str], bool]) -> list[Result]:
+def missing(by_stage: Mapping[str, Result], values: Collection[str], has: Callable[[str], bool]) -> list[Result]:
     """The results that must be computed so that the wanted values are there, in order; quick ones are not told.
 
     Args:
-        found: of :func:`results`.
-        wanted: names of values.
+        by_stage: of :func:`results`.
+        values: names of values.
         has: whether the store has a key.
     """
-    asked, order = set(wanted), []
-    for result in reversed(list(found.values())):
+    required, order = set(values), []
+    for result in reversed(list(by_stage.values())):
         stage = result.stage
-        if asked.intersection(stage.provides) and (result.quick or not (stage.stored and has(result.key))):
-            asked |= set() if result.idle else set(stage.requires)
+        if required.intersection(stage.provides) and (result.quick or not (stage.stored and has(result.key))):
+            required |= set() if result.idle else set(stage.requires)
             order.append(result)
     return [result for result in reversed(order) if not result.quick]
 

@@ -125,23 +125,23 @@ class Ray(Pool):
 
     def messages(self) -> Iterator[tuple[RemoteWorker, Message]]:
         """What workers have to say; waits a little for one."""
-        asked = {
+        by_reply = {
             worker.pending: worker
             for worker in self.workers
             if isinstance(worker, _RayWorker) and worker.pending is not None
         }
-        if not asked:
+        if not by_reply:
             time.sleep(_LOOK)
             return
-        ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=_LOOK)
+        ready, _ = self._ray.wait(list(by_reply), num_returns=1, timeout=_LOOK)
         if ready:  # whoever else is: a talkative worker must not keep the others from being heard
-            ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0)
+            ready, _ = self._ray.wait(list(by_reply), num_returns=len(by_reply), timeout=0)
         for pending in ready:
-            if asked[pending] in self.workers:
-                message = asked[pending].receive()
+            if by_reply[pending] in self.workers:
+                message = by_reply[pending].receive()
                 if isinstance(message, Death):
                     self._capacity.forget()
-                yield asked[pending], message
+                yield by_reply[pending], message
 
     def close(self) -> None:
         """End the workers and leave the cluster."""
@@ -279,14 +279,14 @@ def _steps(job: Job, task: Task, gpus: bool) -> list[tuple[str, Task]]:
 
 def _without_gpu(job: Job) -> frozenset[str]:
     """The stages that neither work on a GPU nor need what does."""
-    given, light = {*input_names(Given)}, []
+    available, light = {*input_names(Given)}, []
 
     def works_there(stage: AnyStage) -> bool:
         return job.wants(stage) and works_on_gpu(job.config, stage.backend)
 
     for stage in job.stages:
-        if given.issuperset(stage.requires) and not works_there(stage):
-            given.update(stage.provides)
+        if available.issuperset(stage.requires) and not works_there(stage):
+            available.update(stage.provides)
             light.append(stage.name)
     return frozenset(light)
 
@@ -324,10 +324,10 @@ def _check_seal(job: Job, seal: Mapping[str, Any]) -> None:
         if store.shared_as != seal["store"]:
             raise ClusterUnavailable(f"{machine} sees another store", path=job.store, hint=_SEE)
         sealed = None if job.model is None else read_sealed(job.model)
-        found = _facts(based(replace(job, bases={}), store, silent, sealed))
+        own_facts = _facts(based(replace(job, bases={}), store, silent, sealed))
     for stage, facts in seal["facts"].items():
         for what in ("version", "libraries", "weights", "parameters"):
-            here, there = found[stage][what], facts[what]
+            here, there = own_facts[stage][what], facts[what]
             if here != there:
                 difference = f"{machine} does stage {stage} with {what} {here}, this machine with {there}"
                 raise LibraryMissing(difference, hint="Install the same emopipe on all machines")

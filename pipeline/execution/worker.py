@@ -263,10 +263,10 @@ class _Evaluation:
         with timed(self._hook, stage.name), self._guarded(stage.name):
             made = self._run_stage(stage)
             self._refuse_changed(stage.requires)
-            kept = self._keep(result, made, began) if stage.stored else made
+            values = self._keep(result, made, began) if stage.stored else made
         self._computed[stage.name] = time.perf_counter() - began
         self._store.ended(number, self._computed[stage.name])
-        return kept
+        return values
 
     def _run_stage(self, stage: AnyStage) -> dict[str, object]:
         return stage.compute(self.value, self._job.config, self._worker.backends, self._hook)

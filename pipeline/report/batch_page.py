@@ -122,11 +122,11 @@ class Batch:
         step = duration / limit if len(rows) > limit else 0.0
         lanes = []
         for speaker, role in dict.fromkeys((row["speaker"], row.get("role")) for row in rows):
-            own = [row for row in rows if (row["speaker"], row.get("role")) == (speaker, role)]
+            speaker_rows = [row for row in rows if (row["speaker"], row.get("role")) == (speaker, role)]
             tally = Tally()
-            for row in own:
+            for row in speaker_rows:
                 tally.add(row)
-            spans = _steps(own, step) if step else [_span(row) for row in own]
+            spans = _steps(speaker_rows, step) if step else [_span(row) for row in speaker_rows]
             lanes.append((Appearance(media, Person.of(media, speaker, role), speaker, tally), spans))
         self.clips.append(Clip(media, entry, duration, lanes, step))
 
@@ -141,10 +141,10 @@ def _results(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
     if entry["outputs"] is None:
         return {}
     try:
-        found = json.loads((folder / f"{entry['outputs']}.json").read_text("utf-8"))
+        document = json.loads((folder / f"{entry['outputs']}.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "utterances" in found else None
+    return document if isinstance(document, dict) and "utterances" in document else None
 
 
 def _troubles(media: Path, entry: Mapping[str, Any], *, missing: bool) -> Iterator[Trouble]:
@@ -215,8 +215,8 @@ def render_summary(batch: Batch, participants: Participants | None = None) -> st
     appearances = batch.appearances
     people = per_person(appearances)
     labels = sorted(batch.labels)
-    seen = {outcome for tally in people.values() for outcome in tally.seconds}
-    outcomes = [name for name in (*labels, VALUE, UNCERTAIN, NO_EVIDENCE) if name in seen]
+    occurring = {outcome for tally in people.values() for outcome in tally.seconds}
+    outcomes = [name for name in (*labels, VALUE, UNCERTAIN, NO_EVIDENCE) if name in occurring]
     styles = {UNCERTAIN: "u", NO_EVIDENCE: "n", VALUE: "v"}
     styles |= {label: f"c{index}" for index, label in enumerate(labels)}
     states = {media: entry["state"] for media, entry in batch.entries.items()}
@@ -236,7 +236,7 @@ def render_summary(batch: Batch, participants: Participants | None = None) -> st
         interviewers={person: tally for person, tally in people.items() if person.role == INTERVIEWER},
         apart=any(person.speaker for person in people),
         outcomes=outcomes,
-        unseen=[label for label in labels if label not in seen],
+        unseen=[label for label in labels if label not in occurring],
         styles=styles,
         colours=colours(labels),
         codes=explained(trouble.code for trouble in batch.troubles),

@@ -61,7 +61,7 @@ class Participants:
 
 
 def is_generic(speaker: str | None) -> bool:
-    """Whether it is no name but a number that every file gives anew: S1, S2, ..., or nothing."""
+    """Whether it is not a name but a number that every file gives anew (S1, S2, ...), or nothing."""
     return speaker is None or re.fullmatch(r"S\d+", speaker) is not None
 
 
@@ -76,7 +76,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
         files: the inputs of the run.
 
     Raises:
-        InputNotFound: without the file; ParticipantsTableError when it is no such table, naming the line or column.
+        InputNotFound: without the file; ParticipantsTableError when it is not such a table, naming the line or column.
     """
     table = read_table(path, NAME, ParticipantsTableError)
     columns = next(iter(table.values()))
@@ -107,13 +107,13 @@ def _participant(
     if not file and is_generic(person):
         hint = "Name the file as well, in a column called file"
         raise _unusable(table, line, f"person is {person}, which is somebody else in every file", hint)
-    meant = named.get(file.replace("\\", "/").removeprefix("./"), set())
-    meant = meant & {Path(file)} or meant
-    if len(meant) > 1:
+    matches = named.get(file.replace("\\", "/").removeprefix("./"), set())
+    matches = matches & {Path(file)} or matches
+    if len(matches) > 1:
         hint = "Write more of its path or its suffix"
-        examples = " and ".join(sorted(map(str, meant))[:2])
+        examples = " and ".join(sorted(map(str, matches))[:2])
         raise _unusable(table, line, f"file is {file!r}, which may be {examples}", hint)
-    return Participant(line, person, file, next(iter(meant), None), {column: normal[column] for column in groups})
+    return Participant(line, person, file, next(iter(matches), None), {column: normal[column] for column in groups})
 
 
 def _by_name(files: Iterable[Path]) -> dict[str, set[Path]]:

@@ -17,7 +17,7 @@ from emopipe.pipeline.report.participants import Participant, Participants, is_g
 
 UNCERTAIN, NO_EVIDENCE, VALUE = "uncertain", "no evidence", "value"
 INTERVIEWER: Final = "interviewer"
-#: Values of a column beyond which it is no grouping.
+#: A column with more values than this is not a grouping.
 MOST_GROUPS: Final = 8
 
 
@@ -191,31 +191,31 @@ def compare(participants: Participants, appearances: Sequence[Appearance], state
         appearances: everybody in every file.
         states: input -> what became of it.
     """
-    found = [(participants.find(one.media, one.speaker), one) for one in appearances]
-    asked = [(row, one) for row, one in found if one.person.role != INTERVIEWER]
-    rows: dict[Person, list[Participant]] = {one.person: [] for _, one in asked}
+    matched = [(participants.find(one.media, one.speaker), one) for one in appearances]
+    interviewees = [(row, one) for row, one in matched if one.person.role != INTERVIEWER]
+    rows: dict[Person, list[Participant]] = {one.person: [] for _, one in interviewees}
     people: dict[int, list[Person]] = defaultdict(list)
-    for row, one in asked:
+    for row, one in interviewees:
         if row is not None:
             rows[one.person] += [row] * (row not in rows[one.person])
             people[row.line] += [one.person] * (one.person not in people[row.line])
-    interviewing = {row.line for row, one in found if row is not None and one.person.role == INTERVIEWER}
+    interviewing = {row.line for row, one in matched if row is not None and one.person.role == INTERVIEWER}
     return Cohort(
-        [_comparison(column, participants, asked) for column in participants.columns],
+        [_comparison(column, participants, interviewees) for column in participants.columns],
         rows,
-        [person for person, own in rows.items() if not own],
+        [person for person, table_rows in rows.items() if not table_rows],
         [(row, _why(row, states, interviewing)) for row in participants.rows if row.line not in people],
         [(row, people[row.line]) for row in participants.rows if len(people.get(row.line, [])) > 1],
     )
 
 
 def _comparison(
-    column: str, participants: Participants, asked: Sequence[tuple[Participant | None, Appearance]]
+    column: str, participants: Participants, interviewees: Sequence[tuple[Participant | None, Appearance]]
 ) -> Comparison:
     values = list(dict.fromkeys(row.groups[column] for row in participants.rows if row.groups[column]))
     groups = {value: Group(value, {}) for value in values}
     without: dict[Person, None] = {}
-    for row, one in asked:
+    for row, one in interviewees:
         if row is None:
             continue
         if value := row.groups[column]:

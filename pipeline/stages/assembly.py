@@ -11,9 +11,10 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import Reason
 from emopipe.extractors.contracts import Turn
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import Absent, Extraction, MediaInfo, Source, Utterance
+from emopipe.pipeline.records import Absent, Extraction, MediaInfo, Source, SpokenLanguage, Utterance
 from emopipe.pipeline.stages.people import person_of
 from emopipe.pipeline.stages.person_normalization import NormalizedInputs, normalized, normalized_absence
+from emopipe.pipeline.stages.speech import language_spoken
 
 
 class UtteranceFeatures(NormalizedInputs):
@@ -29,11 +30,13 @@ class ExtractionInputs(UtteranceFeatures):
     duration: float
     info: MediaInfo
     language: str | None
+    languages: list[SpokenLanguage]
     turns: list[Turn]
     face_warnings: list[Reason]
     file_faults: list[Reason]
     video_faults: list[Reason]
     decoding_faults: list[Reason]
+    word_warnings: list[Reason]
     text_warnings: list[Reason]
     people_warnings: list[Reason]
 
@@ -59,7 +62,7 @@ def assemble(source: Source, inputs: ExtractionInputs, unverified: Sequence[str]
                 start=span.start,
                 end=span.end,
                 text=span.text,
-                language=inputs.language,
+                language=language_spoken(span, inputs.languages) or inputs.language,
                 speaker=speaker_name(inputs, index),
                 role=person.role if person else None,
                 overlap=overlap_share(inputs.turns, span.start, span.end),
@@ -68,7 +71,8 @@ def assemble(source: Source, inputs: ExtractionInputs, unverified: Sequence[str]
                 quality=utterance_quality(inputs, index, set(MODALITIES) - set(absent)),
             )
         )
-    info: MediaInfo = {"language": inputs.language, **inputs.info, "unverified_weights": list(unverified)}
+    info: MediaInfo = {"language": inputs.language, "languages": inputs.languages, **inputs.info}
+    info["unverified_weights"] = list(unverified)
     people = inputs.people
     if source.speaker is not None:
         people = [replace(person, name=source.speaker) for person in people]
@@ -79,7 +83,7 @@ def _warnings(inputs: ExtractionInputs) -> list[Reason]:
     """What went wrong without stopping the work, each thing once."""
     faults = dict.fromkeys([*inputs.file_faults, *inputs.video_faults, *inputs.decoding_faults])
     decoding = sorted(faults, key=lambda fault: fault.what)
-    return [*inputs.face_warnings, *decoding, *inputs.text_warnings, *inputs.people_warnings]
+    return [*inputs.face_warnings, *decoding, *inputs.word_warnings, *inputs.text_warnings, *inputs.people_warnings]
 
 
 def speaker_name(inputs: UtteranceFeatures, index: int) -> str | None:

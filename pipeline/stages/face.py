@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.errors import Reason, reason
+from emopipe.errors import Reason, Where, reason
 from emopipe.extractors.contracts import Span
 from emopipe.extractors.windows import FeatureSequence, window_deviations, window_edges, window_means
 from emopipe.pipeline.config import FaceConfig
@@ -57,8 +57,14 @@ def measure_face(inputs: FaceInputs, context: Context) -> FaceMeasurements:
 
 
 def _measured(table: pa.Table, context: Context, video_faults: list[Reason]) -> FaceMeasurements:
-    note = table.schema.metadata.get(b"note")
+    from emopipe.extractors.face.table import limit_reached
+
+    note, limit = table.schema.metadata.get(b"note"), limit_reached(table)
     warnings = [reason("weights_unverified", note.decode(), modality="face")] if note else []
+    if limit is not None:
+        where = Where(start=round(limit.start, 2), end=round(limit.end, 2))
+        what = f"more than {limit.most} faces were seen at once; no more were measured"
+        warnings.append(reason("faces_beyond_limit", what, modality="face", where=where))
     return FaceMeasurements(table, sorted(context.backends.face.measured), warnings, video_faults)
 
 

@@ -12,27 +12,59 @@ import pyarrow as pa
 from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Interval, Span, Turn
 from emopipe.pipeline.backends.speakers import voice_of_clip
-from emopipe.pipeline.config import diarizes, given_clip, recognises
+from emopipe.pipeline.config import VOICE_CLUSTERS, diarizes, given_clip, recognises
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.interview_roles import find_subject, role
+from emopipe.pipeline.stages.probe import SPEAKERS_APART
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
+
+
+class TrackInputs(Inputs):
+    """The sound of each microphone."""
+
+    tracks: list[Sound]
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class TrackTurns:
+    """Turns of speech where each person has a microphone, numbered by track; else none."""
+
+    track_turns: list[Turn]
+
+
+def find_track_turns(inputs: TrackInputs, context: Context) -> TrackTurns:
+    """Find who speaks when, where each audio track is a person's microphone. A labelled source is one person's."""
+    from emopipe.extractors.speech.separate_tracks import turns_of_tracks
+
+    if inputs.labelled or not inputs.tracks:
+        return TrackTurns([])
+    return TrackTurns(turns_of_tracks([np.asarray(track[:]) for track in inputs.tracks], context.backends.vad))
 
 
 class DiarizationInputs(Inputs):
     """Speech and the faces beside it."""
 
     sound: Sound | None
+    gain: float
     speech: list[Interval] | None
     face_table: pa.Table | Absent
+    track_turns: list[Turn]
     labelled: bool
 
 
 @dataclass(frozen=True)
 class Diarization:
-    """Turns of speech where more than one person was looked for, else none."""
+    """Turns of speech where more than one person was looked for, else none.
+
+    Attributes:
+        diarized: the turns, in order.
+        people_doubt: why the number of people is in doubt, in words; "" when it is clear.
+    """
 
     diarized: list[Turn]
+    people_doubt: str
 
 
 def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
@@ -41,32 +73,35 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     Where the number of people is not given, two voices that one mouth speaks with are one person's.
     """
     from emopipe.extractors.face.face_voice_matching import Talkers, one_mouth, talkers
-    from emopipe.extractors.speech.diarize import ALIKE, ALIKE_IF_SEVERAL_SEEN, merged
+    from emopipe.extractors.speech.diarize import merged
+    from emopipe.extractors.speech.level import raised
 
     settings = context.settings.people
-    if inputs.labelled or not diarizes(settings) or not inputs.speech or inputs.sound is None:
-        return Diarization([])
+    apart = inputs.labelled or bool(inputs.track_turns)
+    if apart or not diarizes(settings) or not inputs.speech or inputs.sound is None:
+        return Diarization([], "")
     faces, speech = _table_or_none(inputs.face_table), inputs.speech
     shown = Talkers() if faces is None else talkers(faces, speech)
-    turns = context.backends.diarizer.turns(
-        inputs.sound,
+    found = context.backends.diarizer.turns(
+        raised(inputs.sound, inputs.gain),
         speech,
         people=settings.count,
         least=shown.least,
         most=settings.most,
-        alike=ALIKE_IF_SEVERAL_SEEN if shown.several else ALIKE,
+        several_seen=shown.several,
     )
-    if faces is not None and settings.diarizer == "ge2e" and not settings.count:
-        same = one_mouth(faces, _unshared(turns))
+    if faces is not None and settings.diarizer in VOICE_CLUSTERS and not settings.count:
+        same = one_mouth(faces, _unshared(found.turns))
         if shown.least <= len(set(same.values())) < len(same):
-            turns = merged(turns, same)
-    return Diarization(turns)
+            return Diarization(merged(found.turns, same), "")
+    return Diarization(found.turns, found.doubt)
 
 
 class TurnInputs(Inputs):
     """Speech, and turns where people were told apart."""
 
     speech: list[Interval] | None
+    track_turns: list[Turn]
     diarized: list[Turn]
 
 
@@ -81,13 +116,15 @@ def find_turns(inputs: TurnInputs, context: Context) -> Turns:
     """All speech as turns."""
     from emopipe.extractors.speech.diarize import one_speaker
 
-    return Turns(inputs.diarized or one_speaker(inputs.speech or []))
+    return Turns(inputs.track_turns or inputs.diarized or one_speaker(inputs.speech or []))
 
 
 class IdentificationInputs(Inputs):
     """Voices, by turns."""
 
     sound: Sound | None
+    tracks: list[Sound]
+    track_turns: list[Turn]
     turns: list[Turn]
     speaker: str | None
 
@@ -116,7 +153,7 @@ def identify_speakers(inputs: IdentificationInputs, context: Context) -> Identif
     numbers = sorted({turn.person for turn in inputs.turns})
     voices = {number: _voice_of(number, inputs, context) for number in numbers}
     enrolled = context.backends.enrolled
-    known = match_voices(voices, enrolled)
+    known = match_voices(voices, enrolled, context.backends.speakers.likeness.recognised)
     unheard = [name for name in enrolled if name not in known.values()]
     return Identification([*known.items()], _shown_in_baseline(voices, context), unheard)
 
@@ -125,11 +162,12 @@ def _voice_of(number: int, inputs: IdentificationInputs, context: Context) -> np
     """The mean voice of a person, from turns in which nobody else speaks where there are any."""
     from emopipe.extractors.speech.diarize import joined, voice_of
 
-    if inputs.sound is None:
+    sound = inputs.tracks[number] if inputs.track_turns else inputs.sound
+    if sound is None:
         return None
     own = [turn for turn in inputs.turns if turn.person == number]
     clean = [turn for turn in own if not turn.overlapped] or own
-    return voice_of(inputs.sound, [(turn.start, turn.end) for turn in joined(clean)], context.backends.speakers)
+    return voice_of(sound, [(turn.start, turn.end) for turn in joined(clean)], context.backends.speakers)
 
 
 def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], context: Context) -> int | None:
@@ -142,7 +180,8 @@ def _shown_in_baseline(voices: Mapping[int, np.ndarray | None], context: Context
     if len(voices) == 1:
         return min(voices)
     voice = voice_of_clip(clip, context.backends.vad, context.backends.speakers)
-    return min(match_voices(voices, {"": voice}), default=None)
+    recognised = context.backends.speakers.likeness.recognised
+    return min(match_voices(voices, {"": voice}, recognised), default=None)
 
 
 class PeopleInputs(Inputs):
@@ -154,6 +193,7 @@ class PeopleInputs(Inputs):
     known: list[tuple[int, str]]
     shown: int | None
     unheard: list[str]
+    people_doubt: str
 
 
 @dataclass(frozen=True)
@@ -182,7 +222,10 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
         Person(n, names[n], role(n, subject, len(numbers)), faces.get(n, ()), round(talk[n], 3), n == inputs.shown)
         for n in numbers
     ]
-    return People(people, [reason("person_not_found", doubt) for doubt in doubts])
+    warnings = [reason("person_not_found", doubt) for doubt in doubts]
+    if inputs.people_doubt:
+        warnings.append(reason("people_unsure", inputs.people_doubt))
+    return People(people, warnings)
 
 
 def _table_or_none(table: pa.Table | Absent) -> pa.Table | None:
@@ -214,9 +257,21 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
     return seen[0] if seen else main
 
 
+TRACKS: Final = Stage(
+    "tracks",
+    1,
+    TrackInputs,
+    TrackTurns,
+    find_track_turns,
+    settings=("speech.tracks", "speech.vad", "speech.vad_threshold"),
+    backend="vad",
+    modalities=("voice", "text"),
+    needed=lambda config, labelled: not labelled and config.speech.tracks == SPEAKERS_APART,
+    signals=("sound_media",),
+)
 SPEAKERS: Final = Stage(
     "speakers",
-    3,
+    4,
     DiarizationInputs,
     Diarization,
     diarize,
@@ -241,7 +296,7 @@ NAMES: Final = Stage(
 )
 PEOPLE: Final = Stage(
     "people",
-    3,
+    4,
     PeopleInputs,
     People,
     find_people,

@@ -97,7 +97,7 @@ class DecodedSound:
 
     Attributes:
         sound: None without an audio stream or with an empty one.
-        tracks: where each person has a microphone: the sound of each; else none.
+        tracks: where each of several people has a microphone: the sound of each; else none.
         sound_faults: what was damaged in it.
     """
 
@@ -113,7 +113,7 @@ def decode_sound(inputs: SoundInputs, context: Context) -> DecodedSound:
         return DecodedSound(None, [], [])
     if context.settings.speech.tracks == SPEAKERS_APART:
         tracks = media.tracks if len(media.tracks) > 1 else media.channels()[0]
-        return DecodedSound(mixed(tracks), tracks, media.audio_faults)
+        return DecodedSound(mixed(tracks), tracks if len(tracks) > 1 else [], media.audio_faults)
     sound: Sound | None = media.audio
     notes: list[Reason] = []
     if any(media.mixes_lose):

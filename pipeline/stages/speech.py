@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypedDict
 
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.errors import Reason
+from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Interval, Span, Turn, Word
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
-from emopipe.pipeline.records import Source
+from emopipe.pipeline.records import Source, SpokenLanguage
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
+
+#: Words that were dropped are told of when they are at least this share of the speech.
+MUCH_OF_SPEECH: Final = 0.1
 
 
 class SpeechInputs(Inputs):
@@ -26,17 +29,29 @@ class SpeechInputs(Inputs):
 
 @dataclass(frozen=True)
 class DetectedSpeech:
-    """The spans of the sound in which somebody speaks, None without sound, and what was damaged in it."""
+    """Where somebody speaks in the sound.
+
+    Attributes:
+        speech: spans of speech; None without sound.
+        gain: the factor by which the sound is made louder before it is listened to; 1 unless it is quiet.
+        decoding_faults: what was damaged in the sound.
+    """
 
     speech: list[Interval] | None
+    gain: float
     decoding_faults: list[Reason]
 
 
 def detect_speech(inputs: SpeechInputs, context: Context) -> DetectedSpeech:
     """Find where somebody speaks."""
+    from emopipe.extractors.speech.level import gain_of, raised
+
     sound = inputs.sound
-    speech = None if sound is None else context.backends.vad.segments(_ReportedSound(sound, "speech", context.hook))
-    return DetectedSpeech(speech, inputs.sound_faults)
+    if sound is None:
+        return DetectedSpeech(None, 1.0, inputs.sound_faults)
+    gain = gain_of(sound)
+    listened_to = raised(_ReportedSound(sound, "speech", context.hook), gain)
+    return DetectedSpeech(context.backends.vad.segments(listened_to), gain, inputs.sound_faults)
 
 
 class _ReportedSound:
@@ -59,43 +74,92 @@ class TranscriptionInputs(Inputs):
 
     source: Source
     sound: Sound | None
+    tracks: list[Sound]
+    track_turns: list[Turn]
+    gain: float
     turns: list[Turn]
     duration: float
     labelled: bool
     wanted: frozenset[str]
 
 
+class _HowWords(TypedDict):
+    language: str
+    least_confidence: float
+
+
 @dataclass(frozen=True)
 class Transcription:
-    """The words that are spoken, in order of time, and their language (ISO 639-1)."""
+    """The words that are spoken.
+
+    Attributes:
+        words: in order of time.
+        language: ISO 639-1 code of the language that is spoken longest; None without words.
+        languages: which language is spoken when, in order.
+        unsure: spans of speech whose words the recogniser was too unsure of.
+        word_warnings: what is to be told of speech without words.
+    """
 
     words: list[Word]
     language: str | None
+    languages: list[SpokenLanguage]
+    unsure: list[list[float]]
+    word_warnings: list[Reason]
 
 
 def transcribe_words(inputs: TranscriptionInputs, context: Context) -> Transcription:
     """Recognise the words that are spoken (within a labelled source), and their language; none when not wanted."""
     from emopipe.extractors.speech.diarize import joined
-    from emopipe.extractors.speech.transcript import transcribe
+    from emopipe.extractors.speech.level import raised
+    from emopipe.extractors.speech.transcript import transcribe, transcribe_tracks
 
     source, settings = inputs.source, context.settings.speech
     if "text" not in inputs.wanted:
-        return Transcription([], None)
+        return Transcription([], None, [], [], [])
     if source.text is not None:
-        return Transcription([], settings.language or None)
-    speech = [(turn.start, turn.end) for turn in joined(inputs.turns)]
+        return Transcription([], settings.language or None, [], [], [])
+    turns: list[Turn] = joined(inputs.turns)
     if inputs.labelled:
-        speech = within(speech, *stretch_of(source, inputs.duration))
-    if not speech or inputs.sound is None:
-        return Transcription([], None)
-    transcript = transcribe(
-        _ReportedSound(inputs.sound, "words", context.hook),
-        speech,
-        context.backends.asr,
-        language=settings.language or None,
-        least_confidence=settings.least_confidence,
+        turns = turns_within(turns, *stretch_of(source, inputs.duration))
+    if not turns or inputs.sound is None:
+        return Transcription([], None, [], [], [])
+    how: _HowWords = {"language": settings.language, "least_confidence": settings.least_confidence}
+    if inputs.track_turns:
+        tracks = [_ReportedSound(track, "words", context.hook) for track in inputs.tracks]
+        transcript = transcribe_tracks(tracks, turns, context.backends.asr, **how)
+    else:
+        sound = raised(_ReportedSound(inputs.sound, "words", context.hook), inputs.gain)
+        transcript = transcribe(sound, turns, context.backends.asr, **how)
+    languages: list[SpokenLanguage] = [
+        {
+            "start": round(span.start, 3),
+            "end": round(span.end, 3),
+            "language": span.language,
+            "probability": span.probability,
+        }
+        for span in transcript.languages
+    ]
+    unsure = [[start, end] for start, end in transcript.unsure]
+    return Transcription(
+        transcript.words, transcript.language, languages, unsure, _unsure_words(unsure, turns, languages)
     )
-    return Transcription(transcript.words, transcript.language)
+
+
+def _unsure_words(
+    unsure: Sequence[Sequence[float]], turns: Sequence[Turn], languages: Sequence[SpokenLanguage]
+) -> list[Reason]:
+    """What is to be told of words that were dropped, when they are much of the speech."""
+    dropped, spoken = sum(end - start for start, end in unsure), sum(turn.end - turn.start for turn in turns)
+    if dropped < MUCH_OF_SPEECH * spoken or dropped == 0:
+        return []
+    codes = dict.fromkeys(_language_as_told(span) for span in languages)
+    what = f"the recogniser is not sure of the words in {dropped:.1f} of {spoken:.1f} s of speech, and gives none there"
+    return [reason("words_unsure", f"{what} (language: {', '.join(codes)})", modality="text")]
+
+
+def _language_as_told(span: SpokenLanguage) -> str:
+    chance = span["probability"]
+    return span["language"] + ("" if chance is None else f", {100 * chance:.0f} % sure")
 
 
 class UtteranceInputs(Inputs):
@@ -145,6 +209,18 @@ def stretch_of(source: Source, duration: float) -> Interval:
     return source.start or 0.0, source.end if source.end is not None else duration
 
 
+def language_spoken(span: Span, languages: Sequence[SpokenLanguage]) -> str | None:
+    """The language of the part of a recording that a span overlaps most, or lies nearest to; None without any."""
+    nearest = max(languages, key=lambda part: min(span.end, part["end"]) - max(span.start, part["start"]), default=None)
+    return None if nearest is None else nearest["language"]
+
+
+def turns_within(turns: Sequence[Turn], start: float, end: float) -> list[Turn]:
+    """The parts of the turns within [start, end]."""
+    clipped = [replace(turn, start=max(turn.start, start), end=min(turn.end, end)) for turn in turns]
+    return [turn for turn in clipped if turn.end > turn.start]
+
+
 def within(segments: Sequence[Interval], start: float, end: float) -> list[Interval]:
     """The parts of the segments within [start, end]."""
     clipped = [(max(low, start), min(high, end)) for low, high in segments]
@@ -153,7 +229,7 @@ def within(segments: Sequence[Interval], start: float, end: float) -> list[Inter
 
 SPEECH: Final = Stage(
     "speech",
-    1,
+    2,
     SpeechInputs,
     DetectedSpeech,
     detect_speech,
@@ -164,7 +240,7 @@ SPEECH: Final = Stage(
 )
 WORDS: Final = Stage(
     "words",
-    2,
+    3,
     TranscriptionInputs,
     Transcription,
     transcribe_words,
@@ -185,7 +261,7 @@ WORDS: Final = Stage(
 )
 UTTERANCES: Final = Stage(
     "utterances",
-    2,
+    3,
     UtteranceInputs,
     UtteranceSpans,
     find_utterances,

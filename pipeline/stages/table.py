@@ -12,7 +12,7 @@ from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.assembly import ExtractionInputs
 from emopipe.pipeline.stages.face import FACE, SPEAKER_FACE
 from emopipe.pipeline.stages.fusion import FUSION
-from emopipe.pipeline.stages.people import NAMES, PEOPLE, SPEAKERS, TURNS
+from emopipe.pipeline.stages.people import NAMES, PEOPLE, SPEAKERS, TRACKS, TURNS
 from emopipe.pipeline.stages.person_normalization import BASELINE
 from emopipe.pipeline.stages.probe import PROBE, SOUND
 from emopipe.pipeline.stages.speech import SPEECH, UTTERANCES, WORDS
@@ -44,6 +44,7 @@ STAGES: Final[tuple[AnyStage, ...]] = (
     FACE,
     SOUND,
     SPEECH,
+    TRACKS,
     SPEAKERS,
     TURNS,
     WORDS,

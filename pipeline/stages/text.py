@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from emopipe.errors import Reason, reason
 from emopipe.extractors.contracts import Interval, Span
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import AbsenceReason, Absent, Source
+from emopipe.pipeline.records import AbsenceReason, Absent, Source, SpokenLanguage
+from emopipe.pipeline.stages.speech import language_spoken, within
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
 from emopipe.pipeline.stages.voice import with_progress
 from emopipe.pipeline.store.serialization import GROUP, FeatureStream
@@ -24,6 +26,8 @@ class TextInputs(Inputs):
     speech: list[Interval] | None
     spans: list[Span]
     language: str | None
+    languages: list[SpokenLanguage]
+    unsure: list[list[float]]
     wanted: frozenset[str]
 
 
@@ -40,27 +44,44 @@ def embed_text(inputs: TextInputs, context: Context) -> TextFeatures:
     spans = inputs.spans
     if "text" not in inputs.wanted:
         return TextFeatures([Absent("not_requested") for _ in spans], [])
-    texts = [span.text for span in spans if span.text]
-    translated = context.settings.speech.task == "translate" and inputs.source.text is None
-    language = "en" if translated else inputs.language
-    encoded = _encoded(texts, language, context)
-    missing: AbsenceReason = "no_audio_stream" if inputs.speech is None else "no_speech"
+    with_words = [span for span in spans if span.text]
+    languages = [language_of(span, inputs, context) for span in with_words]
+    encoded = _encoded([span.text for span in with_words], languages, context)
 
     def embed(span: Span) -> FeatureSequence | Absent:
         if not span.text:
-            return Absent(missing)
+            return Absent(_why_no_text(span, inputs))
         vectors = next(encoded)
         edges = np.linspace(span.start, span.end, len(vectors) + 1)
         return FeatureSequence(edges[:-1], edges[1:], vectors)
 
-    warnings = _language_warnings(language, context) if texts else []
+    warnings = [warning for language in dict.fromkeys(languages) for warning in _language_warnings(language, context)]
     return TextFeatures(with_progress("text", spans, context.hook, embed), warnings)
 
 
-def _encoded(texts: Sequence[str], language: str | None, context: Context) -> Iterator[np.ndarray]:
-    """Vectors of each text, some texts at a time."""
-    for first in range(0, len(texts), GROUP):
-        yield from context.backends.text.encode(texts[first : first + GROUP], language)
+def language_of(span: Span, inputs: TextInputs, context: Context) -> str | None:
+    """The language of the words of an utterance."""
+    if context.settings.speech.task == "translate" and inputs.source.text is None:
+        return "en"
+    return language_spoken(span, inputs.languages) or inputs.language
+
+
+def _why_no_text(span: Span, inputs: TextInputs) -> AbsenceReason:
+    """Why an utterance has no words."""
+    if inputs.speech is None:
+        return "no_audio_stream"
+    if not within(inputs.speech, span.start, span.end):
+        return "no_speech"
+    unsure = [(start, end) for start, end in inputs.unsure]
+    return "words_unsure" if within(unsure, span.start, span.end) else "no_words"
+
+
+def _encoded(texts: Sequence[str], languages: Sequence[str | None], context: Context) -> Iterator[np.ndarray]:
+    """Vectors of each text, some texts of one language at a time."""
+    for language, pairs in groupby(zip(languages, texts, strict=True), key=lambda pair: pair[0]):
+        alike = [text for _, text in pairs]
+        for first in range(0, len(alike), GROUP):
+            yield from context.backends.text.encode(alike[first : first + GROUP], language)
 
 
 def _language_warnings(language: str | None, context: Context) -> list[Reason]:
@@ -74,7 +95,7 @@ def _language_warnings(language: str | None, context: Context) -> list[Reason]:
 
 TEXT: Final = Stage(
     "text",
-    1,
+    2,
     TextInputs,
     TextFeatures,
     embed_text,

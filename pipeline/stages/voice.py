@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.extractors.contracts import Interval, Span
+from emopipe.extractors.contracts import Interval, Samples, Span, Turn
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
@@ -21,6 +21,9 @@ class VoiceInputs(Inputs):
     """The sound, and where the utterances are."""
 
     sound: Sound | None
+    tracks: list[Sound]
+    track_turns: list[Turn]
+    gain: float
     speech: list[Interval] | None
     spans: list[Span]
     wanted: frozenset[str]
@@ -47,14 +50,26 @@ def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSeque
         return Absent("not_requested")
     if inputs.sound is None:
         return Absent("no_audio_stream")
-    speech = within(inputs.speech or [], span.start, span.end)
+    sound, speech = _heard(span, inputs.sound, inputs)
     if not speech:
         return Absent("no_speech")
     low, high = speech[0][0], speech[-1][1]
     if high - low < SHORTEST:
         return Absent("too_short")
-    samples = inputs.sound[round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
+    samples = sound[round(low * SAMPLE_RATE) : round(high * SAMPLE_RATE)]
     return context.backends.voice.measure(samples, start=low, window=context.settings.voice.window)
+
+
+def _heard(span: Span, sound: Sound, inputs: VoiceInputs) -> tuple[Samples, list[Interval]]:
+    """The sound in which an utterance is heard, and the speech in it: its speaker's own track where they have one."""
+    from emopipe.extractors.speech.level import gain_of, raised
+
+    speech = inputs.speech or []
+    if inputs.track_turns and span.person is not None:
+        track = inputs.tracks[span.person]
+        speech = [(turn.start, turn.end) for turn in inputs.track_turns if turn.person == span.person]
+        return raised(track, gain_of(track)), within(speech, span.start, span.end)
+    return raised(sound, inputs.gain), within(speech, span.start, span.end)
 
 
 def with_progress(
@@ -68,7 +83,7 @@ def with_progress(
 
 VOICE: Final = Stage(
     "voice",
-    1,
+    2,
     VoiceInputs,
     VoiceFeatures,
     measure_voice,

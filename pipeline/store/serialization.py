@@ -265,7 +265,7 @@ def _write_group(sink: Any, writer: Any, items: list[tuple[int, Any]], about: di
 
 
 def _write_records(sink: Any, records: list[Any], about: dict[str, Any]) -> None:
-    """One column per field; what is no number, text or truth value is kept as JSON."""
+    """One column per field; what is not a number, text or truth value is kept as JSON."""
     about["record"] = type(records[0]).__name__
     columns, about["nested"] = {}, []
     for field in dataclasses.fields(records[0]):

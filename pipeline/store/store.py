@@ -27,7 +27,7 @@ from typing import Any, Final
 from emopipe.errors import EmopipeError, InputChanged, StoreError
 from emopipe.files import sync
 from emopipe.pipeline import weights
-from emopipe.pipeline.store import serialization as artefacts
+from emopipe.pipeline.store import serialization
 
 _INDEX: Final = "index.sqlite"
 #: Its presence tells that several machines use the store: SQLite's write-ahead log works on one machine only.
@@ -40,7 +40,7 @@ CREATE INDEX IF NOT EXISTS results_of ON results (content, stage);
 CREATE INDEX IF NOT EXISTS work_of ON work (stage);
 """
 #: Results that took longer than this are on the disk before work goes on, in seconds. Of others, the crash of a machine
-#: (not of a process) may cost some: what it leaves of their files is no whole Parquet, and is computed again.
+#: (not of a process) may cost some: what it leaves of their files is not complete Parquet, and is computed again.
 WORTH_WAITING: Final = 1.0
 #: How long to wait for another process that writes to the index, in seconds.
 _PATIENCE: Final = 30.0
@@ -103,9 +103,9 @@ class Store:
             for part in (self._results, self._temporary, self._locks):
                 part.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._temporary).close()
-            known = self.shared_as
-            self._index = _open_index(folder / _INDEX, "DELETE" if shared or known else "WAL")
-            if shared and not known:
+            shared_as = self.shared_as
+            self._index = _open_index(folder / _INDEX, "DELETE" if shared or shared_as else "WAL")
+            if shared and not shared_as:
                 (folder / _SHARED).write_text(uuid.uuid4().hex)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(folder, error) from None
@@ -136,7 +136,7 @@ class Store:
         """The result under the key; None when there is none, or a damaged one (which is removed)."""
         path = self._path(key)
         try:
-            values = artefacts.read(path)
+            values = serialization.read(path)
         except FileNotFoundError:
             return None
         except OSError:
@@ -164,7 +164,7 @@ class Store:
         """
         path, partial = self._path(key), self._temporary / uuid.uuid4().hex
         try:
-            artefacts.write(partial, values, facts)
+            serialization.write(partial, values, facts)
             path.parent.mkdir(parents=True, exist_ok=True)
             if time.perf_counter() - began > WORTH_WAITING:
                 sync(partial)
@@ -177,7 +177,7 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
         self._remember(key, facts)
-        return artefacts.read(path)
+        return serialization.read(path)
 
     @contextmanager
     def claim(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -217,8 +217,8 @@ class Store:
         """
         from emopipe.pipeline.media.finding import checked
 
-        found: Content = checked(path, lambda: self._content(path))
-        return found
+        content: Content = checked(path, lambda: self._content(path))
+        return content
 
     def known(self, path: Path) -> Content | None:
         """The bytes of a file that was hashed before and has not changed; None for any other."""
@@ -231,17 +231,17 @@ class Store:
         return Content(rows[0][0], *stamp) if rows else None
 
     def _content(self, path: Path) -> Content:
-        if (known := self.known(path)) is not None:
-            return known
+        if (remembered := self.known(path)) is not None:
+            return remembered
         before = _stamp(path)
         with path.open("rb") as stream:
-            found = Content(hashlib.file_digest(stream, "sha256").hexdigest(), *before)
-        if not found.still(path):
+            content = Content(hashlib.file_digest(stream, "sha256").hexdigest(), *before)
+        if not content.still(path):
             raise changed(path)
         if time.time_ns() - before[1] > _FRESH_NS:
             name = os.fsencode(os.path.realpath(path))
-            self._ask("REPLACE INTO files VALUES (?, ?, ?, ?)", name, *before, found.hash)
-        return found
+            self._ask("REPLACE INTO files VALUES (?, ?, ?, ?)", name, *before, content.hash)
+        return content
 
     # What is known of past work
 
@@ -285,11 +285,11 @@ class Store:
         groups: dict[str, list[os.stat_result]] = {}
         for path, stat in self._files():
             groups.setdefault(stages.get(path.stem, "unknown"), []).append(stat)
-        found = [
+        usages = [
             Usage(stage, len(stats), sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
             for stage, stats in groups.items()
         ]
-        return sorted(found, key=lambda usage: -usage.bytes)
+        return sorted(usages, key=lambda usage: -usage.bytes)
 
     def prune(
         self,
@@ -355,7 +355,7 @@ class Store:
         """Read what the results say of themselves, after the index was lost."""
         for path, _ in self._files():
             with suppress(OSError):
-                self._remember(path.stem, artefacts.read_facts(path))
+                self._remember(path.stem, serialization.read_facts(path))
 
 
 @contextmanager

@@ -83,8 +83,8 @@ class Study:
         write_csv(out / "runs.csv", [_flat(run) for run in runs])
         metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
         groups = dict(zip(dataset.ids, dataset.groups, strict=True))
-        found = {one.model: one for one in compare.differences(runs, reference, groups, metric)}
-        return metric, [{**row, **_gap(found[row["model"]], reference)} for row in compare.scores(runs)]
+        differences = {one.model: one for one in compare.differences(runs, reference, groups, metric)}
+        return metric, [{**row, **_gap(differences[row["model"]], reference)} for row in compare.scores(runs)]
 
     def words(self, dataset: Dataset, reference: str) -> str:
         """What was tested on what, as a line of Markdown."""
@@ -114,25 +114,25 @@ def configurations(
 
     train, model = dict(tables.get("train", {})), dict(tables.get("model", {}))
     options = {**tables.get("models", {}), model.pop("name", "emoe"): model} if model else tables.get("models", {})
-    found = {}
+    configs = {}
     for name in _expanded(names, modalities):
         alone = name.removesuffix(ONLY)
         kind = "unimodal" if name.endswith(ONLY) else name
         chosen = {"modalities": [alone]} if name.endswith(ONLY) else {}
         table = {"name": kind, **options.get(name, options.get(kind, {}))}
-        own = table.pop("train", {})
-        found[name] = configuration({"model": table, "train": {**train, **own, **chosen}})
-    return found
+        model_train = table.pop("train", {})
+        configs[name] = configuration({"model": table, "train": {**train, **model_train, **chosen}})
+    return configs
 
 
 def _expanded(names: Sequence[str], modalities: Sequence[str]) -> list[str]:
-    found = []
+    expanded = []
     for name in names:
-        found += [f"{modality}{ONLY}" for modality in modalities] if name == "unimodal" else [name]
-    for name in found:
+        expanded += [f"{modality}{ONLY}" for modality in modalities] if name == "unimodal" else [name]
+    for name in expanded:
         if name.endswith(ONLY) and name.removesuffix(ONLY) not in modalities:
             raise DatasetError(f"the dataset has no {name.removesuffix(ONLY)} features")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(expanded))
 
 
 def compare_models(
@@ -231,13 +231,13 @@ def _write_sweep(
     from emopipe.models.registry import configure
     from emopipe.pipeline.studies import plots
 
-    rows = [by_name[_setting(name, value)] for name, found in swept.items() for value in found]
+    rows = [by_name[_setting(name, value)] for name, variants in swept.items() for value in variants]
     panels = {
         name: [
             {"value": value, "mean": row[metric], "sd": row[f"{metric}_sd"]}
-            for value, row in ((value, by_name[_setting(name, value)]) for value in found)
+            for value, row in ((value, by_name[_setting(name, value)]) for value in variants)
         ]
-        for name, found in swept.items()
+        for name, variants in swept.items()
     }
     settings = configure(config.model, config.options)
     plots.sweep(panels, {name: float(getattr(settings, name)) for name in swept}, metric, out / "sweep")
@@ -255,11 +255,13 @@ def _read(folder: Path, modalities: Sequence[str]) -> Dataset:
     return dataset.select(modalities) if modalities else dataset
 
 
-def _gap(found: Difference, reference: str) -> Row:
+def _gap(difference: Difference, reference: str) -> Row:
     """A model's difference to the reference as cells; the reference has none to itself."""
-    cells = {name: value for name, value in asdict(found).items() if name != "model"}
-    own = found.model == reference
-    return {name: None if own and name not in ("pooled", "reference") else value for name, value in cells.items()}
+    cells = {name: value for name, value in asdict(difference).items() if name != "model"}
+    is_reference = difference.model == reference
+    return {
+        name: None if is_reference and name not in ("pooled", "reference") else value for name, value in cells.items()
+    }
 
 
 def _flat(run: Run) -> Row:

@@ -122,9 +122,9 @@ def _sections(
     if alike:
         yield _similarity(alike, out)
     with timed(hook, "ablate"):
-        found = ablations(predictor, dataset, inside, metric)
-    if found:
-        yield _ablation(found, metric, len(set(dataset.groups[inside.rows])), out)
+        part_ablations = ablations(predictor, dataset, inside, metric)
+    if part_ablations:
+        yield _ablation(part_ablations, metric, len(set(dataset.groups[inside.rows])), out)
 
 
 def _page(head: str, sections: Sequence[Section]) -> str:
@@ -225,15 +225,15 @@ def _correlation(inside: Inside, out: Path) -> Section:
 
 
 def _correlation_findings(rows: Sequence[Row], kind: str, high: float) -> Iterator[str]:
-    known = [row for row in rows if not math.isnan(row["r"])]
-    for row in known:
+    with_r = [row for row in rows if not math.isnan(row["r"])]
+    for row in with_r:
         both = f"{_plural(kind).capitalize()} {row['one']} and {row['two']}"
         if row["r"] > high:
             yield f"{both} say the same: r = {row['r']:.2f}."
         elif row["geometry"] > high:
             yield f"{both} know the same and say it in different directions: geometry {row['geometry']:.2f}."
-    if known and all(row["r"] <= high for row in known):
-        most, same = (max(known, key=lambda row: float(row[name])) for name in ("r", "geometry"))
+    if with_r and all(row["r"] <= high for row in with_r):
+        most, same = (max(with_r, key=lambda row: float(row[name])) for name in ("r", "geometry"))
         yield (
             f"No two {_plural(kind)} say the same: the most alike, {most['one']} and {most['two']}, correlate at "
             f"r = {most['r']:.2f}; the largest geometry, of {same['one']} and {same['two']}, is {same['geometry']:.2f}."
@@ -244,11 +244,11 @@ def _plural(kind: str) -> str:
     return "modalities" if kind == "modality" else "experts"
 
 
-def _similarity(found: Sequence[Similarity], out: Path) -> Section:
+def _similarity(measures: Sequence[Similarity], out: Path) -> Section:
     from emopipe.pipeline.studies import plots
 
     title = "Pseudo tokens and what they are made of"
-    cosines = {one.compared: one.values for one in found if one.measure == "cosine"}
+    cosines = {one.compared: one.values for one in measures if one.measure == "cosine"}
     plots.histograms(cosines, "cosine", (-1, 1), title, out / "similarity")
     rows = tuple(
         {
@@ -258,7 +258,7 @@ def _similarity(found: Sequence[Similarity], out: Path) -> Section:
             "sd": float(one.values.std()) if one.measure == "cosine" else math.nan,
             "rows": one.rows,
         }
-        for one in found
+        for one in measures
     )
     words = (
         "`cosine` where both vectors live in one space. `geometry` where they do not: the correlation of the cosines "
@@ -276,21 +276,23 @@ def _similarity_findings(rows: Sequence[Row]) -> Iterator[str]:
         yield f"All utterances get nearly the same pseudo tokens: their cosine is {others:.3f} on average."
     else:
         yield f"Pseudo tokens tell utterances apart: the cosine between two is {others:.2f} on average."
-    kept = {row["compared"].split(" and ")[1]: row["mean"] for row in rows if row["measure"] == "geometry"}
-    if kept:
-        said = ", ".join(f"{name} {_number(value)}" for name, value in kept.items())
-        yield f"What pseudo tokens keep of their inputs' geometry (1 is all, 0 nothing): {said}."
+    geometry_means = {row["compared"].split(" and ")[1]: row["mean"] for row in rows if row["measure"] == "geometry"}
+    if geometry_means:
+        listing = ", ".join(f"{name} {_number(value)}" for name, value in geometry_means.items())
+        yield f"What pseudo tokens keep of their inputs' geometry (1 is all, 0 nothing): {listing}."
 
 
 # ----------------------------------------------------------------------------------------------------------- the parts
 
 
-def _ablation(found: Sequence[Ablation], metric: str, groups: int, out: Path) -> Section:
+def _ablation(part_ablations: Sequence[Ablation], metric: str, groups: int, out: Path) -> Section:
     from emopipe.pipeline.studies import plots
 
     title = "What each part is worth"
-    rows = tuple({"part": one.part, "metric": metric, **asdict(one)} for one in found)
-    drawn = [{"name": f"without {one.part}", **_interval(one)} for one in found if not math.isnan(one.difference)]
+    rows = tuple({"part": one.part, "metric": metric, **asdict(one)} for one in part_ablations)
+    drawn = [
+        {"name": f"without {one.part}", **_interval(one)} for one in part_ablations if not math.isnan(one.difference)
+    ]
     if drawn:
         plots.gaps(drawn, _gap_label(metric), title, out / "ablation")
     words = (
@@ -298,7 +300,7 @@ def _ablation(found: Sequence[Ablation], metric: str, groups: int, out: Path) ->
         f"{groups} speakers (or media files); nothing is trained anew. A modality is hidden from the utterances that "
         "have another one; an expert that is closed leaves its weight to the others."
     )
-    findings = [*_ablation_findings(found, metric)]
+    findings = [*_ablation_findings(part_ablations, metric)]
     if groups < FEW:
         findings.append(f"Distrust the intervals: they rest on {groups} speakers (or media files).")
     return Section("ablation", title, words, tuple(findings), rows, bool(drawn))
@@ -312,9 +314,9 @@ def _gap_label(metric: str) -> str:
     return f"change of {metric.upper()} ({'right' if metric in _ERRORS else 'left'} is worse)"
 
 
-def _ablation_findings(found: Sequence[Ablation], metric: str) -> Iterator[str]:
+def _ablation_findings(part_ablations: Sequence[Ablation], metric: str) -> Iterator[str]:
     unclear = []
-    for one in found:
+    for one in part_ablations:
         if math.isnan(one.difference):
             yield f"What {one.part} is worth cannot be said: no value was given."
         elif one.low > 0 or one.high < 0:
@@ -343,7 +345,7 @@ def _train_others(
     """
     from emopipe.models.training.config import configuration
 
-    spec, found = predictor.spec, {}
+    spec, predictors = predictor.spec, {}
     if backbones and not spec.options.get("backbone"):
         raise OptionConflict(f"model {spec.model} stands on no backbone", hint="Omit --backbones")
     train = {**spec.training.get("config", {}), "modalities": list(spec.modalities), "device": device}
@@ -352,8 +354,8 @@ def _train_others(
         place = out / name.replace("/", "_")
         config = configuration({"model": options, "train": train})
         train_checkpoint(folder, place, config, hook=hook, offline=offline)
-        found[name], _ = load_predictor(str(place), device, offline=offline, hook=hook)
-    return found
+        predictors[name], _ = load_predictor(str(place), device, offline=offline, hook=hook)
+    return predictors
 
 
 def _backbones(
@@ -364,29 +366,29 @@ def _backbones(
     from emopipe.models.evaluation.diagnose import as_run
     from emopipe.pipeline.studies import plots
 
-    own = f"{predictor.spec.options['backbone']} (checkpoint)"
-    runs = [as_run(own, predictor, dataset, inside.rows, inside.logits)]
+    reference = f"{predictor.spec.options['backbone']} (checkpoint)"
+    runs = [as_run(reference, predictor, dataset, inside.rows, inside.logits)]
     for name, other in others.items():
         runs.append(as_run(name, other, dataset, inside.rows, other.scores(dataset, inside.rows).logits))
     groups = dict(zip(dataset.ids, dataset.groups, strict=True))
-    found = differences(runs, own, groups, metric)
-    rows = tuple({"backbone": run.model, **run.metrics, **_interval(one)} for run, one in zip(runs, found, strict=True))
-    drawn = [{"name": one.model, **_interval(one)} for one in found[1:] if not math.isnan(one.difference)]
+    gaps = differences(runs, reference, groups, metric)
+    rows = tuple({"backbone": run.model, **run.metrics, **_interval(one)} for run, one in zip(runs, gaps, strict=True))
+    drawn = [{"name": one.model, **_interval(one)} for one in gaps[1:] if not math.isnan(one.difference)]
     title = "Other backbones"
     if drawn:
-        plots.gaps(drawn, _gap_label(metric), f"{title}, compared with {own}", out / "backbones")
+        plots.gaps(drawn, _gap_label(metric), f"{title}, compared with {reference}", out / "backbones")
     words = (
         f"The checkpoint's configuration trained with each; `difference` is of {metric.upper()} to the checkpoint's, "
         "with a 95 % bootstrap interval over speakers (or media files). One training each: seeds move such figures too."
     )
-    return Section("backbones", title, words, tuple(_backbone_findings(found[1:], own, metric)), rows, bool(drawn))
+    return Section("backbones", title, words, tuple(_backbone_findings(gaps[1:], reference, metric)), rows, bool(drawn))
 
 
-def _backbone_findings(found: Sequence[Difference], own: str, metric: str) -> Iterator[str]:
-    for one in found:
+def _backbone_findings(gaps: Sequence[Difference], reference: str, metric: str) -> Iterator[str]:
+    for one in gaps:
         if math.isnan(one.difference):
-            yield f"With {one.model} instead of {own} nothing can be said: no value was given."
+            yield f"With {one.model} instead of {reference} nothing can be said: no value was given."
         elif one.low > 0 or one.high < 0:
-            yield f"With {one.model} instead of {own} {_changed(one, metric)}."
+            yield f"With {one.model} instead of {reference} {_changed(one, metric)}."
         else:
-            yield f"No difference can be shown between {one.model} and {own}."
+            yield f"No difference can be shown between {one.model} and {reference}."

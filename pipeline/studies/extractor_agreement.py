@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from emopipe.errors import NotMedia, OptionConflict, OutputError
 from emopipe.extractors.face.table import ACTION_UNITS, BOX, subject_track
-from emopipe.extractors.face.tracks import LEAST_OVERLAP, overlap
+from emopipe.extractors.face.tracks import LEAST_OVERLAP, overlaps
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import FACE_DEFAULTS, ExtractionConfig, FaceConfig
 from emopipe.pipeline.media.decoding import Media
@@ -88,8 +88,8 @@ def _measured(clip: Path, face: FaceConfig, device: str, offline: bool, hook: Ho
     with Backends(config, device=device, offline=offline, hook=hook) as backends:
         backends.prepare("face")
         with Media(clip) as media:
-            given = {"media": media, "image": None, "wanted": frozenset({"face"})}
-            inputs = FaceInputs(given.__getitem__)
+            values = {"media": media, "image": None, "wanted": frozenset({"face"})}
+            inputs = FaceInputs(values.__getitem__)
             table = measure_face(inputs, Context(config, backends, hook)).face_table
     if isinstance(table, Absent):
         raise NotMedia("the file has no video stream", path=clip, hint="Choose a video")
@@ -117,7 +117,7 @@ def pair(first: pa.Table, second: pa.Table) -> Agreement:
 
 
 def _overlap(one: dict[str, float], two: dict[str, float]) -> float:
-    return overlap(*(np.array([face[side] for side in BOX]) for face in (one, two)))
+    return float(overlaps(*(np.array([[face[side] for side in BOX]]) for face in (one, two)))[0, 0])
 
 
 def _units(faces: list[dict[str, float]]) -> np.ndarray:

@@ -69,31 +69,31 @@ def scatter(places: Any, labels: Any, title: str, out: Path) -> list[Path]:
     return save(figure, out)
 
 
-def importance(found: Explanation, ranks: Mapping[str, float], title: str, out: Path) -> list[Path]:
+def importance(explanation: Explanation, ranks: Mapping[str, float], title: str, out: Path) -> list[Path]:
     """Modality importance above the router's weight, utterance by utterance in the same order.
 
     Only utterances that leave the router a choice are drawn: those with two modalities or more.
     """
-    choice = np.flatnonzero(found.present.sum(axis=1) > 1)
-    rows = _spread(found, choice)
+    choice = np.flatnonzero(explanation.present.sum(axis=1) > 1)
+    rows = _spread(explanation, choice)
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     axes[0].set_title(title)
-    _bars(axes[0], found.importance[rows], found.modalities, "importance\n(share of inverse error)")
-    _bars(axes[1], found.weights[rows], found.modalities, "router weight")
+    _bars(axes[0], explanation.importance[rows], explanation.modalities, "importance\n(share of inverse error)")
+    _bars(axes[1], explanation.weights[rows], explanation.modalities, "router weight")
     agree = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
     axes[1].set_xlabel(
         f"{len(rows)} of {len(choice)} utterances with two modalities or more, by importance of "
-        f"{found.modalities[0]}\nrank correlation of importance and weight: {agree}"
+        f"{explanation.modalities[0]}\nrank correlation of importance and weight: {agree}"
     )
     axes[1].set_xticks([])
     axes[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return save(figure, out)
 
 
-def _spread(found: Explanation, rows: Any) -> Any:
+def _spread(explanation: Explanation, rows: Any) -> Any:
     """At most :data:`MOST_BARS` of the rows, evenly spread over the importance of the first modality."""
-    order = rows[np.argsort(found.importance[rows, 0], kind="stable")]
+    order = rows[np.argsort(explanation.importance[rows, 0], kind="stable")]
     chosen = np.unique(np.linspace(0, len(order) - 1, min(MOST_BARS, len(order))).round().astype(int))
     return order[chosen]
 

@@ -199,7 +199,7 @@ def _prior(name: str) -> Any:
 def bridge(hook: Hook) -> Any:
     """Training events as pipeline events."""
 
-    def told(event: dict[str, Any]) -> None:
+    def forward(event: dict[str, Any]) -> None:
         if event["event"] == "warning":
             hook(Event("warning", "train", event["message"]))
         elif event["event"] == "epoch":
@@ -212,4 +212,4 @@ def bridge(hook: Hook) -> Any:
             run = f"fold {event['fold']} seed {event['seed']}" + (f" {event['model']}" if "model" in event else "")
             hook(Event("info", "evaluate", f"{run}: {figures}"))
 
-    return told
+    return forward

@@ -37,27 +37,27 @@ def visualize_checkpoint(
     from emopipe.pipeline.studies import plots
 
     predictor, name = load_predictor(model, device, offline=offline, hook=hook)
-    found = explain(predictor, reading.read(folder), split_or_all(split))
-    places = project(found.fused)
+    explanation = explain(predictor, reading.read(folder), split_or_all(split))
+    places = project(explanation.fused)
     out.mkdir(parents=True, exist_ok=True)
     title = f"Fused features of {predictor.spec.model} {name} on {folder.name}"
-    files = plots.scatter(places, found.labels, title, out / "tsne")
-    if (found.present.sum(axis=1) > 1).any() and not _is_nan(found):
+    files = plots.scatter(places, explanation.labels, title, out / "tsne")
+    if (explanation.present.sum(axis=1) > 1).any() and not _is_nan(explanation):
         title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
-        files += plots.importance(found, agreement(found), title, out / "importance")
-    write_csv(out / "utterances.csv", [_utterance(found, places, row) for row in range(len(found.ids))])
+        files += plots.importance(explanation, agreement(explanation), title, out / "importance")
+    write_csv(out / "utterances.csv", [_utterance(explanation, places, row) for row in range(len(explanation.ids))])
     return [*files, out / "utterances.csv"]
 
 
-def _is_nan(found: Explanation) -> bool:
-    return bool(found.importance[0, 0] != found.importance[0, 0])
+def _is_nan(explanation: Explanation) -> bool:
+    return bool(explanation.importance[0, 0] != explanation.importance[0, 0])
 
 
-def _utterance(found: Explanation, places: Any, row: int) -> Row:
+def _utterance(explanation: Explanation, places: Any, row: int) -> Row:
     shares = {
         f"{name}_{kind}": float(table[row, column])
-        for column, name in enumerate(found.modalities)
-        for kind, table in (("importance", found.importance), ("weight", found.weights))
+        for column, name in enumerate(explanation.modalities)
+        for kind, table in (("importance", explanation.importance), ("weight", explanation.weights))
     }
-    facts = {"id": found.ids[row], "label": found.labels[row], "predicted": found.predicted[row]}
+    facts = {"id": explanation.ids[row], "label": explanation.labels[row], "predicted": explanation.predicted[row]}
     return {**facts, **shares, "tsne_1": float(places[row, 0]), "tsne_2": float(places[row, 1])}

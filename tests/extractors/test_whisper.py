@@ -14,7 +14,16 @@ from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 
 from emopipe.extractors.speech import whisper as ours
-from emopipe.extractors.speech.whisper import Decoding, WhisperRecogniser, failed, load_whisper, published_size, silent
+from emopipe.extractors.speech.whisper import (
+    Decoding,
+    WhisperRecogniser,
+    decode,
+    failed,
+    in_a_loop,
+    load_whisper,
+    published_size,
+    silent,
+)
 
 #: Layers and widths that Whisper was published with; mel bands, vocabulary, decoder layers.
 PUBLISHED = {
@@ -108,44 +117,48 @@ def result(compression: float = 1.0, log_probability: float = -0.2, no_speech: f
     )
 
 
-def test_whispers_own_tests_decide_on_another_try() -> None:
-    assert not failed(result())
-    assert failed(result(compression=2.5))
-    assert failed(result(log_probability=-1.1))
-    assert not failed(result(log_probability=-1.1, no_speech=0.7)) and silent(
-        result(log_probability=-1.1, no_speech=0.7)
-    )
-    assert not silent(result(no_speech=0.9))
+def test_a_loop_and_an_impossible_length_call_for_another_try_and_a_guess_does_not() -> None:
+    assert not failed(result(), 60)
+    assert failed(result(compression=2.5), 60)
+    assert failed(replace(result(), tokens=[440] * 60), 60)
+    assert not failed(result(log_probability=-3.0), 60)
+    assert silent(result(log_probability=-1.1, no_speech=0.7)) and not silent(result(no_speech=0.9))
 
 
 class Scripted:
-    """Stands in for whisper.decoding.decode: notes each call and gives the results in order."""
+    """Stands in for decoding: notes each call and gives the results in order."""
 
     def __init__(self, *results: list[DecodingResult]) -> None:
         self.results = list(results)
         self.calls: list[tuple[int, DecodingOptions]] = []
+        self.longest: list[int] = []
 
-    def __call__(self, model: Any, features: torch.Tensor, options: DecodingOptions) -> list[DecodingResult]:
+    def __call__(
+        self, model: Any, features: torch.Tensor, options: DecodingOptions, longest: list[int]
+    ) -> list[DecodingResult]:
         self.calls.append((len(features), options))
+        self.longest += longest
         return self.results.pop(0)
 
 
 def listen(
     model: Whisper, decoding: Decoding, script: Scripted, monkeypatch: pytest.MonkeyPatch, sounds: int = 3
 ) -> Any:
-    monkeypatch.setattr("whisper.decoding.decode", script)
+    monkeypatch.setattr(ours, "decode", script)
     recogniser = WhisperRecogniser(model, decoding)
     return recogniser.listen([np.zeros(16_000, np.float32)] * sounds, "de")
 
 
-def test_only_sounds_that_fail_are_decoded_again_one_by_one_and_warmer(
+def test_only_sounds_in_a_loop_are_decoded_again_one_by_one_and_warmer(
     model: Whisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Scripted(
-        [result(), result(compression=3.0), result()], [result(log_probability=-2.0)], [result(log_probability=-0.5)]
+        [result(), result(compression=3.0), result(log_probability=-2.0)],
+        [result(compression=2.6)],
+        [result(log_probability=-0.5)],
     )
     decoding = Decoding(temperatures=(0.0, 0.4, 0.9), prompt="Marlene, Jürgen", task="translate")
-    words, language = listen(model, decoding, script, monkeypatch)
+    words = listen(model, decoding, script, monkeypatch)
     assert [(rows, options.temperature) for rows, options in script.calls] == [(3, 0.0), (1, 0.4), (1, 0.9)]
     told = script.calls[0][1]
     assert (told.task, told.prompt, told.language, told.without_timestamps) == (
@@ -154,21 +167,40 @@ def test_only_sounds_that_fail_are_decoded_again_one_by_one_and_warmer(
         "de",
         True,
     )
-    assert language == "de" and [len(said) for said in words] == [1, 1, 1]
+    assert [len(said) for said in words] == [1, 1, 1]
+    assert set(script.longest) == {ours.TOKENS_FOR_ALL + ours.TOKENS_PER_SECOND}
 
 
-def test_the_last_try_counts_and_silence_has_no_words(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_no_try_leaves_is_not_sure_and_silence_has_no_words(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silence = result(log_probability=-1.5, no_speech=0.9)
     script = Scripted([result(compression=3.0), silence], [result(compression=4.0)])
-    words, _ = listen(model, Decoding(temperatures=(0.0, 0.5)), script, monkeypatch, sounds=2)
+    looped, silent_words = listen(model, Decoding(temperatures=(0.0, 0.5)), script, monkeypatch, sounds=2)
     assert [rows for rows, _ in script.calls] == [2, 1]
-    assert [len(said) for said in words] == [1, 0]
+    assert [word.probability for word in looped] == [0.0] and silent_words == []
 
 
 def test_a_single_temperature_forbids_another_try(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Scripted([result(compression=3.0)])
     listen(model, Decoding(temperatures=(0.0,)), script, monkeypatch, sounds=1)
     assert len(script.calls) == 1
+
+
+def test_a_loop_is_known_by_its_last_tokens() -> None:
+    assert in_a_loop([5, 6] + [1, 2, 3] * 8)
+    assert in_a_loop([7] * 24) and not in_a_loop([7] * 23)
+    assert not in_a_loop([1, 2] * 8), "somebody says no, no, no, no, no, no, no, no"
+    assert not in_a_loop(list(range(100)))
+    assert not in_a_loop([1, 2, 3, 4, 5, 6, 7] * 3 + [1, 2, 3])
+
+
+def test_decoding_ends_at_a_length_that_the_duration_bounds(model: Whisper) -> None:
+    """Random weights never end by themselves."""
+    features = torch.zeros(2, 1500, 16)
+    options = DecodingOptions(language="de", without_timestamps=True, fp16=False, sample_len=32)
+    short, longer = decode(model, features, options, [5, 11])
+    assert (len(short.tokens), len(longer.tokens)) == (5, 11)
 
 
 def test_chance_is_the_same_in_every_run_and_leaves_the_programs_own_alone(model: Whisper) -> None:
@@ -185,7 +217,26 @@ def test_chance_is_the_same_in_every_run_and_leaves_the_programs_own_alone(model
 def test_an_english_model_hears_english_only(monkeypatch: pytest.MonkeyPatch) -> None:
     english = random_model(51864)
     script = Scripted([replace(result(), tokens=[])])
-    monkeypatch.setattr("whisper.decoding.decode", script)
-    _, language = WhisperRecogniser(english).listen([np.zeros(16_000, np.float32)], "de")
-    assert language == "en" and script.calls[0][1].language == "en"
-    assert WhisperRecogniser(english).listen([], None) == ([], "en")
+    monkeypatch.setattr(ours, "decode", script)
+    sounds = [np.zeros(16_000, np.float32)]
+    WhisperRecogniser(english).listen(sounds, "de")
+    assert script.calls[0][1].language == "en"
+    assert WhisperRecogniser(english).languages(sounds) == [{"en": 1.0}]
+    assert WhisperRecogniser(english).listen([], "en") == []
+
+
+def test_languages_are_iso_codes_with_probabilities_alone_or_together(model: Whisper) -> None:
+    sounds = [np.random.default_rng(seed).normal(0, 0.1, 16_000).astype(np.float32) for seed in (0, 1)]
+    recogniser = WhisperRecogniser(model)
+    for chances in (*recogniser.languages(sounds), *recogniser.languages(sounds[:1])):
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-3)
+        assert {"jv", "de", "zh"} <= chances.keys() and "jw" not in chances
+    assert recogniser.listen(sounds[:1], "jv") == recogniser.listen(sounds[:1], "jv")
+
+
+def test_a_sound_at_its_own_length_is_encoded_as_by_whisper(model: Whisper) -> None:
+    """A whole window is what Whisper encodes."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 30 * 16_000).astype(np.float32)
+    recogniser = WhisperRecogniser(model)
+    with torch.inference_mode():
+        assert torch.allclose(recogniser._encoded_at_own_length(sound), recogniser._features([sound]), atol=1e-5)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from emopipe.extractors.face.table import BLENDSHAPES, BOX, EMOTIONS, EXPRESSION, MESH_COMPONENTS, face_table
 from emopipe.extractors.speech.diarize import VoiceClusters
+from emopipe.extractors.speech.speakers import GE2E
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import ExtractionConfig
 
@@ -121,6 +122,8 @@ class _Loud:
 
 class _Pitch:
     """Voices are alike when their tones cross zero equally often."""
+
+    likeness = GE2E
 
     def embed(self, samples: Any, pieces: Any) -> np.ndarray:
         sounds = [samples[round(start * 16_000) : round(end * 16_000)] for start, end in pieces]

@@ -152,8 +152,8 @@ class SubnetModel(Baseline):
 
     def vectors(self, batch: Batch) -> list[Tensor]:
         """M tensors (B, K_m), zero where the modality is absent."""
-        found = []
+        vectors = []
         for column, name in enumerate(self.shape.modalities):
             h = self.subnets[name](*self.steps(name, batch))
-            found.append(h.masked_fill(~batch.present[:, column : column + 1], 0.0))
-        return found
+            vectors.append(h.masked_fill(~batch.present[:, column : column + 1], 0.0))
+        return vectors

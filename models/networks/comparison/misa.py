@@ -188,14 +188,14 @@ class Misa(Baseline):
 
     def _differences(self, private: Tensor, shared: Tensor, present: Tensor) -> Tensor:
         """Summed over M pairs of private and shared, and all pairs of private parts."""
-        own = [(private[:, m], shared[:, m], present[:, m]) for m in range(present.shape[1])]
-        return torch.stack(_over(difference, [*own, *_pairs(private, present)], present)).sum()
+        private_and_shared = [(private[:, m], shared[:, m], present[:, m]) for m in range(present.shape[1])]
+        return torch.stack(_over(difference, [*private_and_shared, *_pairs(private, present)], present)).sum()
 
     def _similarities(self, shared: Tensor, present: Tensor) -> Tensor:
         """Mean over all pairs of shared parts."""
         moments = self.config.moments
-        found = _over(lambda a, b: moment_discrepancy(a, b, moments), _pairs(shared, present), present)
-        return torch.stack(found).mean()
+        discrepancies = _over(lambda a, b: moment_discrepancy(a, b, moments), _pairs(shared, present), present)
+        return torch.stack(discrepancies).mean()
 
     def _reconstructions(self, rebuilt: Tensor, utterance: Tensor, present: Tensor) -> Tensor:
         """Mean over the modalities of the mean squared error."""

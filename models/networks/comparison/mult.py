@@ -73,8 +73,8 @@ class CrossLayer(Layer):
         linear = [functional.linear(self.attention_norm(steps), weight, bias) for steps, weight, bias in parts]
         q, k, v = (y.view(len(y), -1, self.heads, width // self.heads).transpose(1, 2) for y in linear)
         p = self.attention_dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        x = x + self.residual_dropout(self.out(seen.transpose(1, 2).flatten(2)))
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        x = x + self.residual_dropout(self.out(attended.transpose(1, 2).flatten(2)))
         hidden = self.relu_dropout(functional.relu(self.expand(self.feed_norm(x))))
         mixed: Tensor = x + self.residual_dropout(self.contract(hidden))
         return mixed

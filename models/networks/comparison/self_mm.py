@@ -113,8 +113,8 @@ class Memory:
         if not self.tables:
             return fresh
         self._grow(int(rows.max()) + 1)
-        known = self.tables["epoch"][rows] > 0
-        return torch.where(known.view(-1, 1, 1), self.tables["labels"][rows], fresh)
+        remembered = self.tables["epoch"][rows] > 0
+        return torch.where(remembered.view(-1, 1, 1), self.tables["labels"][rows], fresh)
 
     def learn(self, rows: Tensor, target: Tensor, fused: Tensor, alone: Tensor, present: Tensor) -> None:
         """Move the labels of rows that were seen before, then remember their representations.
@@ -143,12 +143,12 @@ class Memory:
     ) -> Tensor:
         """(B, M, L) labels from the second epoch on, where the modality is there and its groups have centres."""
         members, seen = self._members(self.tables["target"]), self.tables["seen"]
-        whole = relative_distance(fused, centres(self.tables["fused"], members), self.task)
+        fused_distance = relative_distance(fused, centres(self.tables["fused"], members), self.task)
         moved = []
         for m in range(labels.shape[1]):
             middle = centres(self.tables["alone"][:, m], members & seen[:, m : m + 1])
             delta = relative_distance(alone[:, m], middle, self.task)
-            new = proposed_labels(delta, whole, target, self.task, self.limit)
+            new = proposed_labels(delta, fused_distance, target, self.task, self.limit)
             usable = (epoch > 1) & present[:, m] & torch.isfinite(new).all(1)
             new = torch.where(usable.unsqueeze(1), new, 0.0)
             moved.append(torch.where(usable.unsqueeze(1), moved_labels(labels[:, m], new, epoch), labels[:, m]))
@@ -218,7 +218,9 @@ class SelfMm(Baseline):
         vectors = [self._vector(name, column, batch) for column, name in enumerate(self.shape.modalities)]
         fused, logits = self.fused(torch.cat(vectors, dim=1))
         tails = [self.alone[name](x) for name, x in zip(self.shape.modalities, vectors, strict=True)]
-        unimodal = {name: said.float() for name, (_, said) in zip(self.shape.modalities, tails, strict=True)}
+        unimodal = {
+            name: prediction.float() for name, (_, prediction) in zip(self.shape.modalities, tails, strict=True)
+        }
         features = {"fused": fused, "alone": torch.stack([h for h, _ in tails], dim=1)}
         return Output(logits.float(), unimodal, equal_shares(batch.present), features)
 
@@ -252,12 +254,12 @@ class SelfMm(Baseline):
         """Summed over the modalities: generated labels (B, M, L) weigh by how far they are from the given (B, L)."""
         total = torch.zeros((), device=target.device)
         for column, name in enumerate(self.shape.modalities):
-            said, wanted = output.unimodal[name], labels[:, column]
+            prediction, generated = output.unimodal[name], labels[:, column]
             if self.shape.task == "regression":
-                costs = (said - wanted).abs().squeeze(1)
+                costs = (prediction - generated).abs().squeeze(1)
             else:
-                costs = functional.cross_entropy(said, wanted, reduction="none")
-            distance = (wanted - target).abs().sum(1).tanh()
+                costs = functional.cross_entropy(prediction, generated, reduction="none")
+            distance = (generated - target).abs().sum(1).tanh()
             total = total + losses.mean((distance * costs).masked_fill(~batch.present[:, column], 0.0), batch.weights)
         return total
 

@@ -18,8 +18,8 @@ def parse_number(answer: str | None, low: float, high: float) -> float:
     Returns:
         NaN when it is not a number and nothing but a number, or (None) was never finished: a failure, not a zero.
     """
-    found = None if answer is None else NUMBER.fullmatch(answer)
-    return math.nan if found is None else min(max(float(found.group(1)), low), high)
+    match = None if answer is None else NUMBER.fullmatch(answer)
+    return math.nan if match is None else min(max(float(match.group(1)), low), high)
 
 
 def say_number(value: float, decimals: int) -> str:

@@ -95,8 +95,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Steps, y: Steps) -> Steps:
         """(B, T, width), (B, S, width) with a valid step in each row -> (B, T, width)."""
         keys = self.key_norm(y.x)
-        seen, _ = self.attention(self.query_norm(x.x), keys, keys, key_padding_mask=~y.valid, need_weights=False)
-        return Steps(x.x + seen, x.valid)
+        attended, _ = self.attention(self.query_norm(x.x), keys, keys, key_padding_mask=~y.valid, need_weights=False)
+        return Steps(x.x + attended, x.valid)
 
 
 class CrossModalFusion(nn.Module):

@@ -79,9 +79,9 @@ class Experts(nn.Module):
     def forward(self, f: Tensor, present: Tensor) -> Mixed:
         """F (B, d) and present (B, M) bool -> all of :class:`Mixed`."""
         w, alpha = self.gate(f, present)
-        said = torch.stack([expert(f) for expert in self.experts], dim=1)
-        enhanced = self.norm(f + (alpha.to(said.dtype).unsqueeze(-1) * said).sum(1))
-        return Mixed(f, enhanced, said, w, alpha)
+        outputs = torch.stack([expert(f) for expert in self.experts], dim=1)
+        enhanced = self.norm(f + (alpha.to(outputs.dtype).unsqueeze(-1) * outputs).sum(1))
+        return Mixed(f, enhanced, outputs, w, alpha)
 
 
 class PseudoTokens(nn.Module):

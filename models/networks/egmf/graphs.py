@@ -35,9 +35,9 @@ class GraphedDecoder:
     def __call__(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Embeddings (1, N, D), what to add to the attention (1, 1, N, N), positions (1, N) -> states (1, N, D)."""
         length = embeddings.shape[1]
-        kept = any(one.grad is not None for one in self._changed)
+        has_gradients = any(one.grad is not None for one in self._changed)
         learns = bool(self._changed) or embeddings.requires_grad
-        if length > LONGEST or kept or self._pending or not learns:
+        if length > LONGEST or has_gradients or self._pending or not learns:
             states: Tensor = self._decoder(embeddings, mask, positions)
             return states
         states = self._graph(*padded(embeddings, mask, positions))[:, :length]

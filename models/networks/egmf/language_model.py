@@ -211,7 +211,7 @@ def projections(model: nn.Module) -> tuple[str, ...]:
         ConfigError: the model has none of the known ones.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    for known in PROJECTIONS:
-        if names.issuperset(known):
-            return known
+    for layer_names in PROJECTIONS:
+        if names.issuperset(layer_names):
+            return layer_names
     raise ConfigError(f"the attention of {type(model).__name__} is not known", hint="Name its layers in lora_targets")

@@ -99,9 +99,9 @@ class Egmf(FusionModel):
     def _prompter(self) -> Prompter:
         config, wording = self.config, WORDINGS[self.config.language]
         low, high = (say_number(value, config.decimals) for value in config.value_range)
-        asked = wording.choose if self.shape.task == "classification" else wording.rate
+        default_question = wording.choose if self.shape.task == "classification" else wording.rate
         try:
-            question = (config.task_prompt or asked).format(
+            question = (config.task_prompt or default_question).format(
                 classes=wording.comma.join(self.shape.classes), low=low, high=high
             )
         except (KeyError, IndexError, ValueError) as error:
@@ -126,8 +126,8 @@ class Egmf(FusionModel):
             ConfigError: nothing can be trained.
         """
         if "text" in self.shape.modalities:
-            said = dataset.present[:, dataset.modalities.index("text")]
-            if said.any() and not any(dataset.transcript.words(name) for name in dataset.ids[said]):
+            has_text = dataset.present[:, dataset.modalities.index("text")]
+            if has_text.any() and not any(dataset.transcript.words(name) for name in dataset.ids[has_text]):
                 raise DatasetError("the dataset has no words", hint="EGMF reads the manifest's column `words`")
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise ConfigError(
@@ -153,22 +153,22 @@ class Egmf(FusionModel):
         words = self._words(batch)
         pseudo, features = self._adapt(batch, words)
         prompts = self._prompts(batch, words)
-        found = self._answer(prompts, pseudo, batch.labels)
-        return Output(found.pop("logits"), {}, equal_shares(batch.present), {**features, **found})
+        answer = self._answer(prompts, pseudo, batch.labels)
+        return Output(answer.pop("logits"), {}, equal_shares(batch.present), {**features, **answer})
 
     def _words(self, batch: Batch) -> list[list[int]]:
         """Token ids of what each utterance says; none where the text is absent."""
         if "text" not in self.shape.modalities:
             return [[] for _ in range(len(batch))]
-        said = batch.present[:, self.shape.modalities.index("text")].tolist()
+        has_text = batch.present[:, self.shape.modalities.index("text")].tolist()
         words = batch.lines if self.config.context else batch.words
-        if any(said) and len(words) != len(batch):
+        if any(has_text) and len(words) != len(batch):
             raise DatasetError("the batch has no words", hint="EGMF reads the manifest's column `words`")
-        return [self.prompter.words(words[row]) if there else [] for row, there in enumerate(said)]
+        return [self.prompter.words(words[row]) if there else [] for row, there in enumerate(has_text)]
 
     def _prompts(self, batch: Batch, words: list[list[int]]) -> list[Prompt]:
         signals = self._has_signals(batch).tolist()
-        earlier = [batch.earlier[row] if said and batch.earlier else () for row, said in enumerate(words)]
+        earlier = [batch.earlier[row] if tokens and batch.earlier else () for row, tokens in enumerate(words)]
         return [self.prompter.prompt(*row) for row in zip(words, earlier, signals, strict=True)]
 
     def _has_signals(self, batch: Batch) -> Tensor:
@@ -195,8 +195,8 @@ class Egmf(FusionModel):
             text,
             present,
         )
-        found = {**vars(mixed), "words": text.mean(), "pseudo": pseudo}
-        full = {name: x.new_zeros(len(batch), *shapes[name]).index_copy(0, rows, x) for name, x in found.items()}
+        outputs = {**vars(mixed), "words": text.mean(), "pseudo": pseudo}
+        full = {name: x.new_zeros(len(batch), *shapes[name]).index_copy(0, rows, x) for name, x in outputs.items()}
         return pseudo, full
 
     def _embedded(self, words: list[list[int]]) -> Steps:
@@ -219,8 +219,8 @@ class Egmf(FusionModel):
         parts = []
         for at in range(0, len(order), size):
             rows = order[at : at + size]
-            given = [with_pseudo.index(row) for row in rows if prompts[row].count]
-            some = ([prompts[row] for row in rows], None if pseudo is None else pseudo[given])
+            pseudo_rows = [with_pseudo.index(row) for row in rows if prompts[row].count]
+            some = ([prompts[row] for row in rows], None if pseudo is None else pseudo[pseudo_rows])
             chosen = None if targets is None else targets[rows]
             parts.append(self._rate(*some, chosen) if self.labels is None else self._choose(*some, chosen, self.labels))
         back = torch.tensor(order, device=self._device).argsort()
@@ -231,34 +231,34 @@ class Egmf(FusionModel):
     ) -> dict[str, Tensor]:
         """Class logits (B, C): of the next token where that tells the classes apart, else ln p of whole answers."""
         taught = self.config.objective == "language" and targets is not None
-        said = [labels.answers[int(one)] for one in targets] if taught and targets is not None else []
-        found: dict[str, Tensor] = {}
+        true_answers = [labels.answers[int(one)] for one in targets] if taught and targets is not None else []
+        costs: dict[str, Tensor] = {}
         if labels.first is not None:
-            reading = self._read(prompts, said or [()] * len(prompts), pseudo)
+            reading = self._read(prompts, true_answers or [()] * len(prompts), pseudo)
             logits = self.language_model.logits(reading.hidden)[:, list(labels.first)]
         else:
             readings = [self._read(prompts, [answer] * len(prompts), pseudo) for answer in labels.answers]
             reading, logits = readings[0], -torch.stack([one.costs for one in readings], dim=1)
         if taught and labels.first is not None:
-            found["answer_costs"] = _per_token(reading.costs, said)
+            costs["answer_costs"] = _per_token(reading.costs, true_answers)
         elif taught and targets is not None:
-            found["answer_costs"] = _per_token(-logits.gather(1, targets.unsqueeze(1)).squeeze(1), said)
-        return {"logits": logits, "fused": reading.hidden.float(), **found}
+            costs["answer_costs"] = _per_token(-logits.gather(1, targets.unsqueeze(1)).squeeze(1), true_answers)
+        return {"logits": logits, "fused": reading.hidden.float(), **costs}
 
     def _rate(self, prompts: list[Prompt], pseudo: Tensor | None, targets: Tensor | None) -> dict[str, Tensor]:
         """Values (B, 1), NaN where no number was said."""
-        found: dict[str, Tensor] = {}
+        costs: dict[str, Tensor] = {}
         if targets is not None:
-            said = [self._said(float(value)) for value in targets]
-            reading = self._read(prompts, said, pseudo)
-            found = {"fused": reading.hidden.float(), "answer_costs": _per_token(reading.costs, said)}
+            true_answers = [self._said(float(value)) for value in targets]
+            reading = self._read(prompts, true_answers, pseudo)
+            costs = {"fused": reading.hidden.float(), "answer_costs": _per_token(reading.costs, true_answers)}
         if self.training:
-            return {"logits": torch.full((len(prompts), 1), torch.nan, device=self._device), **found}
+            return {"logits": torch.full((len(prompts), 1), torch.nan, device=self._device), **costs}
         tokens = pad_left(prompts, self._device)
         answers, hidden = self.language_model.answer(tokens, pseudo, NUMBER_LENGTH + self.config.decimals)
         low, high = self.config.value_range
         values = torch.tensor([[parse_number(answer, low, high)] for answer in answers], device=self._device)
-        return {"logits": values, **found, "fused": hidden.float()}
+        return {"logits": values, **costs, "fused": hidden.float()}
 
     def _said(self, value: float) -> tuple[int, ...]:
         """The answer that a value is taught as.

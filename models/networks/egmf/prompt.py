@@ -134,8 +134,8 @@ class Prompter:
         """
         half = max(1, self._context // 2)
         start = -(-max(0, len(earlier) - self._context) // half) * half
-        kept = [self.words(line) for line in earlier[start:]] if self._context else []
-        return [token for line in kept for token in (*line, *self._line_end)]
+        lines = [self.words(line) for line in earlier[start:]] if self._context else []
+        return [token for line in lines for token in (*line, *self._line_end)]
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,16 @@ def grow(prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], device: to
     """Join each prompt with its answer (which may be empty), and all of them where they begin alike."""
     places: dict[tuple[int, int, int], int] = {}
     parents: list[int] = []
-    ends, said = [], []
+    ends, answer_tokens = [], []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         at, end = -1, len(prompt.ids)
         for index, token in enumerate((*prompt.ids, *answer)):
             if index == end:
                 ends.append(at)
             if index >= end:
-                said.append((row, at, token))
-            own = row if prompt.slot <= index < prompt.slot + prompt.count else -1
-            place = places.setdefault((at, token, own), len(places))
+                answer_tokens.append((row, at, token))
+            pseudo_row = row if prompt.slot <= index < prompt.slot + prompt.count else -1
+            place = places.setdefault((at, token, pseudo_row), len(places))
             if place == len(parents):
                 parents.append(at)
             at = place
@@ -190,7 +190,7 @@ def grow(prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], device: to
             sees[place] |= sees[parent]
     keys = torch.tensor(list(places), device=device)
     mask = torch.from_numpy(sees).to(device)
-    rows, before, targets = torch.tensor(said, dtype=torch.long, device=device).view(-1, 3).unbind(1)
+    rows, before, targets = torch.tensor(answer_tokens, dtype=torch.long, device=device).view(-1, 3).unbind(1)
     positions = mask.sum(1).unsqueeze(0) - 1
     shown = (keys[:, 1].unsqueeze(0), mask[None, None], positions, (keys[:, 2] >= 0).unsqueeze(0))
     return Tree(*shown, torch.tensor(ends, device=device), rows, before, targets)

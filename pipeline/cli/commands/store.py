@@ -32,16 +32,16 @@ def store(
         from emopipe.pipeline.execution.plan import superseded
         from emopipe.pipeline.store.store import Store, store_dir
 
-        with Store(store or store_dir()) as kept:
+        with Store(store or store_dir()) as opened:
             if prune:
                 age = None if unused_for is None else unused_for * 86_400
                 size = None if down_to is None else byte_size(down_to)
-                count, freed = kept.prune(superseded, unused_for=age, down_to=size)
+                count, freed = opened.prune(superseded, unused_for=age, down_to=size)
                 console.print(f"{count} results were removed, {freed / 1e6:.1f} MB")
-            used = kept.usage()
+            used = opened.usage()
             rows = [
                 (u.stage, str(u.results), f"{u.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(u.used):%Y-%m-%d}")
                 for u in used
             ]
-            console.table(str(kept.folder), ("stage", "results", "MB", "last used"), rows)
+            console.table(str(opened.folder), ("stage", "results", "MB", "last used"), rows)
             console.print(f"{sum(u.results for u in used)} results, {sum(u.bytes for u in used) / 1e6:.1f} MB")

@@ -75,7 +75,7 @@ def emopipe(*arguments: object, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def trained(given: Path, weight: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of words by `whisper:tiny` through `bert-base-uncased`, and of voices by another Whisper."""
-    for name in ("whisper-base", "silero-vad", "speaker-encoder"):
+    for name in ("whisper-base", "silero-vad", "campplus"):
         weight(name)
     folder = tmp_path_factory.mktemp("named")
     (folder / "labels.csv").write_text(LABELS)

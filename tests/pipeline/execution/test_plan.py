@@ -66,7 +66,7 @@ def test_every_option_of_the_configuration_is_declared_by_a_stage() -> None:
         ({"text": {"layers": [-2, -1]}}, {"text"}),
         ({"speech": {"pause": 0.4}}, CUT),
         ({"speech": {"prompt": "Anna"}}, {"words", *CUT}),
-        ({"speech": {"vad_threshold": 0.4}}, {"speech", "speakers", *TURNS}),
+        ({"speech": {"vad_threshold": 0.4}}, {"sound", "speech", "speakers", *TURNS}),
         ({"people": {"subject": "longest"}}, {"people", "subject"}),
         ({"people": {"count": 2}}, {"speakers", *TURNS}),
         ({"people": {"most": 3}}, {"speakers", *TURNS}),
@@ -105,7 +105,7 @@ def test_clips_of_people_count_by_their_bytes(store: Store, tmp_path: Path) -> N
 def test_the_speaker_encoder_counts_only_where_it_works(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = weights.entry("speaker-encoder")
+    entry = weights.entry("campplus")
     (tmp_path / "given" / entry.name).mkdir(parents=True)
     (tmp_path / "given" / entry.name / entry.ready).write_bytes(b"other")
     before, alone = keys(job(store)), keys(job(store, people=NOBODY_ELSE))
@@ -124,7 +124,7 @@ def test_rows_of_a_table_are_of_one_person_each(store: Store) -> None:
 
 def test_other_bytes_change_what_reads_them_and_another_path_nothing(store: Store) -> None:
     chosen = job(store)
-    idle = {"names", "baseline"}
+    idle = {"names", "baseline", "tracks"}
     assert changed(keys(chosen), keys(chosen, file=Content("b" * 64, 1, 1))) == EVERYTHING - idle
     assert keys(chosen) == keys(chosen, Source("moved", media=Path("elsewhere/clip.mov")))
 
@@ -161,7 +161,7 @@ def test_other_weights_under_the_same_name_are_others(
         chosen = job(store)
         assert list(chosen.unverified) == ["silero-vad"] == list(chosen.sealed_config()["unverified"])
         found.append(keys(chosen))
-    again = {"speech", "speakers", *TURNS}
+    again = {"sound", "speech", "speakers", *TURNS}
     assert changed(before, found[0]) == changed(found[0], found[1]) == again
 
 

@@ -87,8 +87,8 @@ def test_questions_are_counted_by_sentence_in_any_script() -> None:
 def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None:
     axes = np.eye(4)
     heard = {0: axes[0], 1: 0.9 * axes[1] + 0.43 * axes[0], 2: axes[3]}
-    assert match_voices(heard, {"ben": axes[1], "anna": axes[0], "carla": axes[2]}) == {0: "anna", 1: "ben"}
-    assert match_voices({0: None}, {"anna": axes[0]}) == {} and match_voices({}, {"anna": axes[0]}) == {}
+    assert match_voices(heard, {"ben": axes[1], "anna": axes[0], "carla": axes[2]}, 0.75) == {0: "anna", 1: "ben"}
+    assert match_voices({0: None}, {"anna": axes[0]}, 0.75) == {} == match_voices({}, {"anna": axes[0]}, 0.75)
 
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_who_was_enrolled_in_training_is_not_looked_for_in_other_recordings() ->
 @pytest.fixture(scope="session")
 def run(weight: Callable[[str], Path]) -> Callable[..., dict[str, Any]]:
     """Predict a sample with some options; returns its document."""
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "campplus"):
         weight(name)
 
     def run_sample(out: Path, name: str, *options: str) -> dict[str, Any]:

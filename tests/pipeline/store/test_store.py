@@ -19,7 +19,7 @@ from emopipe.models.prediction import Prediction
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.records import Absent
 from emopipe.pipeline.stages.table import PROBE
-from emopipe.pipeline.store import serialization as artefacts
+from emopipe.pipeline.store import serialization
 from emopipe.pipeline.store.store import Store
 
 FACTS = {"stage": "probe", "content": "c", "version": PROBE.version, "libraries": {}}
@@ -47,14 +47,14 @@ def test_results_come_back_as_they_were(store: Store) -> None:
 
 
 def test_sequences_are_written_as_they_come_and_read_a_group_at_a_time(store: Store) -> None:
-    lengths = [1 + index % 3 for index in range(2 * artefacts.GROUP + 5)]
+    lengths = [1 + index % 3 for index in range(2 * serialization.GROUP + 5)]
     written = (steps(n) if n < 3 else Absent("too_short") for n in lengths)
     found = store.put("voice", {"voice": written}, FACTS)["voice"]
     assert len(found) == len(lengths)
     for index, length in enumerate(lengths):
-        assert artefacts.absence(found, index) == (None if length < 3 else "too_short")
+        assert serialization.absence(found, index) == (None if length < 3 else "too_short")
         assert found[index] == Absent("too_short") if length == 3 else len(found[index].start) == length
-    assert artefacts.absence([Absent("no_face"), steps(1)], 0) == "no_face"
+    assert serialization.absence([Absent("no_face"), steps(1)], 0) == "no_face"
 
 
 def test_a_stage_that_breaks_while_it_is_written_leaves_nothing(store: Store) -> None:

@@ -74,7 +74,9 @@ def folded(network: ExpressionNetwork) -> ExpressionNetwork:
             layers: list[nn.Module] = []
             for layer in module:
                 if isinstance(layer, nn.BatchNorm2d):
-                    layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+                    convolution = layers[-1]
+                    assert isinstance(convolution, nn.Conv2d)
+                    layers[-1] = fuse_conv_bn_eval(convolution, layer)
                 else:
                     layers.append(layer)
             module._modules.clear()

@@ -276,9 +276,10 @@ GROUPS: Final = {
     **dict.fromkeys(table.GAZE, "direction of gaze, with the signs of the head pose"),
     **dict.fromkeys(table.ACTION_UNITS, "facial action units; MediaPipe's are proxies made of blendshapes"),
     **dict.fromkeys(table.BLENDSHAPES, "ARKit's blendshapes"),
-    **dict.fromkeys(table.EMOTIONS, "what the face alone looks like, by py-feat"),
+    **dict.fromkeys(table.EMOTIONS, "what the face alone looks like: probabilities"),
     **dict.fromkeys(table.AFFECT, "valence and arousal of the face, by py-feat"),
     **dict.fromkeys(table.MESH_COMPONENTS, "shape of the face without pose: components of the landmark mesh"),
+    **dict.fromkeys(table.EXPRESSION, "components of what the expression encoder sees in the pixels of the face"),
 }
 
 

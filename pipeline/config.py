@@ -50,7 +50,7 @@ class FaceConfig:
     window: Window = 1.0
     deviations: bool = field(default=False, metadata=LATER)
     max_faces: Annotated[int, Interval(ge=1, le=100)] = 16
-    features: tuple[str, ...] = ("blendshapes", "mesh")
+    features: tuple[str, ...] = ("blendshapes", "mesh", "emotions", "expression")
     least_coverage: Share = 0.1
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
 from emopipe.models.data.conversation import Transcript
+from emopipe.models.data.label_values import join_spellings
 from emopipe.models.data.speakers import SpeakerMeans
 
 Floats = NDArray[np.float32]
@@ -269,7 +270,10 @@ def _read_names(path: Path, modality: str) -> tuple[str, ...]:
 
 
 def _read_values(path: Path, modality: str, steps: int, dim: int) -> Floats:
-    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    try:
+        column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"the {modality} features cannot be read: {error}", hint=EXTRACT_AGAIN, path=path) from error
     flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
     if flat.size != steps * dim:
         raise DatasetError(f"some rows of the {modality} features are null", hint=EXTRACT_AGAIN, path=path)
@@ -398,6 +402,8 @@ class Dataset:
     def labels(self, column: str) -> NDArray[Any]:
         """(N,) labels: objects (None where unlabelled) of a text column, float64 (NaN) of a numeric one.
 
+        Spellings of a label that differ in case or blanks are one label.
+
         Raises:
             DatasetError: the manifest has no such column.
         """
@@ -405,8 +411,14 @@ class Dataset:
             columns = ", ".join(self.manifest.column_names)
             raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {columns}")
         values = self.column(column)
+        if pa.types.is_nested(self.manifest[column].type):
+            kind = self.manifest[column].type
+            hint = "Write one text or number in each row"
+            raise DatasetError(f"the column {column!r} holds {kind}, not labels", hint=hint)
         if pa.types.is_floating(self.manifest[column].type) or pa.types.is_integer(self.manifest[column].type):
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        joined, _ = join_spellings([None if value is None else str(value) for value in values])
+        values[:] = joined
         return values
 
     def subset(self, rows: NDArray[Any]) -> Dataset:

@@ -118,5 +118,5 @@ def read_configuration(path: str | Path) -> TrainConfig:
     """Read the settings of a training from a TOML file; see :func:`configuration`."""
     try:
         return configuration(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
+    except (OSError, ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
         raise ConfigFileError(f"the configuration cannot be read: {error}", path=path) from error

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Floats, Indices
-from emopipe.models.data.labelled import targets, usable
+from emopipe.models.data.labelled import label_doubts, targets, usable
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.networks.losses import Task
 from emopipe.models.predictor import Spec, pattern_name
@@ -86,6 +86,8 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
     dropped = len(split[0]) + len(split[1]) - len(train_rows) - len(valid_rows)
     if dropped:
         hook({"event": "warning", "message": f"{dropped} rows without label or modality are left out"})
+    for doubt in label_doubts(data, config.label):
+        hook({"event": "warning", "message": doubt})
     labels = data.labels(config.label)
     _check_classes(labels[train_rows])
     if needs_validation(config) and len(valid_rows) == 0:

@@ -15,6 +15,7 @@ from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
 from emopipe.pipeline.cli.commands.doctor import doctor
 from emopipe.pipeline.cli.commands.evaluate import evaluate
+from emopipe.pipeline.cli.commands.export import export
 from emopipe.pipeline.cli.commands.extract import extract
 from emopipe.pipeline.cli.commands.inspect import inspect
 from emopipe.pipeline.cli.commands.report import report
@@ -32,7 +33,7 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report},
+    USE: {"demo": demo, "run": run, "report": report, "export": export},
     TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
     STUDY: {
         "compare": compare,

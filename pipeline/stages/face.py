@@ -153,7 +153,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    3,
+    4,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -54,7 +54,7 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             quality = utterance_quality(inputs, index, rows)
             usual = {} if means is None else _means_of_others(means, speaker_name(inputs, index), rows)
             samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier, usual))
-        predictions += predictor.predict(samples)
+        predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return Predictions(predictions)
 
@@ -83,4 +83,4 @@ def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mappin
             raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {width}")
 
 
-FUSION: Final = Stage("fusion", 2, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")
+FUSION: Final = Stage("fusion", 3, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")

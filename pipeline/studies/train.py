@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
+from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.formatting import span
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -349,13 +350,17 @@ def evaluate_model(
 
     dataset = reading.read(folder)
     config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
+    if given is not None and not folds:  # what is measured are rows that training holds out
+        given = {*given, "select"}
     config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)
     chosen = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(
             dataset, config, folds, chosen, modalities, _prior(prior), bridge(hook, starts=False), start=first
         )
-    return evaluate_seeds(dataset, config, chosen, split, modalities, _prior(prior), bridge(hook), start=first)
+    return evaluate_seeds(
+        dataset, config, chosen, split_or_all(split), modalities, _prior(prior), bridge(hook), start=first
+    )
 
 
 def is_checkpoint(model: str) -> bool:
@@ -415,8 +420,17 @@ def _figures(measured: Evaluation) -> list[str]:
 
 
 def split_or_all(name: str) -> str | None:
-    """A split by name; None stands for every row, `all`."""
-    return None if name == "all" else name
+    """A split by any of its names; None stands for every row, `all`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "all":
+        return None
+    split = split_name(name)
+    if split is None:
+        raise ConfigError(f"there is no split {name!r}", hint=f"{HINT}, or all")
+    return split
 
 
 def _prior(name: str) -> Any:

@@ -126,7 +126,7 @@ def test_features_of_another_kind_are_refused_naming_both(dataset: tuple[Path, P
     assert emopipe("extract", root / "my_dataset", *arguments).exit_code == 0
     done = emopipe("evaluate", root / "units", "--model", model, "--split", "all")
     assert done.exit_code == 2 and "EMO-402" in done.output
-    assert "action_units" in done.output and "blendshapes" in done.output
+    assert "action_units" in done.output and "expression" in done.output
     assert features.exists()
 
 

@@ -94,11 +94,11 @@ def train_checkpoint(
     began = time.monotonic()
     with _tensorboard(tensorboard) as record:
 
-        def told(event: dict[str, Any]) -> None:
+        def report(event: dict[str, Any]) -> None:
             record(event)
             bridge(hook)(event)
 
-        trained = train(dataset, located, state=state, start=first, hook=told)
+        trained = train(dataset, located, state=state, start=first, hook=report)
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     linear = linear_baseline(dataset, config, trained.split) if measured else None
@@ -109,8 +109,8 @@ def train_checkpoint(
         if seconds < LONGEST:
             folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
         else:
-            told = f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`"
-            hook(Event("warning", "train", told))
+            what = f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`"
+            hook(Event("warning", "train", what))
     result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, folds, verdict)
     about_start = origin_card(chosen, trained.predictor) if chosen else []
     card = model_card(trained.predictor, measured, folder.name, folds_card(result), about_start)

@@ -155,7 +155,7 @@ def missing(dataset: Dataset) -> list[Row]:
 
 
 def lengths(dataset: Dataset) -> Any:
-    """(N,) seconds of the utterances, NaN where they are not told."""
+    """(N,) seconds of the utterances, NaN where they are not known."""
     edges = [[np.nan if one is None else float(one) for one in dataset.column(name)] for name in ("start", "end")]
     return np.array(edges[1]) - np.array(edges[0])
 
@@ -242,7 +242,11 @@ def doubtful_labels(dataset: Dataset, label: str) -> list[Row]:
                 best = int(share.argmax())
                 if share[best] > DOUBT * share[truth]:
                     facts = {"clip": judged.ids[row], "speaker": judged.speakers[row] or "", "label": classes[truth]}
-                    facts |= {"rather": classes[best], "of": f"{share[best]:.2f}", "against": f"{share[truth]:.2f}"}
+                    facts |= {
+                        "predicted": classes[best],
+                        "probability": f"{share[best]:.2f}",
+                        "of the label": f"{share[truth]:.2f}",
+                    }
                     doubts.append((float(np.log(share[best] + 1e-9) - np.log(share[truth] + 1e-9)), facts))
     except TrainingError:  # too little to train on: nothing can be doubted
         return []
@@ -253,27 +257,28 @@ def advice(
     dataset: Dataset, labels: Any, duplicates: Sequence[Row], doubtful: Sequence[Row], counted: bool
 ) -> list[str]:
     """What to do first, in words."""
-    told = []
+    items = []
     apart = [row for row in duplicates if " and " in row["why it matters"]]
     if apart:
-        told.append(
+        items.append(
             f"{len(apart)} pairs of clips are nearly the same and differ in split, speaker or label: keep one each"
         )
     if doubtful:
-        told.append(f"{len(doubtful)} labels are contradicted: listen to the first {min(len(doubtful), MOST)}")
+        few = f", beginning with the first {MOST}" if len(doubtful) > MOST else ""
+        items.append(f"{len(doubtful)} labels are contradicted by clips of other speakers: listen to them{few}")
     for name, speaker in [] if counted else confounded(dataset, labels):
-        told.append(f"speaker {speaker!r} has the class {name!r} alone: record others of this person")
+        items.append(f"speaker {speaker!r} has the class {name!r} alone: record others of this person")
     short = int((lengths(dataset) < SHORT).sum())
     if short:
-        told.append(f"{short} utterances are shorter than {SHORT:g} s: look whether start and end are right")
+        items.append(f"{short} utterances are shorter than {SHORT:g} s: look whether start and end are right")
     for column, name in enumerate(dataset.modalities):
         share = 1 - dataset.present[:, column].mean() if len(dataset) else 0.0
         if share > 0.5:
-            told.append(f"{name} is absent from {100 * share:.0f} % of the rows: train without it, or see why")
+            items.append(f"{name} is absent from {100 * share:.0f} % of the rows: train without it, or see why")
     unlabelled = sum(one is None for one in labels)
     if unlabelled:
-        told.append(f"{unlabelled} rows have no label and are not trained on")
-    return told
+        items.append(f"{unlabelled} rows have no label and are not trained on")
+    return items
 
 
 def confounded(dataset: Dataset, labels: Any) -> list[tuple[str, str]]:

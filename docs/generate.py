@@ -252,6 +252,7 @@ FILES: Final = {
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
+    "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
     "manifest.parquet": "a row per utterance: `id`, `media`, `start`, `end`, `speaker`, `role`, `overlap`, `split`, "
@@ -261,6 +262,7 @@ DATASET: Final = {
     "`features`; the names of the features are in the file's metadata",
     "config.toml": "the extraction configuration, and the versions of what measured",
     "failures.csv": "rows that gave nothing, and why; only where there are some",
+    "reasons.csv": "what is doubtful about the labels table, or was chosen in reading it: `code`, `reason`, `hint`",
 }
 GROUPS: Final = {
     "time": "seconds on the media clock",
@@ -274,9 +276,10 @@ GROUPS: Final = {
     **dict.fromkeys(table.GAZE, "direction of gaze, with the signs of the head pose"),
     **dict.fromkeys(table.ACTION_UNITS, "facial action units; MediaPipe's are proxies made of blendshapes"),
     **dict.fromkeys(table.BLENDSHAPES, "ARKit's blendshapes"),
-    **dict.fromkeys(table.EMOTIONS, "what the face alone looks like, by py-feat"),
+    **dict.fromkeys(table.EMOTIONS, "what the face alone looks like: probabilities"),
     **dict.fromkeys(table.AFFECT, "valence and arousal of the face, by py-feat"),
     **dict.fromkeys(table.MESH_COMPONENTS, "shape of the face without pose: components of the landmark mesh"),
+    **dict.fromkeys(table.EXPRESSION, "components of what the expression encoder sees in the pixels of the face"),
 }
 
 
@@ -311,7 +314,7 @@ def schema_page() -> Iterator[str]:
     yield "## STEM.csv and utterances.csv"
     yield prose(
         """
-        A row per utterance with the columns of `utterances` above, without `unimodal`; what is an object there
+        A row per utterance with the columns of `utterances` above but `unimodal` and `without`; what is an object there
         becomes a column for each of its keys:
         """
     )

@@ -21,7 +21,7 @@ from emopipe.options import (
     byte_size,
     chosen_modalities,
 )
-from emopipe.pipeline.progress import Hook, ProgressBar, silent
+from emopipe.pipeline.progress import Event, Hook, ProgressBar, silent
 from emopipe.results import DatasetResult, Results
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emopipe.models.training.config import TrainConfig
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
+    from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.store.store import Store
 
@@ -44,6 +45,7 @@ def run(
     model: AnyPath = DEFAULT_MODEL,
     out: AnyPath | None = None,
     participants: AnyPath | None = None,
+    formats: str | Sequence[str] = (),
     retry_failed: bool = False,
     phases: bool = False,
     dry_run: bool = False,
@@ -59,6 +61,7 @@ def run(
         model: name of a shipped checkpoint, or a checkpoint's folder.
         out: folder for JSON, CSV and pages; None writes none.
         participants: CSV with a column person or file, and columns of groups to compare; needs `out`.
+        formats: forms beside JSON and CSV in which the results are written, as for :func:`export`; need `out`.
         retry_failed: only what failed in, or was missing from, the last run into `out`.
         phases: one stage of all files after the other, so that one model at a time is loaded.
         dry_run: tell the plan and do nothing.
@@ -80,11 +83,15 @@ def run(
     """
     from emopipe.pipeline.execution.batch import find_inputs, run_files
     from emopipe.pipeline.execution.jobs import extraction_overrides, prediction_job
+    from emopipe.pipeline.export.export import export_folder
+    from emopipe.pipeline.export.formats import chosen_formats
     from emopipe.pipeline.report.participants import read_participants
 
     folder = None if out is None else Path(out)
-    if folder is None and (retry_failed or participants is not None):
-        raise OptionConflict("retry_failed and participants need the folder of a run", hint="Give out=FOLDER")
+    if folder is None and (retry_failed or participants is not None or formats):
+        what = "retry_failed, participants and formats need the folder of a run"
+        raise OptionConflict(what, hint="Give out=FOLDER")
+    forms = chosen_formats(formats) if formats else ()
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
         store, keep = stack.enter_context(_store(options))
@@ -116,8 +123,52 @@ def run(
             files.append(result)
             if on_result is not None:
                 on_result(result)
+        if folder is not None and forms and not dry_run:
+            _tell_incomplete(export_folder(folder, forms, store=store.folder), hook)
     order = {path: place for place, path in enumerate(inputs.every)}
     return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep, inputs.skipped)
+
+
+def export(
+    results: AnyPath,
+    to: str | Sequence[str],
+    *,
+    out: AnyPath | None = None,
+    store: AnyPath | None = None,
+    progress: bool | Hook = True,
+) -> Exported:
+    """Write the results of a run in the formats of other programs; no video is read again.
+
+    Args:
+        results: folder of the run.
+        to: formats, as a list or with commas: `parquet`, `frames.csv`, `openface.csv`, `srt`, `vtt`, `eaf`,
+            `textgrid`, `rttm`, `xlsx`, `jsonl`.
+        out: folder for the files; None: beside the results.
+        store: folder in which the run kept what it measured; None: the default one.
+        progress: as for :func:`run`; told of what is incomplete.
+
+    Returns:
+        The files, and why some are missing or incomplete.
+
+    Raises:
+        UnknownName: there is no such format.
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or a file cannot be written.
+    """
+    from emopipe.pipeline.export.export import export_folder
+    from emopipe.pipeline.export.formats import chosen_formats
+    from emopipe.pipeline.store.store import store_dir
+
+    kept = Path(store or store_dir())
+    with _hook(progress) as hook:
+        exported = export_folder(Path(results), chosen_formats(to), out=None if out is None else Path(out), store=kept)
+        _tell_incomplete(exported, hook)
+    return exported
+
+
+def _tell_incomplete(exported: Exported, hook: Hook) -> None:
+    for media, why in exported.incomplete.items():
+        hook(Event("warning", "export", f"{why}. {why.hint}", source=str(media)))
 
 
 def extract(
@@ -143,13 +194,17 @@ def extract(
         EnvironmentFault, ConfigError: as for :func:`run`.
     """
     from emopipe.pipeline.config import ExtractionConfig
-    from emopipe.pipeline.datasets.labels import read_labels, unlabelled_sources
+    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
     source = Path(path)
-    table = Path(labels) if labels is not None else source if source.suffix.lower() == ".csv" else None
-    rows = read_labels(table, source if labels is not None else None) if table else unlabelled_sources([source])
+    table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
+    if table is not None:
+        read = read_labels(table, source if labels is not None else None)
+    else:
+        read = Labels(unlabelled_sources([source]))
+    rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
         store, _ = stack.enter_context(_store(options))
@@ -163,8 +218,8 @@ def extract(
             hook=hook,
         )
         engine = stack.enter_context(_engine(len(rows), options))
-        failures = write_dataset(rows, Path(out), job, engine, hook=hook)
-    return DatasetResult(Path(out), len(rows), failures)
+        failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
+    return DatasetResult(Path(out), len(rows), failures, read.reasons)
 
 
 def train(
@@ -172,7 +227,7 @@ def train(
     out: AnyPath,
     *,
     model: str | None = None,
-    start: AnyPath | None = None,
+    start: AnyPath = "auto",
     tensorboard: AnyPath | None = None,
     progress: bool | Hook = True,
     **options: Unpack[TrainingOptions],
@@ -183,14 +238,16 @@ def train(
         dataset: made by :func:`extract`, or one of MMSA's files.
         out: folder of the checkpoint.
         model: which model to train; `emoe` by default.
-        start: checkpoint to go on from: its model, options and weights.
+        start: checkpoint to begin with: its model, options and weights; classes may be others. "auto" takes a shipped
+            one that was trained on the same features, "none" begins with random weights.
         tensorboard: folder of event files for TensorBoard.
         progress: as for :func:`run`.
         options: those of the command `emopipe train`: `label`, `modalities`, `epochs`, `seed`,
             `allow_speaker_overlap`, `config`, `device`, `offline`; see :mod:`emopipe.options`.
 
     Returns:
-        The trained model; its `validation` tells how good it is.
+        The trained model; its `validation` tells how good it is, its `linear` how good a linear model is on the same
+        rows.
 
     Raises:
         DatasetError, TrainingError: an unusable dataset.
@@ -199,17 +256,19 @@ def train(
     from emopipe.pipeline.studies.train import train_checkpoint
 
     with _hook(progress) as hook:
-        _, measured = train_checkpoint(
+        result = train_checkpoint(
             Path(dataset),
             Path(out),
             training_config(model, options),
             hook=hook,
             offline=options.get("offline", False),
             tensorboard=None if tensorboard is None else Path(tensorboard),
-            start=None if start is None else str(start),
+            start=str(start),
+            given=given_settings(model, options),
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
-    trained.validation = measured
+    trained.validation, trained.linear = result.validation, result.linear
+    trained.folds, trained.verdict = result.folds, result.verdict
     return trained
 
 
@@ -221,6 +280,7 @@ def evaluate(
     folds: int = 0,
     seeds: int = 1,
     prior: str = "uniform",
+    start: AnyPath = "auto",
     progress: bool | Hook = True,
     **options: Unpack[TrainingOptions],
 ) -> Evaluation | Summary:
@@ -233,7 +293,7 @@ def evaluate(
         folds: cross-validate a model on so many speaker-grouped folds; 0 trains on the dataset's own split.
         seeds: train a model with so many seeds.
         prior: "uniform", or "train" to expect classes as often as in training.
-        progress, options: as for :func:`train`.
+        start, progress, options: as for :func:`train`.
 
     Returns:
         Of a checkpoint an evaluation, of a model a summary over its runs; both have `to_pandas()`.
@@ -251,7 +311,17 @@ def evaluate(
         training_options.pop("modalities", None)
         config = training_config(str(model), training_options)
         return studies.evaluate_model(
-            Path(dataset), config, folds, seeds, split, modalities, prior, hook=hook, offline=offline
+            Path(dataset),
+            config,
+            folds,
+            seeds,
+            split,
+            modalities,
+            prior,
+            hook=hook,
+            offline=offline,
+            start=str(start),
+            given=given_settings(str(model), training_options),
         )
 
 
@@ -284,6 +354,18 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
         ConfigError: an unknown model or option, or a value that cannot be used.
     """
     from emopipe.models.training.config import configuration
+
+    return configuration(training_tables(model, options))
+
+
+def given_settings(model: str | None, options: TrainingOptions) -> set[str]:
+    """Names of the settings of training, and of options of the model, that a file or options give."""
+    tables = training_tables(model, options)
+    return {*tables.get("train", {}), *tables.get("model", {})}
+
+
+def training_tables(model: str | None, options: TrainingOptions | StudyOptions) -> dict[str, dict[str, Any]]:
+    """The tables `[model]` and `[train]` of a file, changed by options."""
     from emopipe.pipeline.config import read_toml
 
     config = options.get("config")
@@ -305,7 +387,7 @@ def training_config(model: str | None, options: TrainingOptions | StudyOptions) 
     for (table, name), value in settings.items():
         if value is not None:
             tables.setdefault(table, {})[name] = value
-    return configuration(tables)
+    return tables
 
 
 def _paths(paths: AnyPath | Sequence[AnyPath]) -> list[Path]:

@@ -490,6 +490,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "no_evidence": ReasonKind(
         "there is no utterance to predict from", "Check that the file shows or lets hear somebody"
     ),
+    "not_in_store": ReasonKind(
+        "what was measured for these results is not in the store",
+        "Name the store of the run with --store, or run again; exports of runs with --no-store need --formats",
+    ),
     "file_truncated": ReasonKind(
         "the file ends before the duration that it promises", "Copy or download the file again"
     ),
@@ -533,6 +537,41 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "faces_beyond_limit": ReasonKind(
         "more faces were seen at once than are measured",
         "Raise [face] max_faces if the speaker is among the others",
+    ),
+    "table_format": ReasonKind(
+        "the table is not plain CSV with commas in UTF-8",
+        "Save it as CSV in UTF-8 if names or numbers look wrong",
+        note=True,
+    ),
+    "rows_repeated": ReasonKind("rows of the table are repeated, and were used once", "Delete the repeated rows"),
+    "rows_overlap": ReasonKind(
+        "rows of one speaker in one recording overlap", "Check their times; what they share counts twice"
+    ),
+    "row_cut": ReasonKind("rows end after their recording and were cut", "Check their times"),
+    "split_renamed": ReasonKind("splits go by other names", "Check that they mean what they were taken for", note=True),
+    "labels_joined": ReasonKind(
+        "spellings of a label that differ in case or blanks were joined", "Write each label in one way", note=True
+    ),
+    "labels_missing": ReasonKind(
+        "cells such as NA or nan were taken as missing", "Rename the label if it is meant as one"
+    ),
+    "labels_mixed": ReasonKind(
+        "a column holds numbers and names", "Correct the cells, or the column is taken as names of classes"
+    ),
+    "labels_numbers": ReasonKind(
+        "small whole numbers are taken as values, so that training is a regression",
+        "To learn classes, write names in place of the numbers",
+        note=True,
+    ),
+    "decimal_comma": ReasonKind("numbers with a decimal comma were read", "Check the numbers", note=True),
+    "file_name_form": ReasonKind(
+        "names of files in the table differ in their Unicode form from those on the disk, and were found",
+        "Nothing, if the files are the ones that are meant",
+        note=True,
+    ),
+    "media_not_named": ReasonKind(
+        "the table names no recording, although recordings lie beside it",
+        "Add a column file that names them, if face and voice shall count",
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ class Model:
         id: of the checkpoint.
         path: its folder.
         validation: how good it was on the rows that it was validated on; None for a loaded one, and without such rows.
+        linear: how good a linear model was that was trained on the same rows; None where validation is, too.
+        folds: of a training without rows to validate on: a row for it and for a linear model on folds of the speakers.
+        verdict: how the two compare, in a sentence.
     """
 
     def __init__(self, predictor: Predictor, identity: str, path: Path, validation: Evaluation | None = None) -> None:
@@ -32,6 +35,9 @@ class Model:
         self.id = identity
         self.path = path
         self.validation = validation
+        self.linear: Evaluation | None = None
+        self.folds: list[dict[str, Any]] = []
+        self.verdict = ""
 
     def __repr__(self) -> str:
         predicts = ", ".join(self.classes) or self.label

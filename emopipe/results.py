@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from emopipe.models.data.dataset import Dataset
+    from emopipe.pipeline.export.export import Exported
 
 __all__ = ["DatasetResult", "FaceFrames", "Failure", "FileResult", "Results", "TurnResult", "UtteranceResult"]
 
@@ -73,6 +74,28 @@ class Results(Sequence[FileResult]):
     def faces(self) -> FaceFrames:
         """The faces of all files, one row per sampled frame and face."""
         return FaceFrames(self._files, self._store, self._keep)
+
+    def export(self, to: str | Sequence[str], out: str | Path) -> Exported:
+        """Write the results in the formats of other programs; see :func:`emopipe.export`.
+
+        Args:
+            to: formats, as a list or with commas.
+            out: folder for the files.
+
+        Raises:
+            UnknownName: there is no such format.
+            OutputError: a file cannot be written.
+        """
+        from emopipe.pipeline.export.export import export
+        from emopipe.pipeline.export.formats import chosen_formats
+        from emopipe.pipeline.export.recording import recording_of
+        from emopipe.pipeline.report.outputs import stems
+        from emopipe.pipeline.store.store import Store
+
+        names = stems(file.media for file in self._files)
+        with Store(self._store) as store:
+            whole = (recording_of(file, names[file.media], store) for file in self._files if file.state != "failed")
+            return export(whole, chosen_formats(to), Path(out))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per utterance.
@@ -150,11 +173,13 @@ class DatasetResult:
         path: its folder.
         sources: how many rows or files were asked for.
         failures: those that gave nothing.
+        reasons: what is doubtful about the labels table, or was chosen in reading it.
     """
 
     path: Path
     sources: int
     failures: Sequence[Failure] = field(default=())
+    reasons: Sequence[Reason] = field(default=())
 
     def load(self) -> Dataset:
         """Open it, with the features of each modality."""

@@ -121,10 +121,18 @@ def _refuse_misfits(kind: type, values: Mapping[str, Any], what: str) -> None:
         except ValidationError as error:
             misfit = str(error.errors()[0]["loc"][0])
     if misfit is not None:
-        shown, mark = repr(values[misfit]), "" if what.endswith("]") else ":"
+        shown, mark = _shown(values[misfit]), "" if what.endswith("]") else ":"
         shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
         hint = f"Expected {_words(get_type_hints(kind, include_extras=True)[misfit])}"
         raise ConfigError(f"{what}{mark} {misfit} = {shown} does not fit", hint=hint)
+
+
+def _shown(value: Any) -> str:
+    """A value as messages show it; Python refuses to write whole numbers with thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number with thousands of digits"
 
 
 @cache

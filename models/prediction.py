@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Prediction:
         confidence: probability of `label`; None for regression, 0 when there was no evidence.
         abstained: the confidence is below the checkpoint's threshold, there was no evidence, or no value was given.
         value: the predicted value of a regression; None otherwise, and where the model failed to give one.
+        without: present modality -> the answer without it, class -> probability (regression: `value` -> number);
+            {} where that was not asked for. A modality that is the only one has none.
     """
 
     label: str | None
@@ -26,6 +28,7 @@ class Prediction:
     confidence: float | None
     abstained: bool
     value: float | None = None
+    without: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def no_evidence() -> Prediction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -103,11 +103,34 @@ class Predictor:
         self.device = torch.device(device)
         self.module = module.to(self.device).eval()
 
-    def predict(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Prediction]:
-        """Predict each sample; one without any of the model's modalities yields "no evidence", never a guess."""
+    def predict(
+        self, samples: Sequence[Sample], batch_size: int = 64, *, leave_one_out: bool = False
+    ) -> list[Prediction]:
+        """Predict each sample; one without any of the model's modalities yields "no evidence", never a guess.
+
+        Args:
+            samples: what to predict.
+            batch_size: how many are predicted together.
+            leave_one_out: tell of each modality what the answer would be without it. Not done by models with a
+                language model inside, which would read all words once more for each modality.
+        """
         schema = self.spec.schema
         chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
-        return self.describe(self._run(collate(chunk, schema) for chunk in chunks))
+        batches = [collate(chunk, schema) for chunk in chunks]
+        predictions = self.describe(self._run(batches))
+        again = leave_one_out and not self.spec.options.get("backbone")
+        return self._with_each_left_out(batches, predictions) if again else predictions
+
+    def _with_each_left_out(self, batches: Sequence[Batch], predictions: Sequence[Prediction]) -> list[Prediction]:
+        without: list[dict[str, dict[str, float]]] = [{} for _ in predictions]
+        for left_out in self.spec.modalities:
+            keep = torch.tensor([name != left_out for name in self.spec.modalities])
+            others = self.describe(self._run(batch.masked(keep) for batch in batches))
+            for answers, whole, other in zip(without, predictions, others, strict=True):
+                value = {} if other.value is None else {"value": other.value}
+                if left_out in whole.weights and (other.probabilities or value):
+                    answers[left_out] = other.probabilities or value
+        return [replace(one, without=answers) for one, answers in zip(predictions, without, strict=True)]
 
     def scores(
         self,
@@ -121,7 +144,10 @@ class Predictor:
         names = self.spec.modalities
         keep = torch.tensor([modalities is None or name in modalities for name in names])
         starts = range(0, len(chosen), batch_size)
-        return self._run(dataset.batch(chosen[s : s + batch_size], names).masked(keep) for s in starts)
+        relative = self.module.relative
+        return self._run(
+            dataset.batch(chosen[s : s + batch_size], names, relative=relative).masked(keep) for s in starts
+        )
 
     @torch.inference_mode()
     def _run(self, batches: Iterable[Batch]) -> Scores:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Final
 
 from emopipe.errors import BackendUnusable, UnknownName
@@ -22,7 +22,9 @@ from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.model import Egmf
 from emopipe.models.networks.emoe import Emoe, EmoeConfig
 from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.model import FusionModel, Shape
+from emopipe.plugins import entry_points, origin
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ MODELS: dict[str, Entry] = {
     "emoe": Entry(Emoe, EmoeConfig()),
     "emoe-paper": Entry(EmoePaper, EmoePaperConfig()),
     "egmf": Entry(Egmf, EgmfConfig()),
+    "linear": Entry(Linear, LinearConfig()),
     "unimodal": Entry(Unimodal, UnimodalConfig()),
     "late-fusion": Entry(LateFusion, LateFusionConfig()),
     "lf-dnn": Entry(LfDnn, LfDnnConfig()),
@@ -55,7 +58,7 @@ GROUP: Final = "emopipe.models"
 
 def names() -> list[str]:
     """List all models that can be trained, this package's first. Imports none of other packages'."""
-    return [*MODELS, *(one.name for one in sorted(entry_points(group=GROUP), key=lambda one: one.name))]
+    return [*MODELS, *(one.name for one in entry_points(GROUP))]
 
 
 def entry(name: str) -> Entry:
@@ -66,25 +69,25 @@ def entry(name: str) -> Entry:
     """
     if name in MODELS:
         return MODELS[name]
-    found = list(entry_points(group=GROUP, name=name))
+    found = [one for one in entry_points(GROUP) if one.name == name]
     if not found:
         raise UnknownName(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
     if len(found) > 1:
-        both = " and ".join(one.dist.name for one in found if one.dist)
+        both = " and ".join(origin(one).rpartition(" ")[0] or "unknown" for one in found)
         raise UnknownName(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
     return _loaded(found[0])
 
 
 def _loaded(point: EntryPoint) -> Entry:
-    origin = point.dist.name if point.dist else point.value
+    package = origin(point)
     try:
         model = point.load()
-    except Exception as error:  # whatever another package's code raises
-        raise BackendUnusable(f"the model {point.name!r} of {origin} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
+        raise BackendUnusable(f"the model {point.name!r} of {package} cannot be imported: {error}") from error
     if isinstance(model, type) and issubclass(model, FusionModel):
         return Entry(model, model.Config())
     if not isinstance(model, Entry):
-        raise BackendUnusable(f"what {origin} calls the model {point.name!r} is not a model: {point.value}")
+        raise BackendUnusable(f"what {package} calls the model {point.name!r} is not a model: {point.value}")
     return model
 
 

@@ -56,8 +56,11 @@ def read_sealed(path: str | Path) -> Sealed:
     name = config.pop("id", None)
     if identity(weights, json.dumps(config, indent=1, ensure_ascii=False)) != name:
         raise damaged(folder, "the configuration was changed")
-    schema = {modality: tuple(names) for modality, names in config["schema"].items()}
-    return Sealed(str(name), schema, config["extraction"], config["model"], config["options"])
+    try:
+        schema = {str(modality): tuple(map(str, names)) for modality, names in config["schema"].items()}
+        return Sealed(str(name), schema, dict(config["extraction"]), str(config["model"]), dict(config["options"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(folder, f"config.json lacks what a checkpoint needs: {error!r}") from error
 
 
 def check_features(
@@ -161,8 +164,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` without its format."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        json.dumps(config, ensure_ascii=False).encode()  # half a surrogate pair is no text
         version = config.pop("format")
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise damaged(folder, f"config.json cannot be read: {error!r}") from error
     if version != FORMAT:
         raise CheckpointError(

@@ -50,7 +50,7 @@ class FaceConfig:
     window: Window = 1.0
     deviations: bool = field(default=False, metadata=LATER)
     max_faces: Annotated[int, Interval(ge=1, le=100)] = 16
-    features: tuple[str, ...] = ("blendshapes", "mesh")
+    features: tuple[str, ...] = ("blendshapes", "mesh", "emotions", "expression")
     least_coverage: Share = 0.1
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
 
@@ -268,7 +268,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputNotFound("there is no such configuration file", path=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigFileError(f"the file cannot be read: {error.strerror}", path=path) from None
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
         raise ConfigFileError(f"the file is not TOML: {error}", path=path) from None
 
 

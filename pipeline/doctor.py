@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends import registry
+from emopipe.plugins import unreadable
 
 #: All weights of the catalogue fit into this, with what is temporary while they are made and room to spare.
 _ROOM_BYTES = 2 << 30
@@ -68,6 +69,7 @@ def checks(*, cache: Path | None = None, offline: bool = False) -> list[Check]:
         _room(cache),
         *(_weight(weight, cache, offline) for weight in _weights(cache)),
         *map(_plugin, registry.plugins()),
+        *_unreadable_packages(),
         Check("network", "ok", "forbidden" if offline else "used only to fetch missing weights"),
     ]
 
@@ -143,6 +145,12 @@ def _room(cache: Path) -> Check:
     return Check("disk", "ok", detail)
 
 
+def _unreadable_packages() -> list[Check]:
+    """Installed packages whose entry points cannot be read, and which therefore bring nothing."""
+    hint = "Install it again, or remove the folder"
+    return [Check("package", "warn", f"its metadata cannot be read: {path}", hint) for path in unreadable()]
+
+
 def _plugin(plugin: registry.Plugin) -> Check:
     """Whether another package's extractor or model can be imported."""
     label = f"plugin {plugin.kind} {plugin.name}"
@@ -150,7 +158,7 @@ def _plugin(plugin: registry.Plugin) -> Check:
         return Check(label, "warn", f"{plugin.origin} uses a name of emopipe's own", "It is never chosen; rename it")
     try:
         plugin.entry.load()
-    except Exception as error:  # whatever another package's code raises
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
         return Check(label, "fail", f"{plugin.origin} cannot be imported: {error}", "Repair or uninstall it")
     return Check(label, "ok", plugin.origin)
 

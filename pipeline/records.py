@@ -223,6 +223,8 @@ class UtteranceResult:
         absent: modality -> code of the reason why it is absent.
         quality: present modality -> how well it was measured.
         confidence: probability of `label`; None for a regression.
+        without: present modality -> what the answer would be without it, class -> probability (of a regression:
+            `value` -> number); empty where no other modality is present, and for models with a language model inside.
         abstained: the model is too unsure to answer, or there was no evidence.
         unverified_weights: names of weights that measured it and are not the catalogue's.
     """
@@ -243,6 +245,7 @@ class UtteranceResult:
     confidence: Share | None
     abstained: bool
     unverified_weights: tuple[str, ...] = ()
+    without: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, utterance: Utterance, prediction: Prediction, unverified: Sequence[str]) -> UtteranceResult:
@@ -264,6 +267,7 @@ class UtteranceResult:
             confidence=prediction.confidence,
             abstained=prediction.abstained,
             unverified_weights=tuple(unverified),
+            without=prediction.without,
         )
 
 

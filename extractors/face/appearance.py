@@ -17,6 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from emopipe.extractors.face.alignment import similarity
+
 #: Distance of two looks up to which they are of one person.
 SAME: Final = 0.6
 #: Distance from one sampled frame to the next above which the picture was cut to somebody else; a face that turns
@@ -70,17 +72,6 @@ def _aligned(rgb: np.ndarray, points: np.ndarray) -> np.ndarray:
     # By a whole number, which OpenCV does four times as fast.
     part = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
     inside = (points - low + 0.5) / factor - 0.5
-    affine = _similarity(inside, np.array(PLACES) * SIDE)
+    affine = similarity(inside, np.array(PLACES) * SIDE)
     face: np.ndarray = cv2.warpAffine(part, affine, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
     return face
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The map (2, 3) of shift, scale and rotation that brings `source` (n, 2) nearest to `target` (least squares)."""
-    centre, goal = source.mean(0), target.mean(0)
-    moved, wanted = source - centre, target - goal
-    norm = max(1e-9, float((moved**2).sum()))
-    cos = float((moved * wanted).sum()) / norm
-    sin = float((moved[:, 0] * wanted[:, 1] - moved[:, 1] * wanted[:, 0]).sum()) / norm
-    turn = np.array([[cos, -sin], [sin, cos]])
-    return np.column_stack([turn, goal - turn @ centre])

@@ -158,8 +158,10 @@ def talkers(table: pa.Table, speech: Sequence[tuple[float, float]]) -> Talkers:
     by_track = _by_frame(times[heard], tracks[heard], odds[heard])
     in_turn = set()
     for track in moving:
-        nobody = np.full_like(by_track[track], -np.inf)
-        others = np.max([nobody, *(by_track[other] for other in moving if other != track)], axis=0)
+        others = np.full(len(by_track[track]), -np.inf)
+        for other in moving:
+            if other != track:
+                others = np.maximum(others, by_track[other])
         in_its_place = (by_track[track] > CLEAR) & (by_track[track] > others + 2 * CLEAR)
         if np.count_nonzero(in_its_place) >= needed:
             in_turn.add(track)
@@ -181,9 +183,9 @@ def _moves_with(odds: np.ndarray, rows: np.ndarray, heard: np.ndarray, still: np
         needed: so many frames count.
     """
     clear = odds > CLEAR
-    often = np.count_nonzero(clear & rows & heard)
+    often = int(np.count_nonzero(clear & rows & heard))
     share = often / max(1, int(np.count_nonzero(rows & heard)))
-    share_still = (np.count_nonzero(clear & rows & still) + FEW) / (np.count_nonzero(rows & still) + 1)
+    share_still = (int(np.count_nonzero(clear & rows & still)) + FEW) / (int(np.count_nonzero(rows & still)) + 1)
     return bool(often >= needed and share > CALMER * share_still)
 
 

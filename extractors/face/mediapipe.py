@@ -1,5 +1,7 @@
 """MediaPipe Face Landmarker: 478 landmarks and 52 blendshapes per face, folded into the face table.
 
+An expression encoder reads the pixels of each face, aligned by its landmarks: see :mod:`.expression`.
+
 Action units are *proxies*: ARKit blendshapes under the names of the FACS units that they resemble, not fitted to
 FACS coders. Channels that the model never moves are left null instead of passing a constant zero as a measurement.
 """
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
+from emopipe.extractors.face.expression import ExpressionEncoder, face_crop
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.finder import FaceFinder
 from emopipe.extractors.face.mediapipe_models import DetectionModel, FaceMesh, LandmarkModel, model_path
@@ -24,6 +27,8 @@ from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
     BOX,
+    EMOTIONS,
+    EXPRESSION,
     MESH_COMPONENTS,
     POSE,
     TimedPicture,
@@ -55,7 +60,9 @@ ACTION_UNIT_SOURCES: Final = {
     "AU43": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
 #: Columns of the face table that this backend fills.
-MEASURED: Final = frozenset({*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE} - DEAD_BLENDSHAPES)
+MEASURED: Final = frozenset(
+    {*ACTION_UNIT_SOURCES, "AU25", *BLENDSHAPES, *MESH_COMPONENTS, *POSE, *EMOTIONS, *EXPRESSION} - DEAD_BLENDSHAPES
+)
 #: Landmarks of the outer corners of the eyes, the tip of the nose and the chin; see :func:`look`.
 ANCHORS: Final = [33, 263, 1, 152]
 #: So many faces of a frame are measured unless told otherwise.
@@ -73,7 +80,7 @@ BACKEND: Final = Backend(
     "mediapipe",
     create,
     weights=lambda settings: [settings["weights"]],
-    libraries=("mediapipe",),
+    libraries=("mediapipe", "torch"),
     settings=("weights", "max_faces"),
     gpu=False,
 )
@@ -95,6 +102,7 @@ class FaceLandmarker:
         self._stills: LandmarkModel | None = None
         self._parts: LandmarkModel | None = None
         self._detector: DetectionModel | None = None
+        self._encoder = ExpressionEncoder()
 
     def track(self, frames: Iterable[TimedPicture]) -> pa.Table:
         """The face table of a clip: frames with strictly increasing times, consumed one at a time."""
@@ -106,23 +114,23 @@ class FaceLandmarker:
             for frame in frames:
                 faces, beyond = finder.faces(frame.rgb, frame.time)
                 looks = [look(frame.rgb, face.points[ANCHORS, :2]) for face in faces]
-                rows.add(frame.time, [measure(face, frame.rgb.shape) for face in faces], looks)
+                rows.add(frame.time, [self._row(face, frame.rgb) for face in faces], looks)
                 if beyond:
                     rows.more_than(self._max_faces, frame.time)
         return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
-        picture, faces = self._in_still(rgb)
+        picture, faces = self.in_still(rgb)
         rows = FaceRows()
-        rows.add(0.0, [measure(face, picture.shape) for face in faces])
+        rows.add(0.0, [self._row(face, picture) for face in faces])
         return rows.table(backend=BACKEND.name, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
         """Landmarks (478, 3) in pixels of each face of one picture; z in the scale of x."""
-        return [face.points for face in self._in_still(rgb)[1]]
+        return [face.points for face in self.in_still(rgb)[1]]
 
-    def _in_still(self, rgb: np.ndarray) -> tuple[np.ndarray, list[FaceMesh]]:
+    def in_still(self, rgb: np.ndarray) -> tuple[np.ndarray, list[FaceMesh]]:
         """The picture that was looked at in the end, and the faces in it."""
         self._stills = self._stills or LandmarkModel(self._path, self._max_faces, video=False)
         picture = rgb
@@ -131,6 +139,9 @@ class FaceLandmarker:
             if faces:
                 return picture, faces
         return picture, []
+
+    def _row(self, face: FaceMesh, rgb: np.ndarray) -> dict[str, float]:
+        return measure(face, rgb.shape) | self._encoder.measure(face_crop(rgb, face.points))
 
     def close(self) -> None:
         """Free the models."""
@@ -148,7 +159,7 @@ def _version() -> str:
 
 
 def measure(face: FaceMesh, shape: tuple[int, ...]) -> dict[str, float]:
-    """One row of the face table without its time and track, of a face in a picture of that shape."""
+    """What landmarks tell of a face in a picture of that shape: a row without time, track and the encoder's columns."""
     mesh, size = face.points, np.array([shape[1], shape[0]])
     low, high = face.box[:2], face.box[2:]
     pitch, yaw, roll = _euler(face.pose)

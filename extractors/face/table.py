@@ -85,6 +85,7 @@ BLENDSHAPES: Final = tuple(
     ]
 )
 MESH_COMPONENTS: Final = tuple(f"mesh_{index:02d}" for index in range(80))
+EXPRESSION: Final = tuple(f"expression_{index:02d}" for index in range(32))
 
 #: Groups of columns that a configuration may choose as features.
 FEATURE_GROUPS: Final = {
@@ -95,6 +96,7 @@ FEATURE_GROUPS: Final = {
     "gaze": GAZE,
     "emotions": EMOTIONS,
     "affect": AFFECT,
+    "expression": EXPRESSION,
 }
 #: Faces at least this tall, in pixels, count as fully resolved in the quality figure.
 FULL_QUALITY_HEIGHT: Final = 120
@@ -108,7 +110,7 @@ SCHEMA: Final = pa.schema(
     + [pa.field(name, pa.float32(), metadata={"unit": "degrees"}) for name in POSE + GAZE]
     + [pa.field(name, pa.float32(), metadata={"unit": "0..1"}) for name in ACTION_UNITS + BLENDSHAPES + EMOTIONS]
     + [pa.field(name, pa.float32(), metadata={"unit": "-1..1"}) for name in AFFECT]
-    + [pa.field(name, pa.float32(), metadata={"unit": "standard deviations"}) for name in MESH_COMPONENTS]
+    + [pa.field(name, pa.float32(), metadata={"unit": "standard deviations"}) for name in MESH_COMPONENTS + EXPRESSION]
 )
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
 from emopipe.models.data.conversation import Transcript
+from emopipe.models.data.label_values import join_spellings
+from emopipe.models.data.speakers import SpeakerMeans
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -36,6 +38,7 @@ class Sample:
         words: what was said, for models that read words.
         line: the same as its conversation shows it; see :func:`~emopipe.models.data.conversation.spoken`.
         earlier: the lines before it in the same conversation, oldest first.
+        speaker_means: modality -> mean (D,) of its features over the speaker's other utterances, where that is known.
     """
 
     features: Mapping[str, Floats | None]
@@ -43,6 +46,7 @@ class Sample:
     words: str = ""
     line: str = ""
     earlier: Sequence[str] = ()
+    speaker_means: Mapping[str, Floats | None] = field(default_factory=dict)
 
     def has(self, modality: str) -> bool:
         """Whether the utterance has at least one time step of this modality."""
@@ -68,6 +72,8 @@ class Batch:
         words: B texts, what was said; empty where nothing was.
         lines: B times the same as its conversation shows it.
         earlier: B times the lines before it in the same conversation, oldest first.
+        speaker_means: modality -> (B, D) mean of its features over the speaker's other utterances, NaN where it is not
+            known; empty for models that do not read it.
     """
 
     modalities: tuple[str, ...]
@@ -82,6 +88,7 @@ class Batch:
     words: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     earlier: tuple[tuple[str, ...], ...] = ()
+    speaker_means: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -99,6 +106,7 @@ class Batch:
             weights=None if self.weights is None else self.weights.to(device),
             rows=None if self.rows is None else self.rows.to(device),
             tokens=None if self.tokens is None else self.tokens.to(device),
+            speaker_means={name: value.to(device) for name, value in self.speaker_means.items()},
         )
 
     def masked(self, keep: Tensor) -> Batch:
@@ -120,6 +128,15 @@ def pad(steps: Sequence[Floats | None], dim: int) -> tuple[Tensor, Indices]:
     return torch.from_numpy(padded), lengths
 
 
+def stack_means(means: Sequence[Floats | None], dim: int) -> Tensor:
+    """Stack mean vectors (dim,) into (B, dim), NaN for None."""
+    table = np.full((len(means), dim), np.nan, dtype=np.float32)
+    for row, mean in zip(table, means, strict=True):
+        if mean is not None:
+            row[:] = mean
+    return torch.from_numpy(table)
+
+
 def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
     """Pad samples into one batch holding the modalities of `schema` (modality -> feature names).
 
@@ -138,6 +155,11 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         lengths.append(length)
     table = torch.from_numpy(np.stack(lengths, axis=1))
     quality = [[sample.quality.get(name, 1.0) for name in modalities] for sample in samples]
+    means = {
+        name: stack_means([sample.speaker_means.get(name) for sample in samples], len(schema[name]))
+        for name in modalities
+        if any(sample.speaker_means.get(name) is not None for sample in samples)
+    }
     return Batch(
         modalities,
         features,
@@ -147,6 +169,7 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         words=tuple(sample.words for sample in samples),
         lines=tuple(sample.line for sample in samples),
         earlier=tuple(tuple(sample.earlier) for sample in samples),
+        speaker_means=means,
     )
 
 
@@ -247,7 +270,10 @@ def _read_names(path: Path, modality: str) -> tuple[str, ...]:
 
 
 def _read_values(path: Path, modality: str, steps: int, dim: int) -> Floats:
-    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    try:
+        column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"the {modality} features cannot be read: {error}", hint=EXTRACT_AGAIN, path=path) from error
     flat = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)  # Arrow memory is read-only
     if flat.size != steps * dim:
         raise DatasetError(f"some rows of the {modality} features are null", hint=EXTRACT_AGAIN, path=path)
@@ -376,6 +402,8 @@ class Dataset:
     def labels(self, column: str) -> NDArray[Any]:
         """(N,) labels: objects (None where unlabelled) of a text column, float64 (NaN) of a numeric one.
 
+        Spellings of a label that differ in case or blanks are one label.
+
         Raises:
             DatasetError: the manifest has no such column.
         """
@@ -383,8 +411,14 @@ class Dataset:
             columns = ", ".join(self.manifest.column_names)
             raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {columns}")
         values = self.column(column)
+        if pa.types.is_nested(self.manifest[column].type):
+            kind = self.manifest[column].type
+            hint = "Write one text or number in each row"
+            raise DatasetError(f"the column {column!r} holds {kind}, not labels", hint=hint)
         if pa.types.is_floating(self.manifest[column].type) or pa.types.is_integer(self.manifest[column].type):
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        joined, _ = join_spellings([None if value is None else str(value) for value in values])
+        values[:] = joined
         return values
 
     def subset(self, rows: NDArray[Any]) -> Dataset:
@@ -424,8 +458,32 @@ class Dataset:
         transcript = self.transcript
         return Sample(features, quality, transcript.words(name), transcript.line(name), transcript.earlier(name))
 
-    def batch(self, rows: Indices, modalities: Sequence[str] | None = None) -> Batch:
-        """Some utterances, padded; `modalities` chooses and orders the columns, those without features are absent."""
+    @cached_property
+    def speaker_means(self) -> SpeakerMeans:
+        """What is usual for each speaker, over all rows."""
+        means = SpeakerMeans()
+        for row, speaker in enumerate(self.speakers):
+            if speaker is not None:
+                means.add(str(speaker), self.sample(row).features)
+        return means
+
+    def means_of_others(self, modality: str, rows: Indices) -> Tensor:
+        """(rows, D) mean features of the other utterances of each row's speaker; NaN where that is not known."""
+        means: list[Floats | None] = []
+        for row in rows:
+            number, speaker = int(self._numbers[modality][row]), self.speakers[row]
+            steps = self._stores[modality].sequence(number) if number >= 0 else None
+            means.append(self.speaker_means.of_others(None if speaker is None else str(speaker), modality, steps))
+        return stack_means(means, self._stores[modality].dim)
+
+    def batch(self, rows: Indices, modalities: Sequence[str] | None = None, *, relative: bool = False) -> Batch:
+        """Some utterances, padded.
+
+        Args:
+            rows: which.
+            modalities: choose and order the columns; those without features are absent.
+            relative: also tell the means of the speakers' other utterances.
+        """
         chosen = self.modalities if modalities is None else tuple(modalities)
         features, lengths = {}, np.zeros((len(rows), len(chosen)), dtype=np.int64)
         quality = np.ones((len(rows), len(chosen)), dtype=np.float32)
@@ -439,6 +497,7 @@ class Dataset:
         if self.tokens is not None and "text" in chosen and "text" in self.modalities:
             tokens = self.tokens.gather(self._numbers["text"][rows])[0].squeeze(2).long()
         table, names = torch.from_numpy(lengths), self.ids[rows]
+        known = [name for name in chosen if name in self._stores] if relative else []
         return Batch(
             chosen,
             features,
@@ -449,4 +508,5 @@ class Dataset:
             words=tuple(map(self.transcript.words, names)),
             lines=tuple(map(self.transcript.line, names)),
             earlier=tuple(map(self.transcript.earlier, names)),
+            speaker_means={name: self.means_of_others(name, rows) for name in known},
         )

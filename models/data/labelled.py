@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.label_values import join_spellings, spelling_key
 
 
 def labelled(
@@ -61,8 +63,43 @@ def targets(dataset: Dataset, label: str, classes: Sequence[str]) -> NDArray[Any
     labels = dataset.labels(label)
     if not classes:
         return labels.astype(np.float64)
-    index = {name: number for number, name in enumerate(classes)}
-    return np.array([-1 if name is None else index.get(str(name), -1) for name in labels], dtype=np.int64)
+    exact = {name: number for number, name in enumerate(classes)}
+    similar = {spelling_key(name): number for name, number in exact.items()}
+    names = [None if name is None else str(name) for name in labels]
+    return np.array(
+        [-1 if name is None else exact.get(name, similar.get(spelling_key(name), -1)) for name in names],
+        dtype=np.int64,
+    )
+
+
+def label_doubts(dataset: Dataset, label: str) -> list[str]:
+    """Tell what is doubtful about a column of labels, in words: joined spellings, missing cells, numbers of classes."""
+    labels = dataset.labels(label)
+    if labels.dtype != object:
+        values = np.unique(labels[np.isfinite(labels)])
+        few = 0 < len(values) <= 10 and 2 * len(values) <= np.isfinite(labels).sum()
+        if not few or not (values == values.round()).all():
+            return []
+        named = ", ".join(f"{value:g}" for value in values)
+        hint = "to learn classes, write names in place of the numbers"
+        return [f"the labels {named} of {label} are taken as values, so that this is a regression; {hint}"]
+    given = [None if name is None else str(name) for name in dataset.column(label)]
+    joined = join_spellings(given)[1]
+    missing = sum(name is not None for name in given) - sum(name is not None for name in labels)
+    doubts = [f"{', '.join(others)} of {label} are taken as {name}" for name, others in joined.items()]
+    return [*doubts, *([f"{missing} cells of {label} such as NA or nan are taken as missing"] if missing else [])]
+
+
+def no_rows_hint(dataset: Dataset, split: str | None) -> str:
+    """Tell what to do where a split has no usable row, in words."""
+    sizes = Counter(name for name in dataset.split if name is not None)
+    if split is None or split in sizes:
+        return "Check the label column and the modalities"
+    told = ", ".join(f"{name} ({count} rows)" for name, count in sizes.items()) or "no splits at all"
+    everything = "Use --split all, which also measures on rows that were trained on"
+    return (
+        f'The dataset has {told}. {everything}, or mark rows of the labels table as split "{split}" and extract again'
+    )
 
 
 def presence(dataset: Dataset, modalities: Sequence[str]) -> NDArray[np.bool_]:

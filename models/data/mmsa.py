@@ -1,6 +1,7 @@
 """Datasets in the layout of MMSA's feature files (github.com/thuiar/MMSA), read without running what a pickle asks.
 
-The layout is `{split: {key: value}}` with the splits train, valid and test. Of the N utterances of a split:
+The layout is `{split: {key: value}}` with the splits train, valid and test, by any of their names (dev). Of the N
+utterances of a split:
 
 - `id`: N strings `video$_$clip`; `raw_text` and `annotations` (optional): N strings;
 - `text`, `audio`, `vision` (one at least): (N, T, D) numbers, padded with zeros to the same T steps;
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from emopipe.errors import DatasetError
 from emopipe.models.data import unpickle
 from emopipe.models.data.dataset import Dataset, FeatureStore, Floats, Indices, Mask
+from emopipe.models.data.split_names import split_name
 
 SPLITS: Final = ("train", "valid", "test")
 #: Our modalities and MMSA's keys.
@@ -84,10 +86,25 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         content = unpickle.load(path)
-        if not isinstance(content, dict) or not any(isinstance(content.get(split), dict) for split in SPLITS):
-            raise self.wrong("there is no split train, valid or test")
-        self.tables: dict[str, dict[Any, Any]] = {s: content[s] for s in SPLITS if isinstance(content.get(s), dict)}
+        self.tables = self._split_tables(content)
         self.counts = {split: len(self._values(split, "id")) for split in self.tables}
+
+    def _split_tables(self, content: Any) -> dict[str, dict[Any, Any]]:
+        """Split -> its table, in the order of the splits, which may go by any of their names."""
+        tables: dict[str, dict[Any, Any]] = {}
+        for name, table in content.items() if isinstance(content, dict) else ():
+            if not isinstance(name, str) or not isinstance(table, dict):
+                continue
+            split = split_name(name)
+            if split in tables:
+                raise self.wrong(f"two splits mean {split}, one of them {name[:80]!r}")
+            if split is not None:
+                tables[split] = table
+            elif "id" in table:
+                raise self.wrong(f"there is an unknown split {name[:80]!r}")
+        if not tables:
+            raise self.wrong("there is no split train, valid or test")
+        return {split: tables[split] for split in SPLITS if split in tables}
 
     def wrong(self, what: str) -> DatasetError:
         return DatasetError(f"the file is not as expected: {what}", hint=_LAYOUT, path=self.path)

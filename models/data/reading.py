@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,11 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
 from emopipe.models.data import mmsa
 from emopipe.models.data.dataset import EXTRACT_AGAIN, Dataset, FeatureStore
+from emopipe.models.data.split_names import HINT, split_name
+
+#: Columns of a manifest that hold text, and numbers, where they are there.
+TEXT_COLUMNS: Final = ("id", "media", "speaker", "split", "words", *MODALITIES)
+NUMBER_COLUMNS: Final = ("start", "end", "weight", *(f"{modality}_quality" for modality in MODALITIES))
 
 
 def read(path: str | Path) -> Dataset:
@@ -35,9 +41,11 @@ def read(path: str | Path) -> Dataset:
         digest = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
         config = folder / "config.toml"
         extraction = tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (OSError, pa.ArrowException, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
         raise DatasetError(f"the dataset cannot be read: {error}", hint=EXTRACT_AGAIN, path=folder) from error
+    manifest = _with_plain_types(manifest, manifest_path)
     _check_manifest(manifest, manifest_path)
+    manifest = _with_split_names(manifest, manifest_path)
     stores = {
         m: FeatureStore.open(folder / f"{m}.parquet", m) for m in MODALITIES if (folder / f"{m}.parquet").is_file()
     }
@@ -48,10 +56,37 @@ def read(path: str | Path) -> Dataset:
     return Dataset(manifest, stores, extraction, digest)
 
 
+def _with_plain_types(manifest: pa.Table, path: Path) -> pa.Table:
+    """The manifest with text and numbers where these are needed, whatever wrote it."""
+    kinds = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), **dict.fromkeys(NUMBER_COLUMNS, pa.float64())}
+    for at, name in enumerate(manifest.column_names):
+        if name not in kinds or manifest[name].type == kinds[name]:
+            continue
+        try:
+            manifest = manifest.set_column(at, name, manifest[name].cast(kinds[name]))
+        except pa.ArrowException as error:
+            what = f"the column {name!r} of the manifest holds {manifest[name].type}: {error}"
+            raise DatasetError(what[:300], hint=EXTRACT_AGAIN, path=path) from error
+    return manifest
+
+
 def _check_manifest(manifest: pa.Table, path: Path) -> None:
     missing = [name for name in ("id", "split") if name not in manifest.column_names]
     if missing:
         raise DatasetError(f"the manifest has no column {missing[0]!r}", hint=EXTRACT_AGAIN, path=path)
     ids = manifest["id"].to_pylist()
+    if None in ids:
+        raise DatasetError("the manifest has utterances without an id", hint=EXTRACT_AGAIN, path=path)
     if len(set(ids)) != len(ids):
         raise DatasetError("the manifest has utterances with the same id", hint=EXTRACT_AGAIN, path=path)
+
+
+def _with_split_names(manifest: pa.Table, path: Path) -> pa.Table:
+    """The manifest with its splits called train, valid and test."""
+    given = manifest["split"].to_pylist()
+    names = {name: split_name(str(name)) for name in set(given) if name not in (None, "")}
+    unknown = sorted(str(name) for name, split in names.items() if split is None)
+    if unknown:
+        raise DatasetError(f"the manifest has an unknown split {unknown[0][:80]!r}", hint=HINT, path=path)
+    at = manifest.column_names.index("split")
+    return manifest.set_column(at, "split", pa.array([names.get(name) for name in given], pa.string()))

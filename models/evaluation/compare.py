@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from emopipe.errors import StudyError
+from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
@@ -63,6 +64,7 @@ def compare(
     requires: Sequence[str] = (),
     record: Path | None = None,
     hook: Hook = silent,
+    starts: Mapping[str, Predictor] | None = None,
 ) -> list[Run]:
     """Train and test every model on every fold with every seed.
 
@@ -75,6 +77,7 @@ def compare(
         record: a file of JSON lines that each run is added to, and from which an interrupted call goes on. It knows
             configuration and data, not the code: remove it when a model was changed.
         hook: receives `{"event": "run", "model": ..., "fold": ..., "seed": ..., metrics}` beside those of training.
+        starts: name -> a trained model that its trainings begin with.
 
     Raises:
         ConfigError: the models are to predict different columns.
@@ -84,7 +87,8 @@ def compare(
         raise StudyError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
     recorded = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
     parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
-    keys = {name: _key(dataset, config, folds, requires) for name, config in configs.items()}
+    begun = starts or {}
+    keys = {name: _key(dataset, config, folds, requires, begun.get(name)) for name, config in configs.items()}
     runs = []
     for fold, (inner, test) in enumerate(parts):
         for seed in seeds:
@@ -92,16 +96,24 @@ def compare(
                 place = (keys[name], fold, seed)
                 if place not in recorded:
                     recorded[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
-                                        replace(config, seed=seed), requires, hook)  # fmt: skip
+                                        replace(config, seed=seed), requires, hook, begun.get(name))  # fmt: skip
                     _append(record, recorded[place])
                 runs.append(replace(recorded[place], model=name))
                 hook({"event": "run", "model": name, "fold": fold, "seed": seed, **runs[-1].metrics})
     return runs
 
 
-def _run(empty: Run, inner: Dataset, test: Dataset, config: TrainConfig, requires: Sequence[str], hook: Hook) -> Run:
+def _run(
+    empty: Run,
+    inner: Dataset,
+    test: Dataset,
+    config: TrainConfig,
+    requires: Sequence[str],
+    hook: Hook,
+    start: Predictor | None,
+) -> Run:
     began = time.perf_counter()
-    predictor = train_fold(inner, config, requires, hook).predictor
+    predictor = train_fold(inner, config, requires, hook, start=start).predictor
     seconds = time.perf_counter() - began
     measured = evaluate(predictor, test, None).metrics
     rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
@@ -125,11 +137,14 @@ def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
     return [predictor.spec.classes[best] for best in scores.logits.argmax(axis=1)]
 
 
-def _key(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str]) -> str:
+def _key(
+    dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str], start: Predictor | None = None
+) -> str:
     options = asdict(configure(config.model, config.options))
     options.pop("backbone_path", None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
     facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
+    facts += [] if start is None else [identify(start)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

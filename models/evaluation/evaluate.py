@@ -14,13 +14,14 @@ from sklearn.metrics import confusion_matrix
 from emopipe.errors import DatasetError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset, Indices
-from emopipe.models.data.labelled import labelled, presence, usable
+from emopipe.models.data.labelled import labelled, no_rows_hint, presence, targets, usable
 from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 from emopipe.models.training.loop import Trained, train
+from emopipe.models.training.plan import needs_validation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,8 @@ def evaluate(
     rows = np.flatnonzero(known_label & presence(dataset, chosen).any(axis=1))
     if len(rows) == 0:
         where = "" if split is None else f" of split {split!r}"
-        raise DatasetError(f"no row{where} has a label and a modality that the model knows")
+        hint = no_rows_hint(dataset, split)
+        raise DatasetError(f"no row{where} has a label and a modality that the model knows", hint=hint)
     figures, weights, confusion = _measure(predictor, dataset, rows, chosen, prior)
     subsets = {}
     for names in _subsets(chosen):
@@ -112,12 +114,12 @@ def _measure(
     for column, name in enumerate(predictor.spec.modalities):
         if scores.present[:, column].any():
             weights[name] = float(scores.weights[scores.present[:, column], column].mean())
-    truth = dataset.labels(predictor.spec.label)[rows]
+    truth = targets(dataset, predictor.spec.label, predictor.spec.classes)[rows]
     if predictor.spec.task == "regression":
         return metrics.regression(truth.astype(np.float64), scores.logits[:, 0]), weights, []
     classes = np.array(predictor.spec.classes)
     probabilities = predictor.probabilities(scores, prior)
-    predicted, truth = classes[probabilities.argmax(axis=1)], truth.astype(str)
+    predicted, truth = classes[probabilities.argmax(axis=1)], classes[truth]
     figures = metrics.classification(truth, predicted)
     figures["ece"] = metrics.expected_calibration_error(probabilities.max(axis=1), predicted == truth)
     return figures, weights, confusion_matrix(truth, predicted, labels=classes).tolist()
@@ -161,6 +163,7 @@ def cross_validate(
     prior: Prior | Mapping[str, float] = "uniform",
     hook: Hook = silent,
     requires: Sequence[str] = (),
+    start: Predictor | None = None,
 ) -> Summary:
     """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
@@ -176,12 +179,13 @@ def cross_validate(
         prior: see :func:`evaluate`.
         hook: receives `{"event": "run", "fold": ..., "seed": ..., metrics}` beside the events of training.
         requires: validate and test only on rows that have all of these; others may still be trained on.
+        start: a trained model that every training begins with.
     """
     data = dataset.select(modalities) if modalities else dataset
     runs = []
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
-            trained = train_fold(inner, replace(config, seed=seed), requires, hook)
+            trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
             figures = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
@@ -200,13 +204,21 @@ def fold_datasets(
     ]
 
 
-def train_fold(inner: Dataset, config: TrainConfig, requires: Sequence[str] = (), hook: Hook = silent) -> Trained:
+def train_fold(
+    inner: Dataset,
+    config: TrainConfig,
+    requires: Sequence[str] = (),
+    hook: Hook = silent,
+    *,
+    start: Predictor | None = None,
+) -> Trained:
     """Train on the training part of a fold; the rows it validates on have all of `requires`."""
-    if not requires or config.select == "last":
-        return train(inner, config, hook=hook)
+    if not requires or not needs_validation(config):
+        return train(inner, config, start=start, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
     rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
-    return train(inner, config, split=(rest, held[presence(inner, requires)[held].all(axis=1)]), hook=hook)
+    there = presence(inner, requires)[held].all(axis=1)
+    return train(inner, config, split=(rest, held[there]), start=start, hook=hook)
 
 
 def _without_split(dataset: Dataset) -> Dataset:
@@ -220,16 +232,22 @@ def evaluate_seeds(
     dataset: Dataset,
     config: TrainConfig,
     seeds: Sequence[int],
-    split: str = "valid",
+    split: str | None = "valid",
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
     hook: Hook = silent,
+    start: Predictor | None = None,
 ) -> Summary:
-    """Train on the manifest's split with several seeds and measure on `split`."""
+    """Train on the manifest's split with several seeds and measure on `split`.
+
+    Where the manifest has no row of split "valid", that is the rows that training held out by speaker.
+    """
     data = dataset.select(modalities) if modalities else dataset
     runs = []
     for seed in seeds:
-        trained = train(data, replace(config, seed=seed), hook=hook)
-        runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, data, split, prior=prior).metrics})
+        trained = train(data, replace(config, seed=seed), start=start, hook=hook)
+        held_out = trained.split[1] if split == "valid" and not (data.split == split).any() else ()
+        measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
+        runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, measured, name, prior=prior).metrics})
         hook({"event": "run", **runs[-1]})
     return summarise(runs)

@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 
 from emopipe.errors import DatasetError, StudyError
 from emopipe.models.data.dataset import Dataset, Indices
-from emopipe.models.data.labelled import labelled, targets
+from emopipe.models.data.labelled import labelled, no_rows_hint, targets
 from emopipe.models.networks import losses
 from emopipe.models.predictor import Predictor
 
@@ -86,7 +86,7 @@ def labelled_rows(predictor: Predictor, dataset: Dataset, split: str | None = No
         where = "" if split is None else f" of split {split!r}"
         raise DatasetError(
             f"{len(rows)} rows{where} have a known label and a modality that the model knows, 3 are needed",
-            hint="Choose another split, or all",
+            hint=no_rows_hint(dataset, split),
         )
     truth = torch.from_numpy(targets(dataset, spec.label, spec.classes)[rows])
     return rows, truth.float() if spec.task == "regression" else truth

@@ -6,9 +6,9 @@ there and never reads what is not) and classes beside values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 from annotated_types import Interval
@@ -19,10 +19,16 @@ from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Tokens, Width, of_modality
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
+from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.losses import Distillation, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
+
+#: What is read relative to the speaker where that is wanted: not words, whose mean is what was talked about.
+RELATIVE: Final = ("face", "voice")
+#: The share of training rows from which what is usual for the speaker is withheld.
+WITHHELD: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ class EmoeConfig(MixtureConfig):
         input_dropout: on whole feature channels of the standardised input; one number, or modality -> number: one with
             few recordings and many features wants more.
         attention_dropout: inside the transformers.
+        relative: read face and voice relative to the speaker's other utterances, where these are known: the speaker's
+            mean takes the place of that of the training rows. In training it is withheld from some of the rows, so
+            that lone clips are learned, too.
         backbone: name of a pretrained text encoder that reads the words, in the place of the text's features; empty
             for none.
         backbone_path: where that lies on this machine, a folder in transformers' format or the hub id of one that the
@@ -96,6 +105,7 @@ class EmoeConfig(MixtureConfig):
     quality_prior: bool = False
     input_dropout: Chance | Mapping[str, Chance] = 0.1
     attention_dropout: Chance = 0.0
+    relative: bool = False
     backbone: str = ""
     backbone_path: str = ""
     backbone_sha256: str = ""
@@ -207,10 +217,17 @@ class Branch(nn.Module):
         elif not any(dataset.transcript.words(name) for name in dataset.ids):
             raise DatasetError("the dataset has no words", hint="A backbone reads the manifest's column `words`")
 
-    def embed(self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T)."""
+    def embed(
+        self, x: Tensor, lengths: Tensor, encoder: nn.Module, words: Sequence[str], usual: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) features, or B texts -> encoded steps (B, T, width) and which of them are valid (B, T).
+
+        `usual` (B, D) is what is usual for each speaker, NaN where it is not known.
+        """
         if self.words is not None:
             x, lengths = self.words(words)
+        elif usual is not None:
+            x = x + (self.standardise.mean - usual).nan_to_num(nan=0.0).unsqueeze(1)
         valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         x = self.standardise(x).masked_fill_(~valid.unsqueeze(-1), 0.0)
         channels = self.dropout(x.transpose(1, 2))
@@ -298,6 +315,7 @@ class Emoe(Mixture):
 
     Config = EmoeConfig
     config: EmoeConfig
+    learns_other_classes: ClassVar[bool] = True
 
     def __init__(self, shape: Shape, config: EmoeConfig) -> None:
         super().__init__(shape, config)
@@ -321,6 +339,55 @@ class Emoe(Mixture):
     def sealed(self) -> EmoeConfig:
         """The configuration that a checkpoint of the model keeps."""
         return sealed(self.config, self)
+
+    @property
+    def relative(self) -> bool:
+        """Whether it reads the means of the speakers' other utterances."""
+        return self.config.relative
+
+    def inherit(self, start: FusionModel) -> Inheritance:
+        """Take over branches and router; of the read-outs the rows of classes that both know.
+
+        Raises:
+            ConfigError: it is another model, or one of other options.
+        """
+        if not isinstance(start, Emoe) or _fixed(start.config) != _fixed(self.config):
+            raise ConfigError(
+                "the checkpoint to start from is another model, or one with other options",
+                hint="Train the same model with the same options",
+            )
+        mine, theirs = self.state_dict(), start.state_dict()
+        weights: dict[str, Tensor] = {}
+        for name, value in theirs.items():
+            if name in mine and ".readout." not in f".{name}" and mine[name].shape == value.shape:
+                weights[name] = value
+        for name in [one for one in mine if ".readout." in one or one.startswith("router.")]:
+            weights.pop(name, None)
+            if name in theirs:
+                weights[name] = self._inherited(name, mine[name], theirs[name], start)
+        both = tuple(one for one in self.shape.classes if one in start.shape.classes)
+        anew = tuple(one for one in self.shape.classes or ("values",) if one not in start.shape.classes)
+        anew = () if self.shape.task == start.shape.task == "regression" else anew
+        partly = set() if self.shape == start.shape else {name for name in weights if _is_partial(name)}
+        modalities = tuple(one for one in self.shape.modalities if one in start.shape.modalities)
+        return Inheritance(weights, frozenset(weights.keys() - partly), both, anew, modalities)
+
+    def _inherited(self, name: str, own: Tensor, other: Tensor, start: Emoe) -> Tensor:
+        """A tensor of the router or a read-out, with what another model's says of the same modalities and classes."""
+        mine, theirs = (one.shape.modalities for one in (self, start))
+        if ".readout." in name:
+            labels = [one.shape.classes or ("value",) for one in (self, start)]
+            return rows_of(own, other, *labels)
+        if name == "router.evidence":
+            return rows_of(own, other, *(_evidence_labels(one) for one in (self, start)))
+        if name == "router.hidden.weight":
+            return columns_of(own, other, *(_router_labels(one) for one in (self, start)))
+        if name == "router.absent":
+            wide = rows_of(own.new_zeros(len(mine), other.shape[1]), other, mine, theirs)
+            return columns_of(own, wide, *(_block_labels(one) for one in (self, start)))
+        if name.startswith("router.gate."):
+            return rows_of(own, other, mine, theirs)
+        return other
 
     def forward(self, batch: Batch) -> Output:
         """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
@@ -350,12 +417,23 @@ class Emoe(Mixture):
             none = [batch.quality.new_zeros(len(batch), width) for width in widths]
             return none[0], none[1], none[2], none[3]
         x = batch.features[name][rows, : int(lengths.max())]
-        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows))
+        usual = self._usual(name, batch, rows)
+        encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows), usual)
         f = branch.read(encoded, valid)
         p, logits = branch.head(f)
         parts = [f, p, logits, pooled_statistics(encoded, valid)]
         full = [part.new_zeros(len(batch), part.shape[1]).index_copy(0, rows, part) for part in parts]
         return full[0], full[1], full[2], full[3]
+
+    def _usual(self, name: str, batch: Batch, rows: Tensor) -> Tensor | None:
+        """What is usual for the speakers of some rows (R, D), NaN where it is not known or, in training, withheld."""
+        if not self.config.relative or name not in RELATIVE or name not in batch.speaker_means:
+            return None
+        usual = batch.speaker_means[name][rows]
+        if not self.training:
+            return usual
+        withheld = torch.rand(len(rows), 1, device=usual.device) < WITHHELD
+        return usual.masked_fill(withheld, torch.nan)
 
     def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
         """(B, M, K) what the router is told of each modality."""
@@ -364,6 +442,46 @@ class Emoe(Mixture):
         logits = logits.detach()
         predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
         return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2).to(pooled.dtype)
+
+
+def _evidence_labels(model: Emoe) -> list[str]:
+    """What each entry of :func:`evidence` says."""
+    if not model.config.router_posteriors:
+        return []
+    return ["agreement"] if model.shape.task == "regression" else ["surety", "agreement"]
+
+
+def _block_labels(model: Emoe) -> list[tuple[str, Hashable]]:
+    """What each entry of a router's block of a modality is."""
+    pooled: list[tuple[str, Hashable]] = [("pooled", index) for index in range(2 * model.config.width)]
+    if not model.config.router_posteriors:
+        return pooled
+    classes = [("class", name) for name in model.shape.classes or ("value",)]
+    return [*pooled, *classes, *(("evidence", name) for name in _evidence_labels(model))]
+
+
+def _router_labels(model: Emoe) -> list[tuple[str, Hashable]]:
+    """What each input of the router is: a block of every modality, and whether each is there."""
+    blocks = [(name, label) for name in model.shape.modalities for label in _block_labels(model)]
+    return [*blocks, *((name, "present") for name in model.shape.modalities)]
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a tensor has entries for classes or modalities, and so may be taken over in part."""
+    return ".readout." in name or (name.startswith("router.") and name != "router.hidden.bias")
+
+
+def _fixed(config: EmoeConfig) -> EmoeConfig:
+    """What two models must agree on for the weights of one to fit the other."""
+    return replace(
+        EmoeConfig(width=config.width, layers=config.layers, heads=config.heads),
+        kernel=config.kernel,
+        router_width=config.router_width,
+        router_posteriors=config.router_posteriors,
+        backbone=config.backbone,
+        backbone_tuning=config.backbone_tuning,
+        lora_rank=config.lora_rank,
+    )
 
 
 def evidence(predictions: Tensor, present: Tensor, task: Task) -> Tensor:

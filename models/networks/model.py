@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.errors import ConfigError
+from emopipe.models.data.dataset import Batch, Dataset, Floats
+from emopipe.models.networks.inheritance import Inheritance
 from emopipe.models.networks.losses import Task
 
 
@@ -62,6 +64,10 @@ class FusionModel(nn.Module):
     """
 
     Config: type[Any]
+    #: Whether it is trained epoch by epoch; else :meth:`solve` does all.
+    by_gradient: ClassVar[bool] = True
+    #: Whether :meth:`inherit` takes over what it can from a model of other classes.
+    learns_other_classes: ClassVar[bool] = False
 
     def __init__(self, shape: Shape, config: Any) -> None:
         super().__init__()
@@ -78,6 +84,41 @@ class FusionModel(nn.Module):
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
+
+    @property
+    def relative(self) -> bool:
+        """Whether it reads the means of the speakers' other utterances, `speaker_means` of a batch."""
+        return False
+
+    def solve(self, dataset: Dataset, targets: NDArray[Any], weights: Floats, folds: int, seed: int) -> dict[str, Any]:
+        """Set all weights at once, for models that are not trained by gradient.
+
+        Args:
+            dataset: N rows to train on.
+            targets: (N,) indices of classes, or values.
+            weights: (N,) of the rows.
+            folds: parts that speakers are cut into where settings are chosen.
+            seed: of the cut.
+
+        Returns:
+            What was chosen, by name.
+        """
+        raise NotImplementedError
+
+    def inherit(self, start: FusionModel) -> Inheritance:
+        """What to take over from a trained model of the same kind; here all, so it must be of the same shape.
+
+        Raises:
+            ConfigError: it is of another shape.
+        """
+        mine, theirs = self.state_dict(), start.state_dict()
+        same = (self.shape.task, self.shape.classes) == (start.shape.task, start.shape.classes)
+        if not same or any(name not in mine or mine[name].shape != value.shape for name, value in theirs.items()):
+            raise ConfigError(
+                f"the checkpoint to start from is another model: it tells {', '.join(start.shape.classes) or 'values'}",
+                hint="Train the same model with the same options, on the same classes",
+            )
+        return Inheritance(theirs, frozenset(theirs), self.shape.classes, (), start.shape.modalities)
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """(N,) numbers of the groups that rows belong to, where reading a group together costs less than apart.

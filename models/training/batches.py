@@ -23,10 +23,13 @@ class Batches:
         size: rows of a batch at most.
         groups: (N,) what a model wants together in one batch; None where rows of similar length should be.
         device: that batches are loaded to.
+        relative: the model reads the means of the speakers' other utterances.
     """
 
-    def __init__(self, plan: Plan, size: int, groups: Indices | None, device: torch.device) -> None:
-        self._plan, self._size, self._groups, self._device = plan, size, groups, device
+    def __init__(
+        self, plan: Plan, size: int, groups: Indices | None, device: torch.device, *, relative: bool = False
+    ) -> None:
+        self._plan, self._size, self._groups, self._device, self._relative = plan, size, groups, device, relative
 
     def cut(self, order: Indices, rng: np.random.Generator) -> list[Indices]:
         """Cut shuffled rows into batches: of the model's groups, else of similar length, so that little is padding.
@@ -45,7 +48,7 @@ class Batches:
 
     def load(self, rows: Indices) -> Batch:
         """Read rows with their targets and weights."""
-        batch = self._plan.data.batch(rows)
+        batch = self._plan.data.batch(rows, relative=self._relative)
         index = torch.from_numpy(rows)
         labels, weights = self._plan.targets[index], torch.from_numpy(self._plan.weights[rows])
         return replace(batch, labels=labels, weights=weights, rows=index).to(self._device)

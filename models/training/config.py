@@ -27,6 +27,8 @@ class TrainConfig:
         accumulate: batches to a step; left-over batches make a step of their own.
         accumulate_mode: `mean` of their gradients, or `sum`.
         lr, weight_decay: of AdamW; norms and biases do not decay.
+        start_rate: what is taken over from a checkpoint that training starts from learns with so much of `lr`.
+        start_frozen: epochs in which that stays as it is, while new parts find their way.
         schedule: `cosine` after a linear warm-up, `plateau` (half after `plateau` epochs without progress) or `none`.
         schedule_epochs: the cosine is planned for so many epochs, so that the rate is not yet 0 at the end where there
             are fewer, which suits averaged weights; 0 for as many as there are.
@@ -65,6 +67,8 @@ class TrainConfig:
     accumulate_mode: Literal["mean", "sum"] = "mean"
     lr: Annotated[float, Interval(gt=0, le=100)] = 1e-3
     weight_decay: Annotated[float, Interval(ge=0, le=100)] = 0.01
+    start_rate: Share = 0.3
+    start_frozen: CountOrNone = 0
     schedule: Literal["cosine", "plateau", "none"] = "cosine"
     schedule_epochs: CountOrNone = 0
     warmup: Share = 0.05
@@ -114,5 +118,5 @@ def read_configuration(path: str | Path) -> TrainConfig:
     """Read the settings of a training from a TOML file; see :func:`configuration`."""
     try:
         return configuration(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
+    except (OSError, ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with 5,000 digits
         raise ConfigFileError(f"the configuration cannot be read: {error}", path=path) from error

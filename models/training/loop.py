@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emopipe.errors import ConfigError, TrainingError
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.networks.inheritance import Inheritance
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.predictor import Predictor
 from emopipe.models.training.batches import Batches, drop_modalities
@@ -68,8 +69,8 @@ def train(
         state: a folder for `metrics.jsonl` and the state from which the same call goes on after a kill, with the same
             result to the last bit.
         split: rows to train and validate on; else the manifest's train and valid, else one is made by speaker.
-        start: a trained model of the same kind and classes whose weights to begin with; what it lacks begins anew, such
-            as the part for a modality that it never saw.
+        start: a trained model of the same kind whose weights to begin with; what it lacks begins anew, such as the part
+            for a modality that it never saw, or (where the kind allows for it) a class.
         hook: receives `{"event": "epoch" | "warning", ...}`.
 
     Raises:
@@ -82,7 +83,10 @@ def train(
     run = Run(plan, config, None if state is None else Path(state), hook, start)
     best = run.go()
     options = asdict(run.model.sealed())
-    predictor = Predictor(replace(make_spec(plan, config, best), options=options), run.model, run.device)
+    spec = make_spec(plan, config, best)
+    if run.origin is not None:
+        spec = replace(spec, training={**spec.training, "start": run.origin})
+    predictor = Predictor(replace(spec, options=options), run.model, run.device)
     if len(plan.valid):
         predictor = calibrate(predictor, data.subset(plan.valid), config.abstain_accuracy)
     return Trained(predictor, run.state.history, best, (plan.train, plan.valid))
@@ -105,16 +109,23 @@ class Run:
         self._plan, self._config, self._folder, self._hook = plan, config, folder, hook
         self._key = state_key(plan, config, "" if start is None else identify(start))
         self.device = choose_device(config.device)
-        self.model = new_model(plan, config, start).to(self.device)
-        self._batches = Batches(plan, config.batch_size, self.model.groups(plan.data), self.device)
+        self.model, inherited = new_model(plan, config, start)
+        self.model.to(self.device)
+        groups = self.model.groups(plan.data)
+        self._batches = Batches(plan, config.batch_size, groups, self.device, relative=self.model.relative)
         self._validation = Validation(plan, self._batches, 4 * config.batch_size)
-        optimiser = make_optimiser(self.model, config)
+        optimiser = make_optimiser(self.model, config, inherited.whole if inherited else ())
         average = WeightAverage(self.model, config.average)
         selection = Selection(self.model, plan.metric, last=config.select == "last")
+        self.origin = None if start is None or inherited is None else origin(start, inherited)
+        if inherited is not None:
+            hook({"event": "start", "message": inherited.words()})
         self.state = TrainingState(self.model, optimiser, Schedule(optimiser, config), average, selection)
 
     def go(self) -> dict[str, Any]:
         """Train to the end; the model then holds the selected weights. Returns the selected epoch's record."""
+        if not self.model.by_gradient:
+            return self._solve()
         state = self.state
         if self._folder is not None:
             state.resume(self._folder, self._key)
@@ -132,6 +143,18 @@ class Run:
             self._hook({"event": "epoch", "epochs": self._config.epochs, "seconds": seconds, **record})
         self.model.load_state_dict(state.selection.weights)
         return state.selection.best
+
+    def _solve(self) -> dict[str, Any]:
+        """Let the model set its weights at once; what it chose becomes the record of the only epoch."""
+        plan, config = self._plan, self._config
+        rows = plan.train
+        chosen = self.model.solve(
+            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed
+        )
+        record: dict[str, Any] = {"epoch": 1, "train": {}, "chosen": chosen}
+        record["valid"], record["score"] = self._validation.measure(self.model)
+        self.state.history.append(record)
+        return record
 
     def _finished(self) -> bool:
         early = self._config.select == "best" and self.state.selection.stale >= self._config.patience
@@ -175,24 +198,39 @@ class Run:
         self.state.average.move()
 
 
-def new_model(plan: Plan, config: TrainConfig, start: Predictor | None = None) -> FusionModel:
+def new_model(
+    plan: Plan, config: TrainConfig, start: Predictor | None = None
+) -> tuple[FusionModel, Inheritance | None]:
     """Build a model with random weights, fit its inputs to the training rows, and take over weights to start from.
 
     Raises:
         ConfigError: an unusable option, or a start that is another model.
+        FeatureMismatch: the start was trained on other features.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = make_spec(plan, config).build()
     model.fit_inputs(plan.data.subset(plan.train))
     if start is None:
-        return model
-    spec, own, known = start.spec, model.state_dict(), start.module.state_dict()
-    fits = (spec.model, spec.task, spec.classes) == (config.model, plan.task, plan.classes)
-    if not fits or any(name not in own or own[name].shape != value.shape for name, value in known.items()):
+        return model, None
+    start.check_features(plan.data.schema, plan.data.extraction)
+    if start.spec.model != config.model:
         raise ConfigError(
-            f"the checkpoint to start from is another model: {spec.model} of {', '.join(spec.classes) or 'values'}",
-            hint="Train the same model with the same options, on the same classes",
+            f"the checkpoint to start from is another model: {start.spec.model}", hint=f"Train --model {config.model}"
         )
-    model.load_state_dict({**own, **known})
-    return model
+    inherited = model.inherit(start.module)
+    model.load_state_dict({**model.state_dict(), **inherited.weights})
+    return model, inherited
+
+
+def origin(start: Predictor, inherited: Inheritance) -> dict[str, Any]:
+    """What a checkpoint says of the one that its training started from."""
+    spec = start.spec
+    return {
+        "id": identify(start),
+        "model": spec.model,
+        "label": spec.label,
+        "classes": list(spec.classes),
+        "kept": {"classes": list(inherited.classes), "modalities": list(inherited.modalities)},
+        "training": dict(spec.training),
+    }

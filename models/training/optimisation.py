@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,20 @@ from emopipe.models.networks.model import FusionModel
 from emopipe.models.training.config import TrainConfig
 
 
-def make_optimiser(model: FusionModel, config: TrainConfig) -> torch.optim.AdamW:
-    """Make an AdamW over the weights that are trained; norms and biases do not decay."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def make_optimiser(model: FusionModel, config: TrainConfig, taken: Collection[str] = ()) -> torch.optim.AdamW:
+    """Make an AdamW over the weights that are trained; norms and biases do not decay.
+
+    Args:
+        model: whose weights.
+        config: rates and decay.
+        taken: names of those that come from a checkpoint, which learn more slowly.
+    """
+    groups: list[dict[str, Any]] = []
+    for old in (False, True):
+        trained = [p for name, p in model.named_parameters() if p.requires_grad and (name in taken) == old]
+        decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "taken": old})
+        groups.append({"params": plain, "weight_decay": 0.0, "taken": old})
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
 
 
@@ -52,8 +62,12 @@ class Schedule:
         if self._config.schedule == "cosine" and step >= warm:
             factor *= 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, planned - warm)))
         for group in self._optimiser.param_groups:
-            group["lr"] = self._config.lr * factor
+            group["lr"] = self._config.lr * factor * (self._slower(epoch) if group["taken"] else 1.0)
         return self._config.lr * factor
+
+    def _slower(self, epoch: int) -> float:
+        """The share of the rate with which weights learn that come from a checkpoint."""
+        return 0.0 if epoch <= self._config.start_frozen else self._config.start_rate
 
     def notice(self, stale: int) -> None:
         """Halve the rate on a plateau, which so many epochs without progress may be."""

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Floats, Indices
-from emopipe.models.data.labelled import targets, usable
+from emopipe.models.data.labelled import label_doubts, targets, usable
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.networks.losses import Task
 from emopipe.models.predictor import Spec, pattern_name
-from emopipe.models.registry import configure
+from emopipe.models.registry import configure, entry
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook
 
@@ -51,13 +51,18 @@ def choose_split(data: Dataset, config: TrainConfig) -> Split:
         refuse_overlap(data, pool, np.flatnonzero(data.split == "test"), "training and test")
     rest = data.subset(pool)
     given = manifest_split(rest, config.allow_speaker_overlap)
-    if given is None and config.select == "last":
+    if given is None and not needs_validation(config):
         return pool, np.zeros(0, dtype=np.int64)
     if given is None:
         _check_classes(data.labels(config.label)[pool])
         labels = rest.labels(config.label)
         given = holdout(rest, labels, config.folds, config.seed, not config.allow_speaker_overlap)
     return pool[given[0]], pool[given[1]]
+
+
+def needs_validation(config: TrainConfig) -> bool:
+    """Whether rows must be held out of training, to choose the epoch."""
+    return config.select == "best" and entry(config.model).model.by_gradient
 
 
 def _check_classes(labels: NDArray[Any]) -> None:
@@ -81,9 +86,11 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
     dropped = len(split[0]) + len(split[1]) - len(train_rows) - len(valid_rows)
     if dropped:
         hook({"event": "warning", "message": f"{dropped} rows without label or modality are left out"})
+    for doubt in label_doubts(data, config.label):
+        hook({"event": "warning", "message": doubt})
     labels = data.labels(config.label)
     _check_classes(labels[train_rows])
-    if config.select == "best" and len(valid_rows) == 0:
+    if needs_validation(config) and len(valid_rows) == 0:
         raise TrainingError(
             "there are no rows to validate on", hint='Mark some as split "valid", or set select = "last"'
         )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Final
 
 from emopipe.errors import BackendUnusable, EmopipeError, LibraryMissing, UnknownName, WeightMissing
 from emopipe.extractors.contracts import Backend, Locate
 from emopipe.pipeline import weights
+from emopipe.plugins import entry_points, origin
 
 #: Kind of backend -> name -> its declaration. "people" compares voices with the encoder of "speakers".
 BUILT_IN: Final = {
@@ -86,10 +87,7 @@ def extractors(kind: str) -> list[Plugin]:
 
 def foreign(kind: str, group: str) -> list[Plugin]:
     """What other packages declare under a group of entry points."""
-    return [
-        Plugin(kind, entry.name, f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown", entry)
-        for entry in sorted(entry_points(group=group), key=lambda entry: entry.name)
-    ]
+    return [Plugin(kind, entry.name, origin(entry), entry) for entry in entry_points(group)]
 
 
 def plugins() -> list[Plugin]:
@@ -102,7 +100,7 @@ def declaration(plugin: Plugin) -> Backend:
     """What a backend declares. Imports it.
 
     Raises:
-        LibraryMissing: it cannot be imported.
+        LibraryMissing: it cannot be imported, BackendUnusable: its code fails meanwhile.
     """
     try:
         loaded = plugin.entry.load()
@@ -110,6 +108,9 @@ def declaration(plugin: Plugin) -> Backend:
         hint = f"Install what {plugin.origin} asks for"
         what = f"the {title(plugin.kind)} backend {plugin.name} cannot be loaded: {error}"
         raise LibraryMissing(what, hint=hint) from error
+    except (Exception, SystemExit) as error:  # whatever another package's code raises
+        what = f"the {title(plugin.kind)} backend {plugin.name} of {plugin.origin} cannot be loaded: {error!r}"
+        raise BackendUnusable(what, hint="Repair or uninstall it") from error
     return loaded if isinstance(loaded, Backend) else Backend(plugin.name, loaded)
 
 
@@ -138,6 +139,10 @@ def create(kind: str, name: str, settings: Mapping[str, Any], locate: Locate, de
         raise WeightMissing(f"{what}: {error}", hint=backend.obtain or BackendUnusable.advice) from error
     except (ValueError, OSError, KeyError, AttributeError, RuntimeError) as error:
         raise BackendUnusable(f"{what}: {error}", hint=BackendUnusable.advice) from error
+    except (Exception, SystemExit) as error:
+        if not plugin.foreign:
+            raise
+        raise BackendUnusable(f"{what}: {error!r}", hint="Repair or uninstall it") from error
 
 
 def chosen(kind: str, name: str) -> Plugin:

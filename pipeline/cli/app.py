@@ -15,7 +15,9 @@ from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
 from emopipe.pipeline.cli.commands.doctor import doctor
 from emopipe.pipeline.cli.commands.evaluate import evaluate
+from emopipe.pipeline.cli.commands.export import export
 from emopipe.pipeline.cli.commands.extract import extract
+from emopipe.pipeline.cli.commands.inspect import inspect
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.store import store
@@ -31,8 +33,8 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report},
-    TRAIN: {"extract": extract, "train": train, "evaluate": evaluate},
+    USE: {"demo": demo, "run": run, "report": report, "export": export},
+    TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
     STUDY: {
         "compare": compare,
         "ablate": ablate,

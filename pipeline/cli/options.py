@@ -96,3 +96,12 @@ def _options(group: Any) -> Mapping[str, inspect.Parameter]:
         )
         members[name] = parameter
     return members
+
+
+Start = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint to begin with, which brings the model and its options; classes may be others. "
+        "auto: a shipped one that was trained on the same features; none: random weights."
+    ),
+]

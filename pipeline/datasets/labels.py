@@ -1,22 +1,36 @@
-"""Labels tables: which file, which stretch of it, who speaks, and what it is labelled."""
+"""Labels tables: which file, which stretch of it, who speaks, and what it is labelled; checked before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from emopipe.errors import LabelsTableError
-from emopipe.pipeline.datasets.csv_input import read_table
-from emopipe.pipeline.media.finding import IMAGE_SUFFIXES, find_media
+from emopipe.constants import MODALITIES
+from emopipe.errors import LabelsTableError, Reason, reason
+from emopipe.models.data.split_names import HINT, split_name
+from emopipe.pipeline.datasets.cells import existing, seconds, similar
+from emopipe.pipeline.datasets.csv_input import Fault, Table, read_table, refuse
+from emopipe.pipeline.datasets.label_columns import tidy
+from emopipe.pipeline.media.duration import duration
+from emopipe.pipeline.media.finding import IMAGE_SUFFIXES, RECORDING_SUFFIXES, find_media
 from emopipe.pipeline.records import Source
 
+NAME: Final = "labels table"
+#: Names of files that can only be tables; spreadsheets are refused with a hint.
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".ods")
 #: Columns of a labels table that say where signals are; the first two are synonyms.
 PATH_COLUMNS: Final = ("file", "video", "audio", "image")
-
-
 RESERVED: Final = ("id", "text", "start", "end", "speaker", "split")
+#: Columns that the manifest has of its own.
+MANIFEST_COLUMNS: Final = (
+    *("media", "role", "overlap", "words", "face", "voice"),
+    *(f"{modality}_{fact}" for modality in MODALITIES for fact in ("absent", "quality")),
+)
+_SECONDS_HINT: Final = "Write seconds (6.15), hh:mm:ss, or the unit (6150 ms)"
 
 
 @dataclass(frozen=True)
@@ -28,11 +42,19 @@ class LabelledSource:
     labels: dict[str, str]
 
 
-def read_labels(path: Path, folder: Path | None = None) -> list[LabelledSource]:
-    """Read a labels table (CSV with a header).
+@dataclass(frozen=True)
+class Labels:
+    """A labels table that was read: its rows, and what is doubtful about it."""
+
+    rows: list[LabelledSource]
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def read_labels(path: Path, folder: Path | None = None) -> Labels:
+    """Read a labels table (CSV with a header) and check all of it.
 
     A row names its signals in the columns `file` (or `video`: a video, sound or picture file), `audio`, `image` and
-    `text`, alone or together; `start`, `end` (seconds), `speaker`, `split` and `id` are optional; all other columns
+    `text`, alone or together; `start`, `end` (times), `speaker`, `split` and `id` are optional; all other columns
     are labels.
 
     Args:
@@ -40,45 +62,102 @@ def read_labels(path: Path, folder: Path | None = None) -> list[LabelledSource]:
         folder: what relative paths in it are relative to; None: the table's own folder.
 
     Raises:
-        InputNotFound: without the file; LabelsTableError when it is no such table, naming the line.
+        InputNotFound: without the file; LabelsTableError when it is no such table, naming the lines.
     """
     folder = path.parent if folder is None else folder
-    rows = read_table(path, "labels table", LabelsTableError)
-    columns = next(iter(rows.values()))
+    table = _with_plain_columns(read_table(path, NAME, LabelsTableError))
+    _check_columns(table.columns, path, folder)
+    faults: list[Fault] = []
+    rows: dict[int, LabelledSource] = {}
+    repeated = []
+    seen: dict[tuple[str, ...], int] = {}
+    for line, cells in table.rows.items():
+        if seen.setdefault(tuple(cells.values()), line) != line:
+            repeated.append(line)
+            continue
+        row, wrong = _labelled_source(cells, line, folder)
+        faults += wrong
+        if row is not None:
+            rows[line] = row
+    faults += _same_ids(rows)
+    refuse(faults, NAME, LabelsTableError, path)
+    rows, cut, beyond = _within_recordings(rows)
+    refuse([*beyond, *_missing_files(rows, folder)], NAME, LabelsTableError, path)
+    reasons = [
+        *table.reasons,
+        *cut,
+        *_file_forms(table, rows),
+        *_splits(table),
+        *_overlaps(rows),
+        *_unnamed(rows, folder),
+    ]
+    if repeated:
+        reasons.append(reason("rows_repeated", f"{len(repeated)} rows are repeated: {_lines(repeated)}"))
+    tidied, doubts = _tidied(rows)
+    return Labels(tidied, [*reasons, *doubts])
+
+
+def _with_plain_columns(table: Table) -> Table:
+    """The table with the columns that have a meaning in lower case."""
+    known = (*PATH_COLUMNS, *RESERVED, "label")
+    names = {name: name.casefold() if name.casefold() in known else name for name in table.columns}
+    if len(set(names.values())) < len(names):
+        return table
+    return replace(table, rows={n: {names[k]: cell for k, cell in row.items()} for n, row in table.rows.items()})
+
+
+def _check_columns(columns: Sequence[str], path: Path, folder: Path) -> None:
+    taken = [name for name in columns if name in MANIFEST_COLUMNS]
+    if taken:
+        what = f"the labels table has a column {taken[0]}, which is a name of the dataset's own columns"
+        hint = "Call it file if it names the recordings" if taken[0] == "media" else "Give the column another name"
+        raise LabelsTableError(what, path=path, hint=hint)
     if not {*PATH_COLUMNS, "text"} & set(columns):
         hint = "Name the signals in a column called file, video, audio, image or text"
-        what = f"the labels table has only the columns {', '.join(columns)}"
+        beside = _media_beside(folder)
+        hint += f"; {beside[0]} and other recordings lie in the folder" if beside else ""
+        what = f"the labels table has only the columns {', '.join(columns)[:200]}"
         raise LabelsTableError(what, path=path, hint=hint)
-    sources = [_labelled_source(row, line, path, folder) for line, row in rows.items()]
-    _refuse_repeated([row.source.id for row in sources], path)
-    return sources
 
 
-def _labelled_source(cells: dict[str, str], line: int, table: Path, folder: Path) -> LabelledSource:
-    paths = {name: folder / cells[name] for name in PATH_COLUMNS if cells.get(name)}
+def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple[LabelledSource | None, list[Fault]]:
+    """A row as a source, and what is wrong with it."""
+    faults: list[Fault] = []
+    paths = {name: existing(folder, cells[name]) for name in PATH_COLUMNS if cells.get(name)}
     media = paths.get("file") or paths.get("video")
     image = paths.get("image")
     if media is not None and media.suffix.lower() in IMAGE_SUFFIXES:
         media, image = None, media
     text = cells.get("text") or None
     if media is None and image is None and "audio" not in paths and text is None:
-        raise LabelsTableError(f"line {line} of the labels table names no signal", path=table)
-    name = cells.get("id") or _row_id(paths, cells, line)
+        hint = "Name a file in the column file, or give the words in the column text"
+        faults.append(Fault(line, "it names no signal", hint))
+    times: dict[str, float | None] = {name: _time(cells, name, line, faults) for name in ("start", "end")}
+    start, end = times["start"], times["end"]
+    if end is not None and end <= (start or 0):
+        faults.append(
+            Fault(line, f"its end ({end:g} s) is not after its start ({start or 0:g} s)", "Correct the times")
+        )
+    split = split_name(cells["split"]) if cells.get("split") else None
+    if cells.get("split") and split is None:
+        faults.append(Fault(line, f"split is {cells['split'][:80]!r}", HINT))
+    if faults:
+        return None, faults
     source = Source(
-        id=name,
+        id=cells.get("id") or _row_id(paths, cells, line),
         media=media,
         audio=paths.get("audio"),
         image=image,
         text=text,
-        start=_seconds(cells, "start", line, table),
-        end=_seconds(cells, "end", line, table),
+        start=start,
+        end=end,
         speaker=cells.get("speaker") or None,
     )
     labels = {name: value for name, value in cells.items() if name not in (*PATH_COLUMNS, *RESERVED)}
-    return LabelledSource(source, cells.get("split") or None, labels)
+    return LabelledSource(source, split, labels), []
 
 
-def _row_id(paths: dict[str, Path], cells: dict[str, str], line: int) -> str:
+def _row_id(paths: Mapping[str, Path], cells: Mapping[str, str], line: int) -> str:
     """The file as the table names it, with the start time when the row is a stretch of it, else the line's number."""
     if not paths:
         return f"line{line}"
@@ -86,23 +165,135 @@ def _row_id(paths: dict[str, Path], cells: dict[str, str], line: int) -> str:
     return f"{name}@{cells['start']}" if cells.get("start") else name
 
 
-def _seconds(cells: dict[str, str], name: str, line: int, table: Path) -> float | None:
+def _time(cells: Mapping[str, str], name: str, line: int, faults: list[Fault]) -> float | None:
     if not cells.get(name):
         return None
     try:
-        return float(cells[name])
+        return seconds(cells[name])
     except ValueError:
-        what = f"line {line} of the labels table: {name} is {cells[name]!r}, not seconds"
-        raise LabelsTableError(what, path=table) from None
+        faults.append(Fault(line, f"{name} is {cells[name][:80]!r}, not a time", _SECONDS_HINT))
+        return None
 
 
-def _refuse_repeated(ids: Sequence[str], path: Path) -> None:
-    seen: set[str] = set()
-    for name in ids:
-        if name in seen:
+def _same_ids(rows: Mapping[int, LabelledSource]) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for line, row in rows.items():
+        first = seen.setdefault(row.source.id, line)
+        if first != line:
             hint = "Give the rows an id column, or start times if they are stretches of one file"
-            raise LabelsTableError(f"the labels table has two rows for {name!r}", path=path, hint=hint)
-        seen.add(name)
+            yield Fault(line, f"there are two rows for {row.source.id[:80]!r}, the other in line {first}", hint)
+
+
+def _within_recordings(
+    rows: Mapping[int, LabelledSource],
+) -> tuple[dict[int, LabelledSource], list[Reason], list[Fault]]:
+    """Compare the times of rows with the durations of their recordings.
+
+    Returns:
+        The rows, those that end a little late cut; the reason when some were; and rows that lie beyond.
+    """
+    kept: dict[int, LabelledSource] = {}
+    late: list[int] = []
+    faults: list[Fault] = []
+    lengths: dict[Path, float | None] = {}
+    for line, row in rows.items():
+        kept[line] = row
+        path, start, end = row.source.media or row.source.audio, row.source.start or 0.0, row.source.end
+        if path is None or (row.source.start is None and end is None):
+            continue
+        if path not in lengths or (lengths[path] or end or start) < (end or start):
+            lengths[path] = duration(path, end or start)
+        length = lengths[path]
+        if length is None or (start < length and (end is None or end <= length)):
+            continue
+        if start >= length or (end is not None and end - length > (end - start) / 2):
+            until = "" if end is None else f" to {end:g} s"
+            guess = "Are the times milliseconds? " if (end or start) > 20 * length else ""
+            what = f"it lies at {start:g} s{until}, {path.name} has {length:.2f} s"
+            faults.append(Fault(line, what, f"{guess}{_SECONDS_HINT}"))
+        elif end is not None and end - length > 0.5:
+            late.append(line)
+            kept[line] = replace(row, source=replace(row.source, end=length))
+    cut = [reason("row_cut", f"{len(late)} rows end after their recording: {_lines(late)}")] if late else []
+    return kept, cut, faults
+
+
+def _missing_files(rows: Mapping[int, LabelledSource], folder: Path) -> list[Fault]:
+    """Rows whose file is not there, when none is there at all; single ones fail by themselves, the others are used."""
+    paths = {line: row.source.path for line, row in rows.items() if row.source.path is not None}
+    missing = {line: path for line, path in paths.items() if not os.path.exists(path)}  # noqa: PTH110
+    if not missing or len(missing) < len(paths):
+        return []
+    hint = f"File names are relative to {folder}; name another folder with emopipe extract FOLDER --labels TABLE"
+    other = next(filter(None, map(similar, missing.values())), "")
+    hint = f"Did you mean {other}? {hint}" if other else hint
+    return [Fault(line, f"there is no file {path.name[:80]!r}", hint) for line, path in missing.items()]
+
+
+def _file_forms(table: Table, rows: Mapping[int, LabelledSource]) -> list[Reason]:
+    changed = [
+        line
+        for line, row in rows.items()
+        if row.source.path is not None and unicodedata.normalize("NFC", row.source.path.name) != row.source.path.name
+    ]
+    return [reason("file_name_form", f"{len(changed)} file names: {_lines(changed)}")] if changed else []
+
+
+def _splits(table: Table) -> list[Reason]:
+    given = dict.fromkeys(row["split"] for row in table.rows.values() if row.get("split"))
+    renamed = [f"{name} as {split_name(name)}" for name in given if split_name(name) != name]
+    return [reason("split_renamed", f"splits: {', '.join(renamed)}")] if renamed else []
+
+
+def _overlaps(rows: Mapping[int, LabelledSource]) -> list[Reason]:
+    """Rows of one recording and one speaker that share more than half a second."""
+    files: dict[tuple[Path, str | None], list[tuple[float, float, int]]] = {}
+    for line, row in rows.items():
+        path = row.source.media or row.source.audio
+        if path is not None:
+            end = float("inf") if row.source.end is None else row.source.end
+            files.setdefault((path, row.source.speaker), []).append((row.source.start or 0.0, end, line))
+    overlapping = []
+    for stretches in files.values():
+        until = float("-inf")
+        for start, end, line in sorted(stretches):
+            if start < until - 0.5:
+                overlapping.append(line)
+            until = max(until, end)
+    if not overlapping:
+        return []
+    return [reason("rows_overlap", f"{len(overlapping)} rows overlap others of their recording: {_lines(overlapping)}")]
+
+
+def _unnamed(rows: Mapping[int, LabelledSource], folder: Path) -> list[Reason]:
+    beside = [] if any(row.source.path for row in rows.values()) else _media_beside(folder)
+    if not beside:
+        return []
+    what = f"no row names a recording, although {len(beside)} lie beside the table, such as {beside[0]}"
+    return [reason("media_not_named", what)]
+
+
+def _media_beside(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in RECORDING_SUFFIXES)
+    except OSError:
+        return []
+
+
+def _tidied(rows: Mapping[int, LabelledSource]) -> tuple[list[LabelledSource], list[Reason]]:
+    """The rows with labels as they are used, and what was changed or is doubtful."""
+    listed = list(rows.values())
+    reasons: list[Reason] = []
+    columns: dict[str, list[str]] = {}
+    for name in listed[0].labels if listed else ():
+        columns[name], doubts = tidy(name, [row.labels[name] for row in listed])
+        reasons += doubts
+    return [replace(row, labels={k: columns[k][at] for k in columns}) for at, row in enumerate(listed)], reasons
+
+
+def _lines(lines: Sequence[int]) -> str:
+    some = ", ".join(str(line) for line in sorted(lines)[:5])
+    return f"line {some}" + (", ..." if len(lines) > 5 else "")
 
 
 def unlabelled_sources(paths: Sequence[Path]) -> list[LabelledSource]:

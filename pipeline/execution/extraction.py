@@ -11,7 +11,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 import tomli_w
 
-from emopipe.errors import DatasetError, EmopipeError, OutputError
+from emopipe.errors import DatasetError, EmopipeError, OutputError, Reason
 from emopipe.extractors.person_normalization import Baselines
 from emopipe.files import atomic_folder
 from emopipe.pipeline.backends.loading import PEOPLE
@@ -26,7 +26,13 @@ from emopipe.pipeline.records import Extraction, Failure, Source
 
 
 def write_dataset(
-    rows: Sequence[LabelledSource], out: Path, job: Job, engine: Engine, *, hook: Hook = silent
+    rows: Sequence[LabelledSource],
+    out: Path,
+    job: Job,
+    engine: Engine,
+    *,
+    reasons: Sequence[Reason] = (),
+    hook: Hook = silent,
 ) -> list[Failure]:
     """Extract every source and write a dataset.
 
@@ -35,6 +41,7 @@ def write_dataset(
         out: folder to create; it appears when everything is written, and must not exist.
         job: how to extract.
         engine: what does the work.
+        reasons: what is doubtful about the labels table; kept in `reasons.csv`.
         hook: told of progress.
 
     Returns:
@@ -47,6 +54,9 @@ def write_dataset(
         raise OutputError("the output folder exists", path=out, hint="Name another, or remove it")
     try:
         with atomic_folder(out) as folder:
+            for one in reasons:
+                hook(Event("info" if one.is_note else "warning", "labels", str(one)))
+            _write_reasons(folder / "reasons.csv", reasons)
             return _write(rows, folder, job, engine, hook)
     except OSError as error:
         raise OutputError(f"the dataset cannot be written: {error.strerror}", path=out) from error
@@ -84,6 +94,12 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
             [("id", "code", "reason"), *((f.id, f.reason.code, str(f.reason)) for f in failures)]
         )
     return failures
+
+
+def _write_reasons(path: Path, reasons: Sequence[Reason]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = [(one.code, one.what, one.hint) for one in reasons]
+        csv.writer(file).writerows([("code", "reason", "hint"), *lines])
 
 
 def _extractions(

@@ -27,6 +27,8 @@ LEAST_CANCELLED: Final = 1.0
 SILENT: Final = 1e-4
 #: Frames of more channels are not looked at channel by channel: PyAV cannot read their planes.
 MANY_CHANNELS: Final = 8
+#: No microphone gives fewer samples a second, and no recorder more: at other rates, nobody can be heard.
+SAMPLE_RATES: Final = range(1_000, 1_000_000)
 #: Samples mixed at a time.
 CHUNK: Final = 60 * SAMPLE_RATE
 
@@ -58,6 +60,9 @@ class AudioTrack:
     def add(self, frame: Any) -> Iterator[NoReturn]:
         """Take over a decoded frame; gives none back."""
         stamp = None if frame.time is None else float(frame.time)
+        if frame.sample_rate not in SAMPLE_RATES or not frame.layout.nb_channels:
+            self.damage.sign(self.clock.estimate(stamp), f"{frame.sample_rate} samples a second")
+            return iter(())
         for time, placed in self.clock.push(Stamped(stamp, frame.samples / frame.sample_rate, frame)):
             self._append(time, placed)
         return iter(())

@@ -25,6 +25,11 @@ LONGEST_STEP_BACK: Final = 1.0
 LONGEST_PLAIN_STEP: Final = 1.0
 #: So many stamps are looked at to tell a stray one from a step of the clock.
 LOOK_AHEAD: Final = 8
+#: No image is shown, and no piece of sound lasts, for longer than this, in seconds, whatever the container says.
+LONGEST_ITEM: Final = 10.0
+#: Pauses beyond :data:`LONGEST_PAUSE` that are together longer than so many times what is seen or heard are not
+#: believed: without a bound, a file of some kilobytes lasts for years.
+MOST_PAUSES: Final = 30
 #: Streams of one part of a joined recording begin within this of each other, in seconds.
 PARTS_APART: Final = 10.0
 
@@ -91,6 +96,8 @@ class StreamClock(Generic[T]):
         self._shift = timeline.first_shift
         self._waiting: deque[Stamped[T]] = deque()
         self._last = 0.0
+        self._paused = 0.0
+        self._filled = 0.0
         self.end = 0.0
         self.joined = 0
         self.strays: list[float] = []
@@ -128,8 +135,11 @@ class StreamClock(Generic[T]):
         else:
             self.stamped = True
             time = self._place(item.stamp, [other.stamp for other in self._waiting if other.stamp is not None])
+            time = self._believed(item.stamp, time)
+        duration = min(item.duration, LONGEST_ITEM)
+        self._filled += duration
         self._last = max(self._last, time)
-        self.end = max(self.end, time + item.duration)
+        self.end = max(self.end, time + duration)
         self._timeline.reached(self.end)
         return time, item.item
 
@@ -149,6 +159,18 @@ class StreamClock(Generic[T]):
             shift = self._timeline.known_shift(stamp, self._last, PARTS_APART)
         self._shift = self._timeline.new_shift(stamp) if shift is None else shift
         return stamp + self._shift
+
+    def _believed(self, stamp: float, time: float) -> float:
+        """The time at which an item lies, or the end of the one before when pauses take too much of the stream."""
+        pause = time - self.end
+        if pause <= LONGEST_PLAIN_STEP:
+            return time
+        if self._paused + pause > LONGEST_PAUSE + MOST_PAUSES * self._filled:
+            self.joined += 1
+            self._shift = self.end - stamp
+            return self.end
+        self._paused += pause
+        return time
 
     def _is_stray(self, stamp: float, following: Sequence[float], reach: float) -> bool:
         """Whether more of the following stamps go on from the one before than from this one."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from emopipe.errors import Reason, Where, reason
 from emopipe.pipeline.media.audio_track import AudioTrack, mixed
-from emopipe.pipeline.media.clock import Stamped, StreamClock, Timeline
+from emopipe.pipeline.media.clock import LONGEST_ITEM, Stamped, StreamClock, Timeline
 from emopipe.pipeline.media.damage import DamageLog, decoded_frames
 from emopipe.pipeline.media.finding import words_of
 from emopipe.pipeline.media.images import rgb_image
@@ -166,7 +166,7 @@ class Media:
         for span in spans.values():
             span.close()
         last = max(span.end for span in spans.values())
-        return Examined(last or self.info.duration, _missing(list(spans.values()), self.info.duration))
+        return Examined(last, _missing(list(spans.values()), self.info.duration))
 
     def frames(self, rate: float) -> Iterator[Frame]:
         """Yield at most `rate` frames per second, chosen by presentation time.
@@ -257,12 +257,16 @@ class Media:
         while True:
             try:
                 yield next(packets)
+                continue
             except StopIteration:
                 return
             except (av.FFmpegError, OSError, ValueError) as error:
-                for damage, clock in damages:
-                    damage.sign(clock.end, words_of(error))
-                return
+                cause = words_of(error)
+            except IndexError:  # PyAV, at the end of the file
+                cause = "streams that its beginning does not name"
+            for damage, clock in damages:
+                damage.sign(clock.end, cause)
+            return
 
 
 class _PacketSpan:
@@ -283,7 +287,8 @@ class _PacketSpan:
         base = float(packet.time_base)
         stamp = packet.dts if packet.dts is not None else packet.pts
         shown = (packet.pts - stamp) * base if stamp is not None and packet.pts is not None else 0.0
-        lasts = (packet.duration or 0) * base or (1 / self._rate if self._rate else 0.0)
+        lasts = min((packet.duration or 0) * base or (1 / self._rate if self._rate else 0.0), LONGEST_ITEM)
+        shown = min(shown, LONGEST_ITEM)
         self._note(self._clock.push(Stamped(None if stamp is None else stamp * base, lasts, shown + lasts)))
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,7 +64,7 @@ def open_container(path: Path) -> Any:
         try:
             return open_av(path)
         except (av.FFmpegError, ValueError, EOFError, OverflowError) as error:
-            if isinstance(error, PermissionError):
+            if isinstance(error, PermissionError) and not os.access(path, os.R_OK):
                 raise
             hint = "It may be truncated or not be media at all; play it in a media player to check"
             raise NotMedia(f"the file cannot be decoded: {words_of(error)}", path=path, hint=hint) from None
@@ -85,9 +86,9 @@ def select_streams(container: Any, path: Path, tracks: str = "mix") -> Selection
     Raises:
         NoStreams: there is neither video nor audio, or no track of the number.
     """
-    videos = [stream for stream in container.streams.video if _is_moving(stream)]
+    videos = [stream for stream in container.streams.video if _is_moving(stream) and _is_decodable(stream)]
     video = _preferred(container, videos)
-    audio = list(container.streams.audio)
+    audio = [stream for stream in container.streams.audio if _is_decodable(stream)]
     if tracks == "first":
         chosen = audio[:1]
     elif tracks.isdecimal():
@@ -98,7 +99,8 @@ def select_streams(container: Any, path: Path, tracks: str = "mix") -> Selection
     else:
         chosen = _belonging_together(container, audio, video if len(videos) > 1 else None)
     if video is None and not chosen:
-        raise NoStreams("the file has neither a video nor an audio stream", path=path)
+        unknown = "that can be decoded" if [*container.streams.video, *container.streams.audio] else ""
+        raise NoStreams(f"the file has neither a video nor an audio stream {unknown}".rstrip(), path=path)
     return Selection(video, chosen)
 
 
@@ -114,7 +116,7 @@ def stream_facts(container: Any, selection: Selection) -> list[StreamFacts]:
             "" if stream.language in UNDETERMINED else stream.language,
             _is_default(stream),
             stream.index in used,
-            stream.layout.name if stream.type == "audio" else "",
+            stream.layout.name if stream.type == "audio" and _is_decodable(stream) else "",
         )
         for stream in container.streams
         if stream.type == "audio" or (stream.type == "video" and _is_moving(stream))
@@ -146,6 +148,11 @@ def _is_moving(stream: Any) -> bool:
 
     still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     return not stream.disposition & still
+
+
+def _is_decodable(stream: Any) -> bool:
+    """Whether FFmpeg knows the codec of a stream."""
+    return stream.codec_context is not None
 
 
 def _is_default(stream: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from emopipe.errors import Reason, reason
-from emopipe.pipeline.media.clock import Stamped, StreamClock, Timeline
+from emopipe.pipeline.media.clock import LONGEST_ITEM, Stamped, StreamClock, Timeline
 from emopipe.pipeline.media.damage import DamageLog
 
 #: Frames per second of a video that does not say.
@@ -30,12 +30,13 @@ class VideoTrack:
         self.damage = DamageLog("video")
         self.index: int = stream.index
         self._rate = float(stream.average_rate or ORDINARY_RATE)
+        self._shown_for = min(1 / self._rate, LONGEST_ITEM)
         self._shown_until = 0.0
 
     def add(self, frame: Any) -> Iterator[tuple[float, Any]]:
         """Take over a decoded frame; gives those that can be placed, with their times in seconds."""
         stamp = None if frame.time is None else float(frame.time)
-        for time, placed in self.clock.push(Stamped(stamp, 1 / self._rate, frame)):
+        for time, placed in self.clock.push(Stamped(stamp, self._shown_for, frame)):
             yield self._noted(time, placed)
 
     def close(self) -> Iterator[tuple[float, Any]]:
@@ -48,7 +49,7 @@ class VideoTrack:
             self.damage.sign(time, "damaged frames")
         if time > self._shown_until:
             self.damage.gap(self._shown_until, time)
-        self._shown_until = max(self._shown_until, time + 1 / self._rate)
+        self._shown_until = max(self._shown_until, time + self._shown_for)
         return time, frame
 
     def faults(self) -> list[Reason]:

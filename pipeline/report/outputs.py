@@ -56,6 +56,7 @@ def row_of(utterance: UtteranceResult) -> dict[str, Any]:
         "quality": _rounded(utterance.quality),
         "confidence": None if utterance.confidence is None else round(utterance.confidence, 4),
         "abstained": utterance.abstained,
+        "without": {modality: _rounded(shares) for modality, shares in utterance.without.items()},
     }
     return {**row, "unverified_weights": list(utterance.unverified_weights)} if utterance.unverified_weights else row
 
@@ -79,6 +80,7 @@ def document(result: FileResult, config_hash: str, version: str) -> dict[str, An
         "people": [asdict(person) for person in result.people],
         "turns": [{**asdict(turn), "start": round(turn.start, 3), "end": round(turn.end, 3)} for turn in result.turns],
         "utterances": [row_of(utterance) for utterance in result.utterances],
+        "keys": dict(result.keys),
     }
 
 
@@ -338,7 +340,7 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
             flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
         elif name == "unverified_weights":
             flat[name] = "; ".join(value)
-        elif name != "unimodal":
+        elif name not in ("unimodal", "without"):
             flat[name] = value
     return flat
 
@@ -355,6 +357,7 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
     """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
     from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
+    from emopipe.pipeline.report.rankings import changed_without, least_certain, said_and_shown
 
     labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
     reasons = [reason_from_json(reason) for reason in facts["reasons"]]
@@ -367,4 +370,7 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
         media_link=media_link,
         labels=labels,
         colours=colours(labels),
+        changed_without=changed_without,
+        said_and_shown=said_and_shown(facts["utterances"]),
+        least_certain=least_certain(facts["utterances"]),
     )

@@ -79,7 +79,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
         InputNotFound: without the file; ParticipantsTableError when it is not such a table, naming the line or column.
     """
     table = read_table(path, NAME, ParticipantsTableError)
-    columns = next(iter(table.values()))
+    columns = table.columns
     groups = tuple(column for column in columns if column not in KEYS)
     if len(groups) == len(columns):
         hint = "Say who is meant in a column called person or file"
@@ -89,7 +89,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
         raise ParticipantsTableError(what, path=path, hint="Add one, such as group")
     named = _by_name(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
-    for line, cells in table.items():
+    for line, cells in table.rows.items():
         row = _participant(line, cells, groups, named, path)
         other = rows.setdefault((row.media or row.file, row.person), row)
         if other is not row:

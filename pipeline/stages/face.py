@@ -153,7 +153,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    4,
+    5,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -15,6 +15,9 @@ from emopipe.pipeline.stages.stage import Context, Stage
 from emopipe.pipeline.store.serialization import GROUP
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from emopipe.models.data.speakers import SpeakerMeans
     from emopipe.models.predictor import Predictor
 
 
@@ -39,6 +42,7 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
     predictor = inputs.predictor()
     predictions: list[Prediction] = []
     spans = inputs.spans
+    means = _speaker_means(inputs) if predictor.module.relative else None
     lines = spoken([(speaker_name(inputs, index), span.text) for index, span in enumerate(spans)])
     for first in range(0, len(spans), GROUP):
         samples = []
@@ -48,10 +52,28 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             rows = {name: sequence.features for name, sequence in features.items()}
             earlier = tuple(line for line in lines[:index] if line)
             quality = utterance_quality(inputs, index, rows)
-            samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier))
-        predictions += predictor.predict(samples)
+            usual = {} if means is None else _means_of_others(means, speaker_name(inputs, index), rows)
+            samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier, usual))
+        predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return Predictions(predictions)
+
+
+def _speaker_means(inputs: FusionInputs) -> SpeakerMeans:
+    """What is usual for each person of the recording."""
+    from emopipe.models.data.speakers import SpeakerMeans
+
+    means = SpeakerMeans()
+    for index in range(len(inputs.spans)):
+        features = {name: sequence.features for name, sequence in utterance_features(inputs, index).items()}
+        means.add(speaker_name(inputs, index), features)
+    return means
+
+
+def _means_of_others(
+    means: SpeakerMeans, speaker: str | None, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray | None]:
+    return {name: means.of_others(speaker, name, steps) for name, steps in rows.items()}
 
 
 def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mapping[str, Sequence[str]]) -> None:
@@ -61,4 +83,4 @@ def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mappin
             raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {width}")
 
 
-FUSION: Final = Stage("fusion", 2, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")
+FUSION: Final = Stage("fusion", 3, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")

@@ -146,7 +146,7 @@ def _spoken_seconds(sound: Sound, vad: VoiceActivity) -> float:
 
 PROBE: Final = Stage(
     "probe",
-    2,
+    3,
     ProbeInputs,
     Probed,
     probe,
@@ -156,7 +156,7 @@ PROBE: Final = Stage(
 )
 SOUND: Final = Stage(
     "sound",
-    2,
+    3,
     SoundInputs,
     DecodedSound,
     decode_sound,

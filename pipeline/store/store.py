@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -147,6 +148,13 @@ class Store:
                 os.utime(path)
         return values
 
+    def facts(self, key: str) -> dict[str, Any]:
+        """What the result under the key was made from; {} when there is none."""
+        try:
+            return serialization.read_facts(self._path(key))
+        except OSError:
+            return {}
+
     def put(self, key: str, values: Mapping[str, Any], facts: Mapping[str, Any], began: float = 0.0) -> dict[str, Any]:
         """Keep a result.
 
@@ -228,7 +236,7 @@ class Store:
             return None
         sql = "SELECT content FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
         rows = self._ask(sql, os.fsencode(os.path.realpath(path)), *stamp)
-        return Content(rows[0][0], *stamp) if rows else None
+        return Content(rows[0][0], *stamp) if rows and _is_sha256(rows[0][0]) else None
 
     def _content(self, path: Path) -> Content:
         if (remembered := self.known(path)) is not None:
@@ -265,13 +273,16 @@ class Store:
             "SELECT seconds / footage FROM work WHERE stage = ? AND seconds IS NOT NULL AND footage > 0 "
             "ORDER BY id DESC LIMIT ?"
         )
-        rates = [row[0] for row in self._ask(sql, stage, _RECENT)]
+        rates = [
+            row[0] for row in self._ask(sql, stage, _RECENT) if isinstance(row[0], float) and 0 <= row[0] < math.inf
+        ]
         return statistics.median(rates) if rates else None
 
     def made(self, content: str, stage: str) -> list[dict[str, Any]]:
         """The facts of results that a stage has made of a file, newest first."""
         sql = "SELECT facts FROM results WHERE content = ? AND stage = ? ORDER BY made DESC LIMIT ?"
-        return [json.loads(row[0]) for row in self._ask(sql, content, stage, _RECENT)]
+        rows = self._ask(sql, content, stage, _RECENT)
+        return [facts for (text,) in rows if (facts := _facts_of(text)) is not None]
 
     def knows(self, content: str, beside: str) -> bool:
         """Whether any result was made of a file, beside those of one stage."""
@@ -281,7 +292,7 @@ class Store:
 
     def usage(self) -> list[Usage]:
         """What each stage's results take, the largest first."""
-        stages = dict(self._ask("SELECT key, stage FROM results"))
+        stages = {key: str(stage) for key, stage in self._ask("SELECT key, stage FROM results")}
         groups: dict[str, list[os.stat_result]] = {}
         for path, stat in self._files():
             groups.setdefault(stages.get(path.stem, "unknown"), []).append(stat)
@@ -308,7 +319,8 @@ class Store:
         Returns:
             How many results were removed, and their bytes.
         """
-        old = {key for key, facts in self._ask("SELECT key, facts FROM results") if superseded(json.loads(facts))}
+        noted = ((key, _facts_of(text)) for key, text in self._ask("SELECT key, facts FROM results"))
+        old = {key for key, facts in noted if facts is not None and superseded(facts)}
         files = sorted(self._files(), key=lambda item: item[1].st_mtime)
         left, now, gone = sum(stat.st_size for _, stat in files), time.time(), []
         for path, stat in files:
@@ -341,7 +353,7 @@ class Store:
         """Rows of a statement; none when the index cannot be used just now (a full disk, a broken share)."""
         try:
             return self._index.execute(sql, values).fetchall()
-        except sqlite3.DatabaseError:
+        except sqlite3.Error:
             return []
 
     def _remember(self, key: str, facts: Mapping[str, Any]) -> None:
@@ -377,6 +389,19 @@ def changed(path: Path) -> EmopipeError:
 def _stamp(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
+
+
+def _facts_of(text: object) -> dict[str, Any] | None:
+    """The facts of a result as the index has them; None where it is damaged: the file of the result has them, too."""
+    try:
+        facts = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) and {"stage", "content", "version", "libraries"} <= facts.keys() else None
+
+
+def _is_sha256(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 def _open_index(path: Path, journal: str) -> sqlite3.Connection:

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import ConfigError, LibraryMissing
+from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
+from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
+from emopipe.pipeline.formatting import span
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.report.outputs import DISCLAIMER
+from emopipe.pipeline.studies.tables import Row, markdown
 
 if TYPE_CHECKING:
+    from emopipe.models.data.dataset import Dataset
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
-    from emopipe.models.predictor import Predictor
+    from emopipe.models.predictor import Predictor, Spec
     from emopipe.models.training.config import TrainConfig
+    from emopipe.models.training.plan import Split
+
+#: The model that every other one is compared with.
+LINEAR: Final = "linear"
+TRAIN_LINEAR: Final = "Train it with `emopipe train DATASET --out FOLDER --model linear`."
+#: Folds that would take longer than this, in seconds, are left to `emopipe evaluate`.
+LONGEST: Final = 1800.0
+#: What training may start from beside a checkpoint: a shipped one that fits, or random weights.
+AUTO_START, NO_START = "auto", "none"
+
+
+@dataclass(frozen=True)
+class TrainedCheckpoint:
+    """What became of a training.
+
+    Attributes:
+        id: of the checkpoint.
+        validation: its evaluation on the rows that it was validated on, None when there were none.
+        linear: the same of a linear model, trained on the same rows; None for a linear model itself.
+        folds: where there were no such rows: a row, as text, for each of the two on the same folds of the speakers.
+        verdict: how the two compare, in a sentence; "" where that is not known.
+    """
+
+    id: str
+    validation: Evaluation | None
+    linear: Evaluation | None
+    folds: list[Row]
+    verdict: str
 
 
 def train_checkpoint(
@@ -27,8 +60,9 @@ def train_checkpoint(
     hook: Hook = silent,
     offline: bool = False,
     tensorboard: Path | None = None,
-    start: str | None = None,
-) -> tuple[str, Evaluation | None]:
+    start: str = NO_START,
+    given: Collection[str] | None = None,
+) -> TrainedCheckpoint:
     """Train on a dataset and write the checkpoint; a killed call goes on where it was.
 
     Args:
@@ -38,33 +72,215 @@ def train_checkpoint(
         hook: told of epochs.
         offline: never fetch the backbone of a model that stands on one.
         tensorboard: folder for event files that TensorBoard shows; None for none.
-        start: a checkpoint to begin with, which then brings the model and its options.
+        start: a checkpoint to begin with, which then brings the model and its options; `auto` chooses a shipped one
+            that was trained on the same features, `none` begins with random weights.
+        given: names of the settings that someone asked for, so that others may follow the data; None: all of them.
 
     Returns:
-        The checkpoint's id, and its evaluation on the rows that it was validated on, None when there were none.
+        The checkpoint's id, its evaluation, and that of a linear model on the same rows.
     """
     from emopipe.models import checkpoint
     from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import evaluate
     from emopipe.models.training.loop import train
+    from emopipe.models.training.suitable import FEW
 
     dataset = reading.read(folder)
-    first = load_predictor(start, "cpu", offline=offline, hook=hook)[0] if start else None
-    if first is not None:
-        config = replace(config, model=first.spec.model, options=dict(first.spec.options))
+    chosen = choose_start(start, dataset, config)
+    config, first = started(config, chosen, offline=offline, hook=hook)
+    config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
+    began = time.monotonic()
     with _tensorboard(tensorboard) as record:
 
-        def told(event: dict[str, Any]) -> None:
+        def report(event: dict[str, Any]) -> None:
             record(event)
             bridge(hook)(event)
 
-        trained = train(dataset, located, state=state, start=first, hook=told)
+        trained = train(dataset, located, state=state, start=first, hook=report)
     valid = trained.split[1]
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
-    name = checkpoint.save(out, trained.predictor, model_card(trained.predictor, measured, folder.name))
-    return name, measured
+    linear = linear_baseline(dataset, config, trained.split) if measured else None
+    folds: list[Row] = []
+    verdict = beside_linear(measured, linear)
+    if measured is None and len(trained.split[0]) < FEW:
+        seconds = config.folds * (time.monotonic() - began)
+        if seconds < LONGEST:
+            folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+        else:
+            what = f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`"
+            hook(Event("warning", "train", what))
+    result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, folds, verdict)
+    about_start = origin_card(chosen, trained.predictor) if chosen else []
+    card = model_card(trained.predictor, measured, folder.name, folds_card(result), about_start)
+    checkpoint.save(out, trained.predictor, card)
+    return result
+
+
+def suited(
+    config: TrainConfig, dataset: Dataset, start: Predictor | None, given: Collection[str] | None, *, hook: Hook
+) -> TrainConfig:
+    """The configuration with settings that suit the dataset, except for given ones; tells what was chosen and why."""
+    from emopipe.models.training.suitable import remarks, suit
+
+    for remark in remarks(dataset, config):
+        hook(Event("warning", "train", remark))
+    if given is None:
+        return config
+    config, chosen = suit(config, dataset, start, given)
+    for line in chosen:
+        hook(Event("info", "train", f"settings for {line}; those of --config win"))
+    return config
+
+
+def beside_linear(ours: Evaluation | None, theirs: Evaluation | None) -> str:
+    """How a model compares with a linear one on the same rows, in a sentence; "" where that is not known."""
+    from emopipe.models.training.validation import better
+
+    if ours is None or theirs is None:
+        return ""
+    metric = "uar" if "uar" in ours.metrics else "mae"
+    own, plain = ours.metrics[metric], theirs.metrics[metric]
+    figures = f"on the same {theirs.rows} rows: {metric} {plain:.3f}, this model {own:.3f}."
+    if better(metric, plain, own):
+        return f"A linear model does better {figures} {TRAIN_LINEAR}"
+    return f"A linear model {figures}"
+
+
+def by_folds(
+    dataset: Dataset, config: TrainConfig, start: Predictor | None, record: Path, *, hook: Hook
+) -> tuple[list[Row], str]:
+    """Measure a configuration and a linear model on the same folds of the speakers (with one speaker: of the clips).
+
+    Returns:
+        A row for each as text, and how they compare, in a sentence.
+    """
+    from emopipe.models.evaluation import compare
+    from emopipe.models.training.validation import better
+
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    data = data.subset(data.split != "test")
+    speakers = len(set(data.groups))
+    fair = replace(config, select="last", allow_speaker_overlap=config.allow_speaker_overlap or speakers < 2)
+    plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
+    configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
+    starts = {} if start is None else {config.model: start}
+    runs = compare.compare(
+        data, configs, config.folds, (config.seed,), record=record, hook=bridge(hook, starts=False), starts=starts
+    )
+    metric, groups = compare.default_metric(runs), dict(zip(data.ids, data.groups, strict=True))
+    found = {row["model"]: row for row in compare.scores(runs)}
+    rows = [{"model": name, metric: f"{one[metric]:.3f} ± {one[f'{metric}_sd']:.3f}"} for name, one in found.items()]
+    if len(found) < 2:
+        return rows, ""
+    gap = compare.differences(runs, LINEAR, groups, metric)[0]
+    told = f"{metric} less that of the linear model {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    if better(metric, gap.reference, gap.pooled):
+        return rows, f"A linear model does better: {told}. {TRAIN_LINEAR}"
+    return rows, f"{told[0].upper()}{told[1:]}."
+
+
+def folds_card(result: TrainedCheckpoint) -> list[str]:
+    """The part of a card that compares with a linear model."""
+    lines = []
+    if result.folds:
+        head = (
+            "Mean and standard deviation over folds in which people were tested whom training had not seen; this model"
+        )
+        lines = [f"{head}\nwas then trained on all of them.", "", markdown(result.folds), ""]
+    return [*lines, *([result.verdict, ""] if result.verdict else [])]
+
+
+def choose_start(start: str, dataset: Dataset, config: TrainConfig) -> str | None:
+    """The checkpoint to begin with; None for random weights.
+
+    Args:
+        start: one, `auto` or `none`.
+        dataset: what is trained on.
+        config: what is trained; options that a shipped checkpoint does not have rule it out.
+    """
+    from emopipe.models import checkpoint
+    from emopipe.models.registry import entry
+
+    if start != AUTO_START:
+        return None if start == NO_START else start
+    if not entry(config.model).model.learns_other_classes:
+        return None
+    modalities = set(config.modalities or dataset.modalities) & set(dataset.modalities)
+    fitting = []
+    for name in checkpoint.shipped():
+        spec = checkpoint.read_spec(name)
+        alike = spec.model == config.model and all(
+            key in spec.options and spec.options[key] == value for key, value in config.options.items()
+        )
+        if alike and fits(spec, dataset):
+            fitting.append((-len(modalities & set(spec.modalities)), name))
+    return min(fitting)[1] if fitting else None
+
+
+def fits(spec: Spec, dataset: Dataset) -> bool:
+    """Whether a checkpoint was trained on the features of a dataset."""
+    from emopipe.models.sealed import check_features
+
+    try:
+        check_features(spec.schema, spec.extraction, dataset.schema, dataset.extraction)
+    except FeatureMismatch:
+        return False
+    return True
+
+
+def started(
+    config: TrainConfig, start: str | None, *, offline: bool, hook: Hook
+) -> tuple[TrainConfig, Predictor | None]:
+    """The configuration with the model and options of a checkpoint to begin with, and that checkpoint."""
+    if start is None:
+        return config, None
+    first, name = load_predictor(start, "cpu", offline=offline, hook=hook)
+    hook(Event("info", "train", f"begins with {start} ({name}); --start none begins with random weights"))
+    return replace(config, model=first.spec.model, options=dict(first.spec.options)), first
+
+
+def origin_card(start: str, predictor: Predictor) -> list[str]:
+    """The part of a card that tells what a checkpoint's training began with, and what that was trained on."""
+    from emopipe.models.sealed import find
+
+    facts = predictor.spec.training["start"]
+    kept = ", ".join([*facts["kept"]["modalities"], *facts["kept"]["classes"]]) or "nothing"
+    path, told = find(start), ", ".join(facts["classes"]) or facts["label"]
+    lines = [
+        "## What it began with",
+        "",
+        f"The weights of `{path.name}` ({facts['id']}), which predicts {told};",
+        f"kept of it: {kept}. What that one was trained on, and its terms, hold for this one too:",
+        "",
+    ]
+    card = path / "README.md"
+    return (
+        [*lines, *_sections(card.read_text("utf-8"), ("Data", "Licence", "What it began with"))]
+        if card.is_file()
+        else lines
+    )
+
+
+def _sections(card: str, titles: Sequence[str]) -> list[str]:
+    """Sections of a card by their titles, one level deeper; all of a card that has none of them."""
+    parts = card.split("\n## ")
+    chosen = [part for part in parts[1:] if part.split("\n", 1)[0].strip() in titles]
+    text = "\n\n".join(f"### {part.strip()}" for part in chosen) or parts[0].replace("# ", "", 1).strip()
+    return [text, ""]
+
+
+def linear_baseline(dataset: Dataset, config: TrainConfig, split: Split) -> Evaluation | None:
+    """Train a linear model on the rows that a model was trained on, and measure it on those it was validated on."""
+    from emopipe.models.evaluation.evaluate import evaluate
+    from emopipe.models.training.loop import train
+
+    if config.model == LINEAR:
+        return None
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    plain = replace(config, model=LINEAR, options={}, metric="auto", device="cpu")
+    return evaluate(train(data, plain, split=split).predictor, data.subset(split[1]), None)
 
 
 @contextmanager
@@ -125,16 +341,26 @@ def evaluate_model(
     *,
     hook: Hook = silent,
     offline: bool = False,
+    start: str = NO_START,
+    given: Collection[str] | None = None,
 ) -> Summary:
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
     from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
 
-    dataset, config = reading.read(folder), with_backbone(config, offline=offline, hook=hook)
-    first = range(config.seed, config.seed + seeds)
+    dataset = reading.read(folder)
+    config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
+    if given is not None and not folds:  # what is measured are rows that training holds out
+        given = {*given, "select"}
+    config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)
+    chosen = range(config.seed, config.seed + seeds)
     if folds:
-        return cross_validate(dataset, config, folds, first, modalities, _prior(prior), bridge(hook))
-    return evaluate_seeds(dataset, config, first, split, modalities, _prior(prior), bridge(hook))
+        return cross_validate(
+            dataset, config, folds, chosen, modalities, _prior(prior), bridge(hook, starts=False), start=first
+        )
+    return evaluate_seeds(
+        dataset, config, chosen, split_or_all(split), modalities, _prior(prior), bridge(hook), start=first
+    )
 
 
 def is_checkpoint(model: str) -> bool:
@@ -152,7 +378,13 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
 
 
-def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str) -> str:
+def model_card(
+    predictor: Predictor,
+    measured: Evaluation | None,
+    dataset: str,
+    compared: Sequence[str] = (),
+    about_start: Sequence[str] = (),
+) -> str:
     """The card of a checkpoint that a user trained: what it is, what it saw, how good it was, what it is for."""
     spec = predictor.spec
     rows, seed = spec.training["rows"], spec.training["config"]["seed"]
@@ -164,6 +396,8 @@ def model_card(predictor: Predictor, measured: Evaluation | None, dataset: str) 
         f"Trained on {rows['train']} utterances, validated on {rows['valid']}, seed {seed}.",
         "",
         *([] if measured is None else _figures(measured)),
+        *compared,
+        *about_start,
         f"Intended use: {DISCLAIMER}",
         "",
     ]
@@ -186,8 +420,17 @@ def _figures(measured: Evaluation) -> list[str]:
 
 
 def split_or_all(name: str) -> str | None:
-    """A split by name; None stands for every row, `all`."""
-    return None if name == "all" else name
+    """A split by any of its names; None stands for every row, `all`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "all":
+        return None
+    split = split_name(name)
+    if split is None:
+        raise ConfigError(f"there is no split {name!r}", hint=f"{HINT}, or all")
+    return split
 
 
 def _prior(name: str) -> Any:
@@ -196,11 +439,13 @@ def _prior(name: str) -> Any:
     return name
 
 
-def bridge(hook: Hook) -> Any:
-    """Training events as pipeline events."""
+def bridge(hook: Hook, *, starts: bool = True) -> Any:
+    """Training events as pipeline events; `starts` also tells what each training takes over from a checkpoint."""
 
     def forward(event: dict[str, Any]) -> None:
-        if event["event"] == "warning":
+        if event["event"] == "start" and starts:
+            hook(Event("info", "train", event["message"]))
+        elif event["event"] == "warning":
             hook(Event("warning", "train", event["message"]))
         elif event["event"] == "epoch":
             figures = ", ".join(

@@ -14,7 +14,6 @@ from emopipe.extractors.face.mesh import align, fit_basis, mesh_components
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
     AFFECT,
-    EMOTIONS,
     FEATURE_GROUPS,
     GAZE,
     SCHEMA,
@@ -93,7 +92,7 @@ def test_no_constant_channel_passes_for_a_measurement(landmarker: FaceLandmarker
         table = landmarker.track(media.frames(5))
     assert table.schema.equals(SCHEMA)
     assert table.schema.metadata[b"backend"] == b"mediapipe"
-    for name in [*DEAD_BLENDSHAPES, "AU06", "AU09", "AU11", "AU23", *GAZE, *EMOTIONS, *AFFECT]:
+    for name in [*DEAD_BLENDSHAPES, "AU06", "AU09", "AU11", "AU23", *GAZE, *AFFECT]:
         assert table[name].null_count == table.num_rows
     measured = feature_columns(FEATURE_GROUPS, MEASURED)
     assert not set(measured) & {*DEAD_BLENDSHAPES, "AU06"}

@@ -22,6 +22,7 @@ from emopipe.extractors.face.table import (
     AFFECT,
     BLENDSHAPES,
     EMOTIONS,
+    EXPRESSION,
     FEATURE_GROUPS,
     GAZE,
     MESH_COMPONENTS,
@@ -103,7 +104,10 @@ def test_faces_keep_their_numbers_through_cuts_by_their_looks(monkeypatch: pytes
 
 
 def test_what_a_detector_does_not_measure_is_null_and_what_it_measures_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, lacking in (("v1", {*AFFECT, *BLENDSHAPES, *MESH_COMPONENTS}), ("v2", {*MESH_COMPONENTS})):
+    for name, lacking in (
+        ("v1", {*AFFECT, *BLENDSHAPES, *MESH_COMPONENTS, *EXPRESSION}),
+        ("v2", {*MESH_COMPONENTS, *EXPRESSION}),
+    ):
         table = spoken(monkeypatch, name)[0].track(pictures(9, 9))
         assert {column for column in table.column_names if table[column].null_count} == lacking
         assert set(feature_columns(FEATURE_GROUPS, MEASURED[name])).isdisjoint(lacking)

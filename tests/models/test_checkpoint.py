@@ -118,6 +118,14 @@ def pickled_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": 1}))
 
 
+@pytest.mark.parametrize("text", ['"format"', "[1]", "3", '{"format": 1, "id": "\\ud800"}', "[" * 100_000])
+def test_a_configuration_that_is_no_table_of_text_is_damaged(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    for read in (load, sealed.read_sealed):
+        with pytest.raises(CheckpointError, match="EMO-401"):
+            read(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -202,12 +210,28 @@ class TestPredictions:
         assert one.label is None and one.probabilities == {} and one.weights == {} and one.abstained
         assert other == predictor.predict([partial.sample(0)])[0] or other.label is not None
 
+    def test_without_each_modality_are_those_of_samples_that_lack_it(
+        self, predictor: Predictor, partial: Dataset
+    ) -> None:
+        asked = samples(partial)
+        for sample, found in zip(asked, predictor.predict(asked, batch_size=7, leave_one_out=True), strict=True):
+            there = {name for name in partial.modalities if sample.has(name)}
+            assert set(found.without) == (there if len(there) > 1 else set())
+            for name, shares in found.without.items():
+                rest = replace(sample, features={**sample.features, name: None})
+                assert shares == pytest.approx(predictor.predict([rest])[0].probabilities, abs=1e-5)
+        whole = predictor.predict(asked, batch_size=7)
+        assert all(one.without == {} for one in whole)
+        again = predictor.predict(asked, batch_size=7, leave_one_out=True)
+        assert [replace(one, without={}) for one in again] == whole
+
     def test_of_nothing_are_nothing(self, predictor: Predictor) -> None:
         assert predictor.predict([]) == []
 
     def test_of_a_regression_are_values(self, shared: Dataset) -> None:
         found = train(shared, replace(QUICK, epochs=1, label="sentiment")).predictor
-        one = found.predict([shared.sample(0), Sample({})])
+        one = found.predict([shared.sample(0), Sample({})], leave_one_out=True)
+        assert set(one[0].without["text"]) == {"value"} and one[1].without == {}
         assert isinstance(one[0].value, float) and one[0].label is None and one[0].confidence is None
         assert set(one[0].unimodal) == {"text", "face", "voice"}
         assert one[1].value is None and one[1].abstained

@@ -19,6 +19,7 @@ from tests.models.tiny_backbone import write_backbone
 
 SMALL: dict[str, dict[str, Any]] = {
     **NAMES,
+    "linear": {},
     "emoe": {"width": 16, "layers": 1, "heads": 2, "router_width": 8},
     "emoe-paper": {"width": 8, "layers": 1, "heads": 2, "steps": 4, "kernel": 1, "text_encoder": False},
 }

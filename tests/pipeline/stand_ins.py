@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emopipe.extractors.face.table import BLENDSHAPES, BOX, MESH_COMPONENTS, face_table
+from emopipe.extractors.face.table import BLENDSHAPES, BOX, EMOTIONS, EXPRESSION, MESH_COMPONENTS, face_table
 from emopipe.extractors.speech.diarize import VoiceClusters
 from emopipe.extractors.speech.speakers import GE2E
 from emopipe.pipeline.backends.loading import Backends
@@ -26,6 +26,8 @@ from emopipe.pipeline.config import ExtractionConfig
 
 #: Frames of this shade of grey kill the process that looks at them; of this, they make it take up 1 GiB.
 DEADLY, GREEDY = 251, 241
+#: What it measures of a face.
+COLUMNS = (*BLENDSHAPES, *MESH_COMPONENTS, *EMOTIONS, *EXPRESSION)
 
 
 class StandIns(Backends):
@@ -74,7 +76,7 @@ class SlowStandIns(StandIns):
 class _Face:
     """A face whose every measure is a function of the picture's brightness."""
 
-    measured = frozenset({*BLENDSHAPES, *MESH_COMPONENTS, "pitch", "yaw", "roll"})
+    measured = frozenset({*COLUMNS, "pitch", "yaw", "roll"})
 
     def __init__(self, pause: float = 0.0) -> None:
         self._pause = pause
@@ -101,7 +103,7 @@ class _Face:
         if abs(light - GREEDY) < 2 and self._hoard is None:
             self._hoard = np.ones(1 << 27)
             time.sleep(5)
-        names = [*BLENDSHAPES, *MESH_COMPONENTS, "pitch", "yaw", "roll", "quality"]
+        names = [*COLUMNS, "pitch", "yaw", "roll", "quality"]
         sides = dict(zip(BOX, (0.2, 0.2, 0.6, 0.8), strict=True))
         return {"time": at, "track": 0, **sides, **{name: light / 255 + 0.001 * i for i, name in enumerate(names)}}
 

@@ -50,7 +50,7 @@ def test_a_file_that_is_not_toml_is_told(tmp_path: Path) -> None:
 def test_a_plan_that_lacks_a_requirement_names_both_sides() -> None:
     check_plan(ALL_STAGES, Given)
     without_speech = [stage for stage in STAGES if stage.name != "speech"]
-    with pytest.raises(EmopipeError, match="'speakers' requires 'speech'"):
+    with pytest.raises(EmopipeError, match="'speakers' requires 'gain'"):
         check_plan(without_speech, Given)
 
 
@@ -58,3 +58,16 @@ def test_an_error_survives_the_way_back_from_a_worker() -> None:
     error = NotMedia("it is no media", path="a.mp4", hint="Play it")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.code, copy.path, copy.hint) == (str(error), "EMO-104", "a.mp4", "Play it")
+
+
+@pytest.mark.parametrize("value", ["1" * 6000, "[" * 5000, "0x" + "f" * 6000])
+def test_endless_values_are_refused_with_a_code(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[face]\nrate = {value}\n")
+    with pytest.raises(ConfigError, match="EMO-50"):
+        load_config(path)
+
+
+def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFileError, match="cannot be read"):
+        load_config(tmp_path)

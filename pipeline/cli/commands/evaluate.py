@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from emopipe.options import TrainingOptions
-from emopipe.pipeline.cli.options import DatasetPath, Debug, Json, Prior, with_option_groups
+from emopipe.pipeline.cli.options import DatasetPath, Debug, Json, Prior, Start, with_option_groups
 from emopipe.pipeline.cli.session import session
 
 
@@ -20,6 +20,7 @@ def evaluate(
     folds: Annotated[int, typer.Option(min=0, help="Cross-validate a model on so many speaker-grouped folds.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Train a model with so many seeds.")] = 1,
     prior: Prior = "uniform",
+    start: Start = "auto",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -30,7 +31,15 @@ def evaluate(
         from emopipe.models.evaluation.evaluate import Evaluation
 
         measured = measure(
-            dataset, model, split=split, folds=folds, seeds=seeds, prior=prior, progress=console.hook, **options
+            dataset,
+            model,
+            split=split,
+            folds=folds,
+            seeds=seeds,
+            prior=prior,
+            start=start,
+            progress=console.hook,
+            **options,
         )
         if isinstance(measured, Evaluation):
             console.evaluation(f"{model} on {dataset} ({split})", measured)

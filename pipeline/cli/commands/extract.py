@@ -25,6 +25,8 @@ def extract(
 
     with session(json, options.get("debug", False)) as console:
         made = extract_dataset(path, out, labels=labels, progress=console.hook, **options)
+        if made.reasons:
+            console.print(f"{len(made.reasons)} notes on the labels table are in {out / 'reasons.csv'}")
         console.print(f"{made.sources - len(made.failures)} of {made.sources} sources are in {out}/")
         if made.failures:
             console.print(f"{len(made.failures)} failed; their reasons are in {out / 'failures.csv'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emopipe.options import RunOptions
+from emopipe.pipeline.cli.commands.export import FORMATS
 from emopipe.pipeline.cli.options import Json, Participants, with_option_groups
 from emopipe.pipeline.cli.session import session
 
@@ -26,6 +27,7 @@ def run(
     ] = "emopipe-default",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
     participants: Participants = None,
+    formats: Annotated[str, typer.Option(help=f"More formats, with commas: {FORMATS}.", show_default=False)] = "",
     phases: Annotated[bool, typer.Option("--phases", help="One stage of all files after the other.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Only what failed in, or was missing from, the last run into --out.")
@@ -45,6 +47,7 @@ def run(
             model=model,
             out=out,
             participants=participants,
+            formats=formats,
             retry_failed=retry_failed,
             phases=phases,
             dry_run=dry_run,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from emopipe.options import TrainingOptions
-from emopipe.pipeline.cli.options import DatasetPath, Debug, Json, with_option_groups
+from emopipe.pipeline.cli.options import DatasetPath, Debug, Json, Start, with_option_groups
 from emopipe.pipeline.cli.session import session
 
 
@@ -18,7 +18,7 @@ def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="Model to train.")] = None,
-    start: Annotated[str | None, typer.Option(help="Checkpoint to go on from: its model, options and weights.")] = None,
+    start: Start = "auto",
     tensorboard: Annotated[Path | None, typer.Option(help="Folder of event files for TensorBoard.")] = None,
     json: Json = False,
     debug: Debug = False,
@@ -32,4 +32,10 @@ def train(
         )
         if trained.validation is not None:
             console.evaluation("Validation, by what the model may see", trained.validation)
+        if trained.linear is not None:
+            console.evaluation("The same by a linear model", trained.linear)
+        if trained.folds:
+            console.study("Folds of speakers", trained.folds)
+        if trained.verdict:
+            console.print(trained.verdict)
         console.print(f"Checkpoint {trained.id} is in {out}/")

@@ -93,7 +93,7 @@ def test_features_are_read_when_first_used(tmp_path: Path) -> None:
     data = read(learnable(tmp_path / "lazy", count=8))
     (tmp_path / "lazy" / "voice.parquet").unlink()
     assert data.select(["text"]).sample(0).has("text")
-    with pytest.raises(OSError):
+    with pytest.raises(DatasetError, match="cannot be read"):
         data.steps("voice")
 
 
@@ -168,3 +168,21 @@ def test_damage_is_reported_with_a_hint(tmp_path: Path, damage: Callable[[Path],
 def test_an_empty_folder_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset here"):
         read(tmp_path)
+
+
+def test_splits_of_a_manifest_go_by_their_usual_names(tmp_path: Path) -> None:
+    folder = learnable(tmp_path / "data", count=8)
+    change_manifest(folder, split=["Train", "dev", "val", "TESTING", "train", "valid", "test", ""])
+    names = ["train", "valid", "valid", "test", "train", "valid", "test", None]
+    assert read(folder).split.tolist() == names
+    change_manifest(folder, split=["holdout"] * 8)
+    with pytest.raises(DatasetError, match="unknown split 'holdout'"):
+        read(folder)
+
+
+@pytest.mark.parametrize("cells", [[[1]] * 8, [{"a": 1}] * 8, [b"\xff"] * 8])
+def test_columns_of_other_types_are_refused(tmp_path: Path, cells: list[object]) -> None:
+    folder = learnable(tmp_path / "data", count=8)
+    change_manifest(folder, media=cells)
+    with pytest.raises(DatasetError, match="column 'media'"):
+        read(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.data.labelled import labelled, presence, targets, usable
+from emopipe.models.data.labelled import label_doubts, labelled, presence, targets, usable
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,27 @@ def test_what_has_no_modality_is_not_trained_on(data: Dataset) -> None:
     nothing = data.select(["face"])
     assert np.array_equal(usable(nothing, "label"), labelled(data, "label") & presence(data, ["face"])[:, 0])
     assert not usable(nothing, "label").all()
+
+
+def relabelled(data: Dataset, cells: Sequence[object]) -> Dataset:
+    """The dataset with other labels."""
+    at = data.manifest.column_names.index("label")
+    return data.with_manifest(data.manifest.set_column(at, "label", pa.array(cells)))
+
+
+def test_spellings_of_a_label_are_one_class_and_told(data: Dataset) -> None:
+    other = relabelled(data, ["Anger", "anger", "anger ", "NA", "nan", "Fear", None, ""])
+    assert other.labels("label").tolist() == ["anger"] * 3 + [None, None, "Fear", None, None]
+    assert targets(other, "label", ("ANGER", "fear")).tolist() == [0, 0, 0, -1, -1, 1, -1, -1]
+    joined, missing = label_doubts(other, "label")
+    assert "taken as anger" in joined and missing.startswith("3 cells")
+
+
+def test_small_whole_numbers_are_told_to_be_a_regression(data: Dataset) -> None:
+    assert "0, 1 of label are taken as values" in label_doubts(relabelled(data, [0, 1] * 4), "label")[0]
+    assert label_doubts(relabelled(data, [0.5, 1] * 4), "label") == []
+
+
+def test_a_column_of_lists_is_not_labels(data: Dataset) -> None:
+    with pytest.raises(DatasetError, match="not labels"):
+        relabelled(data, [[1]] * 8).labels("label")

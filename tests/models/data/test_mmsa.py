@@ -231,3 +231,19 @@ def test_arrays_of_all_kinds_come_back_as_they_were(tmp_path: Path) -> None:
         for array, one in zip(arrays, found, strict=False):
             assert np.array_equal(one.numpy(), array)
         assert found[-2:] == [1.5, {"a": (1, None)}]
+
+
+@pytest.mark.parametrize("name", ["dev", "Val", "validation"])
+def test_splits_go_by_their_usual_names(tmp_path: Path, name: str) -> None:
+    tables = content()
+    tables[name] = tables.pop("valid")
+    data = read(write(tmp_path / "file.pkl", tables))
+    assert {split: int((data.split == split).sum()) for split in COUNTS} == COUNTS
+
+
+@pytest.mark.parametrize(("name", "part"), [("holdout", "unknown split 'holdout'"), ("dev", "two splits mean valid")])
+def test_unknown_and_doubled_splits_are_refused(tmp_path: Path, name: str, part: str) -> None:
+    tables = content()
+    tables[name] = tables["valid"]
+    with pytest.raises(DatasetError, match=part):
+        read(write(tmp_path / "file.pkl", tables))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,14 @@ def test_cross_validation_tests_every_row_once_per_seed(partial: Dataset) -> Non
 def test_seeds_on_the_manifest_split(partial: Dataset) -> None:
     found = evaluate_seeds(partial, replace(QUICK, epochs=1), [3, 4], split="test")
     assert [run["seed"] for run in found.runs] == [3, 4]
+
+
+def test_without_a_split_seeds_are_measured_on_what_training_held_out(make: Callable[..., Dataset]) -> None:
+    data = make(splits=False, count=80)
+    assert evaluate_seeds(data, replace(QUICK, epochs=1), [3]).runs[0]["uar"] >= 0
+    trained = train(data, replace(QUICK, epochs=1)).predictor
+    with pytest.raises(DatasetError, match=r"no row of split 'valid'.*train \(80 rows\).*--split all"):
+        evaluate(trained, data, "valid")
 
 
 def test_summaries_skip_what_is_undefined() -> None:

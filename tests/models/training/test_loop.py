@@ -428,7 +428,7 @@ def test_training_goes_on_from_a_checkpoint(trained: Trained, shared: Dataset) -
     ]
 
 
-@pytest.mark.parametrize("change", [{"label": "sentiment"}, {"model": "late-fusion"}, {"options": {"width": 24}}])
+@pytest.mark.parametrize("change", [{"model": "late-fusion"}, {"options": {"width": 24}}])
 def test_a_checkpoint_of_another_shape_is_no_start(trained: Trained, shared: Dataset, change: dict[str, Any]) -> None:
     options = {**QUICK.options, **change.get("options", {})}
     with pytest.raises(ConfigError, match="start"):

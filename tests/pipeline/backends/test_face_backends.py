@@ -61,7 +61,7 @@ def test_a_sealed_mediapipe_configuration_knows_nothing_of_py_feat() -> None:
         ({"backend": "pyfeat", "detector": "v3"}, "Use v2 or v1"),
         ({"detector": "v1"}, "unknown detector"),
         ({"features": ["wrinkles"]}, "unknown group of face features 'wrinkles'"),
-        ({"features": ["emotions"]}, "mediapipe measures none of the face features emotions"),
+        ({"features": ["gaze"]}, "mediapipe measures none of the face features gaze"),
         ({"backend": "pyfeat", "detector": "v1", "features": ["affect"]}, "pyfeat measures none"),
     ],
 )
@@ -72,7 +72,7 @@ def test_mistakes_name_the_choices(face: dict[str, object], told: str) -> None:
 
 
 def test_the_library_that_measured_is_sealed() -> None:
-    assert libraries(ExtractionConfig(), "face").keys() == {"mediapipe"}
+    assert libraries(ExtractionConfig(), "face").keys() == {"mediapipe", "torch"}
     versions = libraries(configured(backend="pyfeat"), "face")
     assert versions["py-feat"] == "2.1.5" and "mediapipe" not in versions
 

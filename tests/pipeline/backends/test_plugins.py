@@ -240,3 +240,35 @@ def test_features_and_model_of_the_sample_plugin_go_all_the_way(run_in: Any, tmp
         assert row is None or np.allclose(np.linalg.norm(row, axis=1), 1, atol=1e-5)
     with pytest.raises(Exception, match="there is no model 'gmu'"):
         checkpoint.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise RuntimeError('no')", "def f(): f()\nf()", "def f(:"])
+def test_whatever_a_plugin_raises_is_told_with_a_code(site: Path, code: str) -> None:
+    distribution(site, "rude", {TEXT: {"rude": "rude:create"}, MODELS: {"rude": "rude:Model"}}, code)
+    with pytest.raises(BackendUnusable, match="rude"):
+        plugins.create("text", "rude", {}, Path, "cpu")
+    with pytest.raises(BackendUnusable, match="rude"):
+        configure("rude")
+    assert {check.name: check.state for check in doctor.checks()}["plugin text rude"] == "fail"
+
+
+def test_a_plugin_that_ends_the_process_when_it_is_made_is_told_with_a_code(site: Path) -> None:
+    distribution(site, "exits", {TEXT: {"exits": "exits:create"}}, "def create(*_): raise SystemExit(1)")
+    with pytest.raises(BackendUnusable, match="exits"):
+        plugins.create("text", "exits", {}, Path, "cpu")
+
+
+@pytest.mark.parametrize("points", [b"[emopipe.extractors.text]\nlone\n", b"[\xff]\na = b:c\n"])
+def test_damaged_metadata_of_a_package_hide_that_package_alone(site: Path, points: bytes) -> None:
+    distribution(site, "vowels", {TEXT: {"vowels": "vowels:create"}}, CREATE)
+    distribution(site, "torn", {TEXT: {"torn": "torn:create"}}, CREATE)
+    (site / "torn-1.5.dist-info" / "entry_points.txt").write_bytes(points)
+    assert [plugin.name for plugin in plugins.plugins()] == ["vowels"]
+    told = [check for check in doctor.checks() if check.name == "package"]
+    assert len(told) == 1 and "torn" in told[0].detail
+
+
+def test_a_plugin_without_metadata_is_listed_as_of_unknown_origin(site: Path) -> None:
+    distribution(site, "vowels", {TEXT: {"vowels": "vowels:create"}}, CREATE)
+    (site / "vowels-1.5.dist-info" / "METADATA").write_text("")
+    assert [plugin.origin for plugin in plugins.plugins()] == ["unknown"]

@@ -233,7 +233,7 @@ def test_a_missing_checkpoint_and_other_features_are_told(tmp_path: Path) -> Non
     config.write_text("[face]\nfeatures = ['blendshapes']\n")
     result = emopipe("run", SAMPLES / "silent.mp4", "--config", config, "--out", tmp_path)
     assert result.exit_code == 2 and "EMO-402" in result.output
-    assert "blendshapes" in result.output and "mesh" in result.output
+    assert "blendshapes" in result.output and "expression" in result.output
 
 
 def test_missing_weights_offline_end_in_the_environment_exit_code(

@@ -210,7 +210,7 @@ def test_a_column_of_ages_makes_no_groups(tmp_path: Path) -> None:
         (["person,group"], "no rows"),
         (["person,group,group", "anna,x,y"], "column group twice"),
         (["person,group", "anna,x", ",y"], "line 3 of the participants table: person is empty"),
-        (["person,group", "", "anna,x,y"], "line 3 of the participants table has 3 cells"),
+        (["person,group", "", "anna,x,y"], "line 3 of the participants table: there are 3 cells"),
         (["person,group", "anna,x", "ben,x", "anna,y"], "line 4 of the participants table: anna is in line 2"),
         (["person,group", "S1,x"], "line 2 of the participants table: person is S1"),
         (

@@ -126,3 +126,29 @@ def test_a_place_that_cannot_be_a_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmopipeError, match="EMO-602"):
         Store(tmp_path / "file")
+
+
+@pytest.mark.parametrize("value", ["NULL", "'no JSON'", "'[]'", "'{}'", "x'ff00'", "7"])
+def test_facts_in_the_index_that_cannot_be_read_are_passed_over(store: Store, value: str) -> None:
+    store.put("one", {"value": 1}, FACTS)
+    with sqlite3.connect(store.folder / "index.sqlite") as index:
+        index.execute(f"UPDATE results SET facts = {value}, stage = CAST({value} AS BLOB)")
+    assert store.made("c", "probe") == [] and store.prune(lambda facts: True) == (0, 0)
+    assert store.get("one") == {"value": 1} and len(store.usage()) == 1
+
+
+@pytest.mark.parametrize("value", ["NULL", "7", "''", "'g'"])
+def test_a_hash_in_the_index_that_cannot_be_one_is_not_believed(store: Store, tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    right = store.content(path)
+    with sqlite3.connect(store.folder / "index.sqlite") as index:
+        index.execute(f"UPDATE files SET content = {value}")
+    assert store.known(path) is None and store.content(path) == right
+
+
+def test_a_rate_that_cannot_be_one_is_not_believed(store: Store) -> None:
+    for seconds in (9e999, -1.0, 2.0):
+        store.ended(store.began("one", "probe", 1.0), seconds)
+    assert store.rate("probe") == 2.0

@@ -87,7 +87,7 @@ def test_emoe_is_asked_the_same_where_it_has_the_same(conversations: Path, tmp_p
     assert [row["part"] for row in table(out / "ablation.csv")] == ["text", "face", "voice"]
     arguments = ("diagnose", tmp_path / "model", conversations, "--out", out)
     assert "stands on no backbone" in invoke(*arguments, "--backbones", "own", code=2).replace("\n", " ")
-    assert "EMO-502" in invoke(*arguments, "--split", "nowhere", code=2)
+    assert "EMO-503" in invoke(*arguments, "--split", "nowhere", code=2)
     assert "EMO-509" in invoke(*arguments, "--metric", "corr", code=2)
 
 

@@ -93,7 +93,7 @@ def test_visualize_draws_features_and_trust(folder: Path, tmp_path: Path, label:
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
     row = table(tmp_path / "pictures" / "utterances.csv")[0]
     assert sum(float(row[f"{m}_weight"]) for m in ("text", "face", "voice")) == pytest.approx(1)
-    assert "EMO-502" in invoke("visualize", tmp_path / "model", folder, "--out", tmp_path, "--split", "none", code=2)
+    assert "EMO-503" in invoke("visualize", tmp_path / "model", folder, "--out", tmp_path, "--split", "none", code=2)
 
 
 def test_options_reach_the_model_they_name() -> None:

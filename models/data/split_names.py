@@ -1,0 +1,20 @@
+"""Names of splits: what people call training, validation and test."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TRAIN, VALID, TEST = "train", "valid", "test"
+#: Each split, and what else it is called, in any case.
+SPELLINGS: Final = {
+    TRAIN: ("train", "training", "trn"),
+    VALID: ("valid", "val", "validation", "dev", "devel", "development"),
+    TEST: ("test", "testing", "tst"),
+}
+HINT: Final = "Use train, valid (or val, dev, validation) and test"
+_SPLITS: Final = {spelling: split for split, spellings in SPELLINGS.items() for spelling in spellings}
+
+
+def split_name(name: str) -> str | None:
+    """Train, valid or test, by any of their names; None for an unknown one."""
+    return _SPLITS.get(name.strip().casefold())

@@ -164,7 +164,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` without its format."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        json.dumps(config, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(config, ensure_ascii=False).encode()  # half a surrogate pair is not text
         version = config.pop("format")
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise damaged(folder, f"config.json cannot be read: {error!r}") from error

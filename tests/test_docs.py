@@ -36,7 +36,7 @@ from tests.conftest import ROOT, SAMPLES
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *DOCS.rglob("*.md")])
-#: Languages of fenced blocks that are no examples: output, and what Sphinx reads.
+#: Languages of fenced blocks that are not examples: output, and what Sphinx reads.
 OTHER = ("text", "{toctree}", "{eval-rst}", "{include}")
 #: What is needed beside the default extractors.
 WEIGHTS = {

@@ -107,7 +107,7 @@ def _rivals(odds: Odds, speaker: int, tracks: Iterable[int]) -> list[float]:
 def _lasting_faces(table: pa.Table) -> list[int]:
     """The tracks that may be the face of somebody who speaks though their mouth hardly moves.
 
-    Those are all that are seen for some time and are no pictures on the wall; if all are, the largest.
+    Those are all that are seen for some time and are not pictures on the wall; if all are, the largest.
     """
     numbers, counts = np.unique(table["track"].to_numpy(), return_counts=True)
     lasting = [int(track) for track, count in zip(numbers, counts, strict=True) if count >= PASSING * counts.max()]

@@ -56,7 +56,7 @@ class CampPlus:
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is not such a file.
     """
 
     likeness = LIKENESS

@@ -98,7 +98,7 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is not such a file.
     """
     file = Path(path).resolve()
     key = (file, file.stat().st_mtime_ns, device)

@@ -10,7 +10,7 @@ from typing import Final
 from emopipe.errors import Reason, reason
 from emopipe.models.data.label_values import MISSING, join_spellings
 
-#: Columns that are no labels although they are kept as they are.
+#: Columns that are not labels although they are kept as they are.
 TEXTS: Final = ("dialogue", "utterance", "weight")
 _COMMA: Final = re.compile(r"[-+]?\d+,\d+")
 #: More whole numbers than these are values rather than numbers of classes.

@@ -62,7 +62,7 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
         folder: what relative paths in it are relative to; None: the table's own folder.
 
     Raises:
-        InputNotFound: without the file; LabelsTableError when it is no such table, naming the lines.
+        InputNotFound: without the file; LabelsTableError when it is not such a table, naming the lines.
     """
     folder = path.parent if folder is None else folder
     table = _with_plain_columns(read_table(path, NAME, LabelsTableError))

@@ -123,7 +123,7 @@ def file_result(facts: Mapping[str, Any]) -> FileResult:
     """A result from the document that :func:`~emopipe.pipeline.report.outputs.document` makes of it.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no such document.
+        KeyError, TypeError, ValueError: it is not such a document.
     """
     known = {name: facts[name] for name in _NEEDED}
     return FileResult(

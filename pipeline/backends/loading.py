@@ -80,7 +80,12 @@ def chosen(config: ExtractionConfig, kind: str) -> Plugin:
     Raises:
         UnknownName: there is none of that name.
     """
-    return registry.chosen("speakers" if kind == "people" else kind, backend_name(config, kind))
+    return registry.chosen(_declared_as(kind), backend_name(config, kind))
+
+
+def _declared_as(kind: str) -> str:
+    """The kind under which backends are declared: voices are compared by the encoder of a diarizer."""
+    return "speakers" if kind == "people" else kind
 
 
 def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
@@ -352,7 +357,8 @@ class Backends:
 
     def _create(self, kind: str, **more: Any) -> Any:
         settings = {**settings_of(self.config, kind), **more}
-        return registry.create(kind, backend_name(self.config, kind), settings, self._weight, self.device)
+        name = backend_name(self.config, kind)
+        return registry.create(_declared_as(kind), name, settings, self._weight, self.device)
 
     def _weight(self, name: str) -> Path:
         """What libraries load for the name of a weight, or a path."""

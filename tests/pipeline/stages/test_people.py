@@ -22,6 +22,7 @@ from emopipe.extractors.speech.attribution import with_only_speaker
 from emopipe.extractors.speech.speaker_identification import match_voices
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.predictor import Predictor, Spec
+from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.backends.speakers import check
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
@@ -277,6 +278,14 @@ def test_who_was_enrolled_in_training_is_not_looked_for_in_other_recordings() ->
     kept = portable({"people": dataclasses.asdict(trained)})["people"]
     assert not {"enrol", "subject", "count"} & kept.keys()
     assert kept["baseline"] == "person" and kept["diarizer"] == "none"
+
+
+def test_enrolment_loads_the_speaker_encoder_of_the_chosen_diarizer(weight: Callable[[str], Path]) -> None:
+    for name in ("silero-vad", "campplus"):
+        weight(name)
+    people = PeopleConfig(enrol={"eileen": str(SAMPLES / "interview.mp4")})
+    with Backends(ExtractionConfig(people=people), device="cpu", offline=True) as backends:
+        assert [voice.shape for voice in backends.enrolled.values()] == [(192,)]
 
 
 # From file to files

@@ -38,7 +38,7 @@ def find_track_turns(inputs: TrackInputs, context: Context) -> TrackTurns:
     """Find who speaks when, where each audio track is a person's microphone. A labelled source is one person's."""
     from emopipe.extractors.speech.separate_tracks import turns_of_tracks
 
-    if inputs.labelled or not inputs.tracks:
+    if context.settings.speech.tracks != SPEAKERS_APART or inputs.labelled or not inputs.tracks:
         return TrackTurns([])
     return TrackTurns(turns_of_tracks([np.asarray(track[:]) for track in inputs.tracks], context.backends.vad))
 

@@ -72,6 +72,7 @@ def test_silence_noise_and_hum_hold_no_speech(weight: Callable[[str], Path]) -> 
         assert vad.segments(sound.astype(np.float32)) == []
 
 
+@pytest.mark.slow
 def test_the_words_of_the_interview_are_heard_where_they_are(weight: Callable[[str], Path]) -> None:
     """The sample's own timeline is the truth; speech starts and ends within 0.4 s of it."""
     with Media(SAMPLES / "interview.mp4") as media:

@@ -135,6 +135,7 @@ def landmarker(weight: Callable[[str], Path]) -> Iterator[FaceLandmarker]:
     landmarker.close()
 
 
+@pytest.mark.slow
 def test_the_two_faces_of_the_conversation_keep_their_numbers_through_its_cuts(landmarker: FaceLandmarker) -> None:
     with Media(SAMPLES / "conversation.mp4") as media:
         table = landmarker.track(media.frames(5))

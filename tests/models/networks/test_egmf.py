@@ -502,6 +502,7 @@ def test_a_model_of_words_learns_to_see_and_to_hear(small: EgmfConfig, words_onl
     assert all(torch.allclose(grown[name], value, atol=1e-6) for name, value in first.module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_model_of_words_that_learns_to_see_reads_words_as_before(
     small: EgmfConfig, words_only: Dataset, signals: Dataset
 ) -> None:
@@ -533,6 +534,7 @@ def test_it_learns_to_say_values(small: EgmfConfig, signals: Dataset) -> None:
     assert prediction.value in {round(tenth / 10, 1) for tenth in range(-30, 31)}
 
 
+@pytest.mark.slow
 def test_only_adapter_and_lora_are_trained(small: EgmfConfig, signals: Dataset) -> None:
     before = LanguageModel(replace(small, lora_rank=0)).causal.state_dict()
     net = train(signals, TrainConfig("egmf", vars(small), epochs=1, lr=1e-2)).predictor.module
@@ -661,6 +663,7 @@ def test_a_default_checkpoint_is_small() -> None:
     assert 4 * (sum(p.numel() for p in adapter.parameters()) + lora) < 20e6
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_kill(small: EgmfConfig, signals: Dataset, tmp_path: Path) -> None:
     config = TrainConfig("egmf", vars(small), epochs=2, lr=1e-2, batch_size=64)
     whole = train(signals, config)

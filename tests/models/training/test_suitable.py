@@ -39,6 +39,7 @@ def test_counts_are_of_what_is_trained_on(few: Dataset) -> None:
     assert Counts.of(few, TrainConfig(label="sentiment")).classes == {}
 
 
+@pytest.mark.slow
 def test_few_clips_get_settings_for_few_and_every_choice_is_told(few: Dataset) -> None:
     config, told = suit(PLAIN, few, None, ())
     assert config.select == "last" and config.batch_size < PLAIN.batch_size

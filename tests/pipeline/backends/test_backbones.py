@@ -110,7 +110,12 @@ def test_a_run_hands_on_the_words_and_the_lines_before(
     predictor, _ = load_predictor(str(tmp_path / "model"), offline=True)
     predict = predictor.predict
     seen: list[Sample] = []
-    monkeypatch.setattr(predictor, "predict", lambda samples, **options: seen.extend(samples) or predict(samples, **options))
+
+    def remember(samples: Any, **options: Any) -> Any:
+        seen.extend(samples)
+        return predict(samples, **options)
+
+    monkeypatch.setattr(predictor, "predict", remember)
     values = {name: [sequence] * 3 for name, sequence in steps.items()}
     values |= {
         "speaker": None,

@@ -123,6 +123,7 @@ def test_the_page_is_self_contained_and_names_every_utterance(interview: tuple[R
     assert page.count('class="seg"') == len(document(out, "interview")["utterances"])
 
 
+@pytest.mark.slow
 def test_rerunning_gives_the_same_bytes(interview: tuple[Result, Path], tmp_path: Path) -> None:
     _, out = interview
     emopipe("run", SAMPLES / "interview.mp4", "--out", tmp_path / "stored", "--offline")

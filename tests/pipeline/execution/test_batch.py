@@ -259,7 +259,7 @@ def test_what_follows_from_a_change_says_so(model: Path, clips: Path, tmp_path: 
     reasons = {step.stage: step.why for step in told}
     assert reasons["speech"] == "speech.vad_threshold changed from 0.5 to 0.4"
     assert reasons["voice"] == "follows speech; follows sound"
-    assert reasons["people"] == "follows utterances; follows turns"
+    assert reasons["people"] == "follows speakers"
     assert reasons["subject"] == "follows people"
     assert "face" not in reasons
 

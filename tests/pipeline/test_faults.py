@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_computed(
     model: Path, clips: Path, tmp_path: Path, nth: int, writes: int
 ) -> None:
     if not (tmp_path / "never").exists():
-        batch(clips, model, tmp_path, out="never", store="never-store")
+        batch(clips, model, tmp_path / "never")
     root = Path(tempfile.mkdtemp(dir=tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         FullDisk(patch, nth, writes)
@@ -83,7 +83,7 @@ def test_a_disk_that_is_full_at_any_write_costs_nothing_that_was_computed(
     assert all(result.state == "ok" for result in batch(clips, model, root))
     after = finished(root / "store")
     assert all(after[key] == before[key] for key in stored)
-    assert outputs(root / "out") == outputs(tmp_path / "never")
+    assert outputs(root / "out") == outputs(tmp_path / "never" / "out")
     assert not any((root / "store" / "temporary").iterdir())
 
 

@@ -104,7 +104,7 @@ def find_media(paths: Sequence[Path]) -> FoundMedia:
     """Replace folders by the recordings below them and patterns by those that they match, in sorted order.
 
     A file that is named stays as it is given, whatever its name. A path with `*`, `?` or `[` is a pattern when there
-    is no file of that name; `**` stands for any folders. What FFmpeg decodes is a recording, whatever its suffix.
+    is not a file of that name; `**` stands for any folders. What FFmpeg decodes is a recording, whatever its suffix.
     """
     recordings: list[Path] = []
     errors: list[EmopipeError] = []

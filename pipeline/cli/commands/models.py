@@ -56,5 +56,7 @@ def verify(
 
         entries = [weights.find(name, offline=True) for name in names] if names else weights.here()
         states = [(entry.name, weights.verify(entry)) for entry in entries]
+        if not names:
+            states = [(name, status) for name, status in states if status.state != "missing"]
         console.table("", ("name", "state", "detail"), [(name, one.state, one.detail) for name, one in states])
     raise typer.Exit(3 if any(status.code for _, status in states) else 0)

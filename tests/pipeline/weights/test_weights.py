@@ -22,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
+from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.weights import convert, sources, store
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url
@@ -364,6 +366,14 @@ def test_an_installed_package_needs_no_network(monkeypatch: pytest.MonkeyPatch) 
     assert weights.verify("silero-vad").state == "installed"
     assert weights.resolve("silero-vad", offline=True).name == "silero_vad.jit"
     assert weights.verify("silero-vad").state == "cached"
+
+
+def test_verify_without_names_checks_what_is_here(index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOPIPE_CACHE", str(tmp_path / "cache"))
+    missing = CliRunner().invoke(app, ["models", "verify", "smollm2-135m"])
+    assert missing.exit_code == 3 and "missing" in missing.output
+    shown = CliRunner().invoke(app, ["models", "verify"])
+    assert shown.exit_code == 0 and "missing" not in shown.output
 
 
 @pytest.fixture

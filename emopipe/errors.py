@@ -312,6 +312,13 @@ class StudyError(ConfigError):
     advice = "Choose another model, metric or reference"
 
 
+class CorpusError(EmopipeError):
+    """A folder does not hold a corpus as its authors hand it out."""
+
+    code = "EMO-510"
+    advice = "Compare the folder with the layout that `emopipe corpus NAME` tells"
+
+
 # Output
 
 
@@ -572,6 +579,30 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "media_not_named": ReasonKind(
         "the table names no recording, although recordings lie beside it",
         "Add a column file that names them, if face and voice shall count",
+    ),
+    "split_ignored": ReasonKind(
+        "the table has a split, and another column that looks like one and is not used",
+        "Check that the column split is the one that is meant",
+    ),
+    "dialogue_splits": ReasonKind(
+        "conversations have rows in several splits; rows of another split are not read as context",
+        "Give each split's conversations names of their own, or keep a conversation in one split",
+    ),
+    "corpus_counts": ReasonKind(
+        "the corpus has other numbers of rows than the complete one",
+        "Check that all of it was copied; numbers measured on a part are not comparable with published ones",
+    ),
+    "corpus_files_unknown": ReasonKind(
+        "files have names that the corpus does not use, and were left out", "Check that they belong to it"
+    ),
+    "media_missing": ReasonKind(
+        "the corpus names recordings that are not in the folder",
+        "Check that all of it was copied; rows with words are kept without face and voice, others are left out",
+    ),
+    "speakers_in_splits": ReasonKind(
+        "the corpus's own splits share speakers",
+        "Train with --allow-speaker-overlap to keep them; what is measured then holds for people it has seen",
+        note=True,
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

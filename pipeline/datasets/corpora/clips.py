@@ -39,7 +39,7 @@ MINTREC: Final = Corpus(
     language="English",
     modalities="text, face, voice",
     labels="20 intents",
-    licence="CC BY-NC-SA 4.0; the pictures are the series' makers'",
+    licence="MIT; the pictures are the series' makers'",
     source="https://github.com/thuiar/MIntRec",
     layout="train.tsv, dev.tsv, test.tsv (season, episode, clip, text, label) beside raw_data/S04/E01/12.mp4",
     rows=mintrec_rows,
@@ -139,7 +139,7 @@ def _cherma_clip(folder: CorpusFolder, entry: dict[str, Any], split: str) -> str
 
 CHERMA: Final = Corpus(
     name="cherma",
-    title="Chinese Emotion Recognition in Multimodal Affective computing",
+    title="Chinese Emotion Recognition dataset with Modality-wise Annotations",
     language="Chinese",
     modalities="text, face, voice",
     labels="7 emotions, also of text, voice and face alone",

@@ -20,11 +20,11 @@ from emopipe.errors import BackendUnusable, CorpusError, EmopipeError, OptionCon
 from emopipe.models.data.reading import read
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.datasets.corpora import registry
-from emopipe.pipeline.datasets.corpora.corpus import Row
+from emopipe.pipeline.datasets.corpora.corpus import CorpusFolder, Row
 from emopipe.pipeline.datasets.corpora.reading import CorpusTable, _unique, check_features, read_corpus, write_labels
 from emopipe.pipeline.datasets.labels import read_labels
 from emopipe.pipeline.media.decoding import Media
-from tests.conftest import RATE, SAMPLES, SHARED, blank, write_media
+from tests.conftest import RATE, ROOT, SAMPLES, SHARED, blank, write_media
 from tests.models import mmsa_files
 from tests.pipeline.backends.test_plugins import distribution
 from tests.pipeline.datasets.miniatures import MINIATURES, lay
@@ -322,6 +322,18 @@ def test_other_packages_bring_corpora(tmp_path: Path, monkeypatch: pytest.Monkey
     distribution(site, "secondcorpus", {registry.GROUP: {"tiny": "tinycorpus:TINY"}})
     with pytest.raises(UnknownName, match="brought by"):
         read_corpus("tiny", folder)
+
+
+def test_the_corpus_of_the_sample_plugin_reads_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "plugin"))
+    from emopipe_sample.weather import rows
+
+    words = "said,mood,part\nWhat a day,happy,train\nRain again,sad,test\n"
+    folder = CorpusFolder(lay(tmp_path, {"words.csv": words, "sound/2.wav": ""}))
+    assert [(row.file, row.split, row.text) for row in rows(folder)] == [
+        ("sound/2.wav", "train", "What a day"),
+        ("sound/3.wav", "test", "Rain again"),
+    ]
 
 
 # Commands

@@ -30,7 +30,7 @@ MANIFEST_COLUMNS: Final = (
     *("media", "role", "overlap", "words", "face", "voice"),
     *(f"{modality}_{fact}" for modality in MODALITIES for fact in ("absent", "quality")),
 )
-#: Recordings that are looked for where a table names none.
+#: Recordings, and folders, that are looked at where a table names none.
 MOST_LISTED: Final = 1000
 _SECONDS_HINT: Final = "Write seconds (6.15), hh:mm:ss, or the unit (6150 ms)"
 
@@ -328,7 +328,8 @@ def _unnamed(table: Table, rows: Mapping[int, LabelledSource], path: Path, folde
     below = [] if any(row.source.path for row in rows.values()) else _media_below(folder)
     if not below:
         return []
-    what = f"no row names a recording, although {len(below)} lie in the folder, such as {below[0]}"
+    number = f"{len(below)}{' or more' if len(below) == MOST_LISTED else ''}"
+    what = f"no row names a recording, although {number} lie in the folder, such as {below[0]}"
     if hint := _corpus_hint(table, folder):
         raise LabelsTableError(what, path=path, hint=hint)
     return [reason("media_not_named", what)]
@@ -344,19 +345,16 @@ def _corpus_hint(table: Table, folder: Path) -> str:
 
 
 def _media_below(folder: Path) -> list[str]:
-    """Recordings below a folder, at most :data:`MOST_LISTED`."""
+    """Recordings below a folder; at most :data:`MOST_LISTED`, and of as many folders."""
     found: list[str] = []
-    for root, folders, names in os.walk(folder):
+    for visited, (root, folders, names) in enumerate(os.walk(folder)):
+        if len(found) >= MOST_LISTED or visited >= MOST_LISTED:
+            break
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(root).relative_to(folder)
-        found += [
-            (below / name).as_posix()
-            for name in sorted(names)
-            if Path(name).suffix.lower() in RECORDING_SUFFIXES and not name.startswith(".")
-        ]
-        if len(found) >= MOST_LISTED:
-            break
-    return found
+        media = (name for name in names if Path(name).suffix.lower() in RECORDING_SUFFIXES and name[0] != ".")
+        found += [(below / name).as_posix() for name in sorted(media)]
+    return found[:MOST_LISTED]
 
 
 def _tidied(rows: Mapping[int, LabelledSource]) -> tuple[list[LabelledSource], list[Reason]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emopipe.errors import EmopipeError
 from emopipe.models.data.split_names import SPELLINGS
 from emopipe.pipeline.cli.options import Debug, Json
 from emopipe.pipeline.cli.session import session
@@ -15,7 +16,6 @@ from emopipe.pipeline.cli.session import session
 if TYPE_CHECKING:
     from emopipe.errors import Reason
     from emopipe.pipeline.cli.console import Console
-    from emopipe.pipeline.datasets.corpora.corpus import Corpus
 
 
 SPLITS = tuple(SPELLINGS)
@@ -42,10 +42,10 @@ def corpus(
         from emopipe.pipeline.datasets.corpora import reading, registry
 
         if name == "list" and folder is None:
-            console.table("Corpora", _HEADER, map(_facts, map(registry.corpus, registry.names())), [_NOTE])
+            console.table("Corpora", _HEADER, map(_facts, registry.names()), [_NOTE])
             return
         about = registry.corpus(name)
-        console.print(f"{about.title}. Licence: {about.licence}. Ask for it at {about.source}")
+        console.print(about.terms)
         if folder is None:
             console.print(f"Its files: {about.layout}")
         elif folder.suffix.lower() in reading.FEATURE_SUFFIXES and folder.is_file():
@@ -65,8 +65,15 @@ def corpus(
             console.print(f"Extract features: emopipe extract {folder} --labels {out} --out features")
 
 
-def _facts(known: Corpus) -> tuple[str, ...]:
-    return known.name, known.title, known.language, known.modalities, known.labels, known.licence
+def _facts(name: str) -> tuple[str, ...]:
+    """A row of the list; what is wrong with the package that brings the corpus in place of its title."""
+    from emopipe.pipeline.datasets.corpora import registry
+
+    try:
+        known = registry.corpus(name)
+    except EmopipeError as error:
+        return name, error.what, "", "", "", ""
+    return name, known.title, known.language, known.modalities, known.labels, known.licence
 
 
 def _tell(console: Console, counts: Mapping[str, int], reasons: Sequence[Reason]) -> None:

@@ -27,6 +27,10 @@ def extract(
     from emopipe.api import extract as extract_dataset
 
     with session(json, options.get("debug", False)) as console:
+        if corpus is not None:
+            from emopipe.pipeline.datasets.corpora.registry import corpus as named
+
+            console.print(named(corpus).terms)
         made = extract_dataset(path, out, labels=labels, corpus=corpus, progress=console.hook, **options)
         if made.reasons:
             console.print(f"{len(made.reasons)} notes on the labels are in {out / 'reasons.csv'}")

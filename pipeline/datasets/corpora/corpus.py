@@ -75,6 +75,11 @@ class Corpus:
     counts: Mapping[str, int] = field(default_factory=dict)
     columns: frozenset[str] = frozenset()
 
+    @property
+    def terms(self) -> str:
+        """Its title, its licence and where to ask for it, in words."""
+        return f"{self.title}. Licence: {self.licence}. Ask for it at {self.source}"
+
 
 @dataclass(frozen=True)
 class CorpusFolder:

@@ -315,6 +315,8 @@ def test_other_packages_bring_corpora(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = lay(tmp_path / "data", {"anger_1.wav": "", "fear_1.wav": ""})
     assert [cells["label"] for cells in read_corpus("tiny", folder).table.rows.values()] == ["anger", "fear"]
     assert "tiny" in registry.names()
+    listed = emopipe("corpus", "list", "--json")
+    assert '"Tiny"' in listed and "is not a Corpus" in listed
     with pytest.raises(CorpusError, match=r"ZeroDivisionError.*Expected: LABEL_N"):
         read_corpus("broken", folder)
     with pytest.raises(BackendUnusable, match="is not a Corpus but a int"):

@@ -37,8 +37,8 @@ SPLIT_METHOD: Final = (
     "Every model is trained on the dataset's own training rows and tested on its split {split}; {epoch}. Scores are "
     "means and standard deviations over the seeds. `pooled` is the mean over the seeds; its difference to the "
     "reference has a 95 % percentile interval from 4,000 bootstrap resamples of the tested speakers (or, where "
-    "unknown, conversations or media files), drawn alike for both models. `runs` is the mean difference of runs that share a "
-    "seed, with a 95 % t interval over seeds."
+    "unknown, conversations or media files), drawn alike for both models. `runs` is the mean difference of runs that "
+    "share a seed, with a 95 % t interval over seeds."
 )
 #: How an epoch comes to be the one that is tested, by `select` of the training.
 EPOCH: Final = {

@@ -116,7 +116,8 @@ def _measure(
             weights[name] = float(scores.weights[scores.present[:, column], column].mean())
     truth = targets(dataset, predictor.spec.label, predictor.spec.classes)[rows]
     if predictor.spec.task == "regression":
-        return metrics.regression(truth.astype(np.float64), scores.logits[:, 0]), weights, []
+        values = truth.astype(np.float64)
+        return metrics.regression(values, scores.logits[:, 0], predictor.largest_label), weights, []
     classes = np.array(predictor.spec.classes)
     probabilities = predictor.probabilities(scores, prior)
     predicted, truth = classes[probabilities.argmax(axis=1)], classes[truth]

@@ -468,4 +468,4 @@ def test_metrics_are_those_of_the_range_of_the_labels(tmp_path: Path) -> None:
     measured = evaluate(load(tmp_path / "checkpoint"), narrow, "test").metrics
     assert "acc2" in measured and "acc7" not in measured
     gradient = train(narrow, replace(config, model="lf-dnn", options={"hidden": 8}))
-    assert "acc5" in gradient.history[0] and "acc7" not in gradient.history[0]
+    assert "acc5" in gradient.history[0]["valid"] and "acc7" not in gradient.history[0]["valid"]

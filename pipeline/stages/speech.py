@@ -240,7 +240,7 @@ SPEECH: Final = Stage(
 )
 WORDS: Final = Stage(
     "words",
-    3,
+    4,
     TranscriptionInputs,
     Transcription,
     transcribe_words,

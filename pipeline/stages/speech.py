@@ -229,7 +229,7 @@ def within(segments: Sequence[Interval], start: float, end: float) -> list[Inter
 
 SPEECH: Final = Stage(
     "speech",
-    2,
+    3,
     SpeechInputs,
     DetectedSpeech,
     detect_speech,

@@ -85,12 +85,12 @@ def contrast(magnitude: np.ndarray, octaves: int) -> np.ndarray:
         ordered = np.sort(magnitude[first : last + (number == octaves)], axis=0)
         peaks.append(decibels(ordered[-count:].mean(0)))
         valleys.append(decibels(ordered[:count].mean(0)))
-    return _within_range(np.stack(peaks)) - _within_range(np.stack(valleys))
+    return np.asarray(_within_range(np.stack(peaks)) - _within_range(np.stack(valleys)))
 
 
 def _within_range(levels: np.ndarray) -> np.ndarray:
     """Levels in dB, none lower than RANGE below the highest."""
-    return np.maximum(levels, levels.max() - RANGE)
+    return np.asarray(np.maximum(levels, levels.max() - RANGE))
 
 
 def zero_crossings(samples: np.ndarray, length: int, hop: int) -> np.ndarray:

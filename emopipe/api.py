@@ -182,8 +182,8 @@ def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | No
         InputNotFound: no run has left results there.
         OutputError: the results cannot be used, or the files cannot be written.
     """
+    from emopipe.pipeline.export.methods import describe, write
     from emopipe.pipeline.export.recording import read_recordings
-    from emopipe.pipeline.report.methods import describe, write
     from emopipe.pipeline.report.outputs import read_manifest
     from emopipe.pipeline.store.store import Store, store_dir
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import emopipe
 from emopipe.errors import InputNotFound, OutputError, reason
 from emopipe.pipeline import weights
+from emopipe.pipeline.export.methods import Description, describe, references, write
 from emopipe.pipeline.export.recording import Recording
 from emopipe.pipeline.records import MediaInfo
-from emopipe.pipeline.report.methods import Description, describe, references, write
 from emopipe.pipeline.store.store import Store
 from tests.pipeline.export.test_export import TWO_PEOPLE
 

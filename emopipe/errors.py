@@ -530,6 +530,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
     ),
     "data_damaged": ReasonKind("some data could not be decoded", "Copy or export the file again"),
+    "frame_size": ReasonKind(
+        "frames without a size, or of more than 40 million pixels, are not decoded",
+        "Scale the video down first, for instance with `ffmpeg -i IN -vf scale=1920:-2 OUT.mp4`",
+    ),
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.records import FileResult
+    from emopipe.pipeline.report.corrected import Corrected
     from emopipe.pipeline.store.store import Store
 
 DEFAULT_MODEL: Final = "emopipe-default"
@@ -166,6 +167,47 @@ def export(
     return exported
 
 
+def correct(
+    results: AnyPath,
+    corrections: AnyPath | Sequence[AnyPath] = (),
+    *,
+    by: str | None = None,
+    participants: AnyPath | None = None,
+) -> Corrected:
+    """Put corrections beside the predictions of a run, and measure how far people and model agree.
+
+    The predictions stay as they are. Corrections of the same person and recording that were applied before are
+    replaced; nothing is computed anew, and no video is read.
+
+    Args:
+        results: folder of the run.
+        corrections: files that the page of a clip saved (`corrections.json`), or ELAN files that were exported and
+            edited (`.eaf`); one or several; none to learn what was applied before.
+        by: who corrected, in place of what the files say.
+        participants: as for :func:`run`, for the page about all files.
+
+    Returns:
+        What became of each correction, and the agreement.
+
+    Raises:
+        InputNotFound: no run has left results there, or a file is missing.
+        CorrectionsError: a file does not hold corrections, or nobody is named.
+        OutputError: the results cannot be used, or not be written.
+    """
+    from emopipe.pipeline.corrections.documents import read_document
+    from emopipe.pipeline.export.elan_edits import read_edits
+    from emopipe.pipeline.report.corrected import apply_corrections
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.report.participants import read_participants
+
+    folder = Path(results)
+    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    given = []
+    for path in _paths(corrections):
+        given += [read_edits(path, folder, by)] if path.suffix.lower() == ".eaf" else read_document(path, by)
+    return apply_corrections(folder, given, groups)
+
+
 def _tell_incomplete(exported: Exported, hook: Hook) -> None:
     for media, why in exported.incomplete.items():
         hook(Event("warning", "export", f"{why}. {why.hint}", source=str(media)))
@@ -176,6 +218,7 @@ def extract(
     out: AnyPath,
     *,
     labels: AnyPath | None = None,
+    corrections: AnyPath | None = None,
     progress: bool | Hook = True,
     **options: Unpack[RunOptions],
 ) -> DatasetResult:
@@ -185,10 +228,13 @@ def extract(
         path: a labels table, a folder or a media file.
         out: folder of the dataset; must not exist.
         labels: a labels table whose paths are relative to the folder `path`.
+        corrections: results with corrections (see :func:`correct`): what people labelled or confirmed in them is
+            extracted from the recordings `path`.
         progress, options: as for :func:`run`.
 
     Raises:
         LabelsTableError: an unusable table.
+        OptionConflict: labels and corrections together.
         OutputError: `out` exists or cannot be written.
         DatasetError: no source gave an utterance.
         EnvironmentFault, ConfigError: as for :func:`run`.
@@ -197,10 +243,15 @@ def extract(
     from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
+    from emopipe.pipeline.export.corrected_labels import corrected_labels
 
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if table is not None:
+    if table is not None and corrections is not None:
+        raise OptionConflict("labels come from a table or from corrections", hint="Leave out one of the two")
+    if corrections is not None:
+        read = corrected_labels(Path(corrections), source)
+    elif table is not None:
         read = read_labels(table, source if labels is not None else None)
     else:
         read = Labels(unlabelled_sources([source]))
@@ -211,7 +262,7 @@ def extract(
         job = extraction_job(
             ExtractionConfig.from_dict(extraction_overrides(options)),
             store,
-            labelled=table is not None,
+            labelled=table is not None or corrections is not None,
             modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
             device=options.get("device", "auto"),
             offline=options.get("offline", False),

@@ -11,6 +11,7 @@ from emopipe.pipeline.cli.commands import config, models
 from emopipe.pipeline.cli.commands.ablate import ablate
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
+from emopipe.pipeline.cli.commands.correct import correct
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
 from emopipe.pipeline.cli.commands.doctor import doctor
@@ -33,7 +34,7 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report, "export": export},
+    USE: {"demo": demo, "run": run, "report": report, "export": export, "correct": correct},
     TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
     STUDY: {
         "compare": compare,

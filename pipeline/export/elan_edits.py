@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,15 @@ from emopipe.pipeline.corrections.documents import (
     parse_document,
     read_limited,
 )
-from emopipe.pipeline.export.elan_praat import NO_DATE, PROBE, RECORDING, Interval, person_tiers, tier_name
+from emopipe.pipeline.export.elan_praat import (
+    FIRST_ANNOTATION,
+    NO_DATE,
+    PROBE,
+    RECORDING,
+    Interval,
+    person_tiers,
+    tier_name,
+)
 from emopipe.pipeline.export.recording import Recording, read_recordings
 from emopipe.pipeline.export.subtitles import one_line
 
@@ -139,12 +148,11 @@ def _refused(recording: Recording, one: Annotation, by: str, what: str) -> Outco
 
 def exported(recording: Recording) -> Iterator[Exported]:
     """The utterances as they are exported, with the ids of their annotations."""
-    number = 0
+    ids = (f"a{number}" for number in itertools.count(FIRST_ANNOTATION))
     for person in person_tiers(recording):
         name = one_line(person.name)
         for index, place, emotion in zip(person.numbers, person.utterances, person.emotions, strict=True):
-            number += 1
-            yield Exported(index, Annotation(f"a{number}", tier_name("utterance", name), name, place, emotion or None))
+            yield Exported(index, Annotation(next(ids), tier_name("utterance", name), name, place, emotion or None))
 
 
 def paired(
@@ -156,11 +164,15 @@ def paired(
         The pairs in order, annotations that are new, and utterances whose annotation is gone.
     """
     by_id = {one.annotation.id: one for one in before}
-    pairs = {one.id: (by_id[one.id], one) for one in after if one.id in by_id}
+    pairs = {
+        one.id: (by_id[one.id], one)
+        for one in after
+        if one.id in by_id and _shared(by_id[one.id].annotation.place, one.place) > 0
+    }
     gone = [one for one in before if one.annotation.id not in pairs]
     new = []
     for one in after:
-        if one.id in pairs:
+        if one.id in pairs and pairs[one.id][1] is one:
             continue
         same = max(gone, key=lambda other: _shared(other.annotation.place, one.place), default=None)
         if same is not None and _shared(same.annotation.place, one.place) > 0.5:

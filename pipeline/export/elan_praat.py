@@ -16,6 +16,8 @@ from emopipe.pipeline.records import UtteranceResult
 
 #: EAF tells when it was made; ours tells the same each time.
 NO_DATE: Final = "2000-01-01T00:00:00+00:00"
+#: The utterances have the annotation ids from "a2" on, person by person.
+FIRST_ANNOTATION: Final = 2
 #: Properties of an ELAN file: of which recording it is, and of which content.
 RECORDING, PROBE = "emopipe.recording", "emopipe.probe"
 #: Type of tier -> how it hangs on its parent, in ELAN's words; None: it stands alone.
@@ -150,6 +152,7 @@ def write_eaf(recording: Recording, path: Path) -> None:
     _link_media(file, recording.result.media, path)
     _add_types(file, sorted({name for one in recording.result.utterances for name in one.probabilities}))
     people = person_tiers(recording)
+    file.maxaid = FIRST_ANNOTATION - 1
     for person in people:
         _add_utterances(file, person)
     for person in people:

@@ -207,12 +207,12 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class Correction:
-    """What somebody says of an utterance; the prediction stays as it is beside it.
+    """What somebody says of an utterance; the prediction stays as it is beside it. What was not corrected is None.
 
     Attributes:
         by: who corrected.
         when: date and time, ISO 8601; "" when it is not known.
-        label: the class in place of the predicted one; None where it was not corrected, as for all below.
+        label: the class in place of the predicted one.
         value: the value of a regression.
         person: who speaks.
         text: the words.

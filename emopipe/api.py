@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.report.corrected import Corrected
+    from emopipe.pipeline.report.differences import Differences
     from emopipe.pipeline.store.store import Store
 
 DEFAULT_MODEL: Final = "emopipe-default"
@@ -206,6 +207,25 @@ def correct(
     for path in _paths(corrections):
         given += [read_edits(path, folder, by)] if path.suffix.lower() == ".eaf" else read_document(path, by)
     return apply_corrections(folder, given, groups)
+
+
+def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Differences:
+    """Compare two runs over the same recordings, utterance by utterance; utterances are matched by time.
+
+    Args:
+        first, second: folders of the runs.
+        out: folder for `diff.csv` and `diff.json`, with all utterances; None writes none.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or a file cannot be written.
+    """
+    from emopipe.pipeline.report.differences import compare_results, write_differences
+
+    found = compare_results(Path(first), Path(second))
+    if out is not None:
+        write_differences(found, Path(out))
+    return found
 
 
 def _tell_incomplete(exported: Exported, hook: Hook) -> None:

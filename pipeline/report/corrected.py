@@ -118,11 +118,19 @@ def _take(given: RecordingCorrections, clips: ClipDocuments, kept: Kept) -> Iter
         yield Outcome(given.name, None, None, None, given.by, f"{len(given.edits)} corrections", why)
         return
     reasons = [_misfit(edit, facts, clips) for edit in given.edits]
-    fitting = [edit for edit, why in zip(given.edits, reasons, strict=True) if why is None]
+    fitting = [_explicit(edit, facts) for edit, why in zip(given.edits, reasons, strict=True) if why is None]
     kept[given.name, given.by] = replace(given, edits=fitting, refused=())
     yield from given.refused
     for edit, why in zip(given.edits, reasons, strict=True):
         yield _outcome(given, edit, why)
+
+
+def _explicit(edit: Edit, facts: Mapping[str, Any]) -> Edit:
+    """A correction that names what it confirms, since a later run into the folder may predict something else."""
+    correction, row = edit.correction, find(facts["utterances"], edit)
+    if row is None or not correction.confirmed or correction.label is not None or correction.value is not None:
+        return edit
+    return replace(edit, correction=replace(correction, label=row["label"], value=row["value"]))
 
 
 def _outcome(given: RecordingCorrections, edit: Edit, why: Reason | None) -> Outcome:

@@ -156,6 +156,15 @@ def test_a_new_run_into_the_folder_keeps_them(folder: Path) -> None:
     }
 
 
+def test_what_was_confirmed_stays_confirmed_when_a_later_model_predicts_something_else(folder: Path) -> None:
+    apply(folder, document("Ana", edit(0, confirmed=True)))
+    write_results(folder, [(*one[:4], "anger") for one in SPOKEN])
+    row = rows(folder)[0]
+    review = review_of(row)
+    assert row["label"] == "anger" and review is not None
+    assert (review.label, review.kind) == ("happiness", "corrected")
+
+
 def test_those_that_fit_no_utterance_any_more_are_told_and_kept(folder: Path) -> None:
     apply(folder, ANA)
     write_results(folder, [(start + 0.1, *rest) for start, *rest in SPOKEN])
@@ -361,7 +370,7 @@ EDIT = st.builds(
 )
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EDIT, max_size=4), st.lists(EDIT, max_size=4))
 def test_applying_again_and_in_another_order_leaves_the_same_bytes(
     folder: Path, one: list[Any], other: list[Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import correct, diff, evaluate, export, extract, load, run, train
+    from emopipe.api import correct, diff, evaluate, export, extract, load, methods, run, train
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
@@ -27,13 +27,16 @@ __all__ = [
     "export",
     "extract",
     "load",
+    "methods",
     "run",
     "train",
 ]
 
 #: Name -> module that defines it.
 _LAZY = {
-    **dict.fromkeys(("correct", "diff", "evaluate", "export", "extract", "load", "run", "train"), "emopipe.api"),
+    **dict.fromkeys(
+        ("correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "train"), "emopipe.api"
+    ),
     "EmopipeError": "emopipe.errors",
     "Results": "emopipe.results",
 }

@@ -1,4 +1,4 @@
-"""The front door: run, extract, train, evaluate and load. The command line is a thin layer over these functions."""
+"""The front door: run, export, methods, extract, train, evaluate and load; the command line is a thin layer over it."""
 
 from __future__ import annotations
 
@@ -226,6 +226,34 @@ def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Diff
     if out is not None:
         write_differences(found, Path(out))
     return found
+
+
+def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:
+    """Write what a paper tells of how recordings were analysed.
+
+    Args:
+        results: folder of the run.
+        out: folder for the files; None: beside the results.
+        store: folder in which the run kept what it measured; None: the default one.
+
+    Returns:
+        `methods.md`, a section with settings, versions, hashes and licences, and `references.bib`.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or the files cannot be written.
+    """
+    from emopipe.pipeline.export.recording import read_recordings
+    from emopipe.pipeline.report.methods import describe, write
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.store.store import Store, store_dir
+
+    folder, kept = Path(results), Path(store or store_dir())
+    failed = sum(entry["state"] == "failed" for entry in read_manifest(folder).values())
+    with ExitStack() as stack:
+        opened = stack.enter_context(Store(kept)) if kept.is_dir() else None
+        description = describe(read_recordings(folder, opened), failed)
+    return write(description, folder if out is None else Path(out))
 
 
 def _tell_incomplete(exported: Exported, hook: Hook) -> None:

@@ -20,6 +20,7 @@ from emopipe.pipeline.cli.commands.evaluate import evaluate
 from emopipe.pipeline.cli.commands.export import export
 from emopipe.pipeline.cli.commands.extract import extract
 from emopipe.pipeline.cli.commands.inspect import inspect
+from emopipe.pipeline.cli.commands.methods import methods
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.store import store
@@ -35,7 +36,15 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report, "export": export, "correct": correct, "diff": diff},
+    USE: {
+        "demo": demo,
+        "run": run,
+        "report": report,
+        "export": export,
+        "correct": correct,
+        "diff": diff,
+        "methods": methods,
+    },
     TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
     STUDY: {
         "compare": compare,

@@ -167,9 +167,9 @@ def by_folds(
     plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
     configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
     starts = {} if start is None else {config.model: start}
-    told_of = bridge(hook, starts=False)
+    forward = bridge(hook, starts=False)
     try:
-        runs = compare.compare(data, configs, config.folds, (config.seed,), record=record, hook=told_of, starts=starts)
+        runs = compare.compare(data, configs, config.folds, (config.seed,), record=record, hook=forward, starts=starts)
     except (DatasetError, TrainingError) as error:
         hook(Event("warning", "train", f"folds cannot measure what to expect: {error.what}"))
         return [], ""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.config import TrainConfig
+    from emopipe.pipeline.datasets.labels import Labels
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
@@ -243,8 +244,8 @@ def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | No
         InputNotFound: no run has left results there.
         OutputError: the results cannot be used, or the files cannot be written.
     """
+    from emopipe.pipeline.export.methods import describe, write
     from emopipe.pipeline.export.recording import read_recordings
-    from emopipe.pipeline.report.methods import describe, write
     from emopipe.pipeline.report.outputs import read_manifest
     from emopipe.pipeline.store.store import Store, store_dir
 
@@ -267,6 +268,7 @@ def extract(
     *,
     labels: AnyPath | None = None,
     corrections: AnyPath | None = None,
+    corpus: str | None = None,
     progress: bool | Hook = True,
     **options: Unpack[RunOptions],
 ) -> DatasetResult:
@@ -278,31 +280,25 @@ def extract(
         labels: a labels table whose paths are relative to the folder `path`.
         corrections: results with corrections (see :func:`correct`): what people labelled or confirmed in them is
             extracted from the recordings `path`.
+        corpus: `path` is the folder of this published corpus, as its authors hand it out.
         progress, options: as for :func:`run`.
 
     Raises:
         LabelsTableError: an unusable table.
-        OptionConflict: labels and corrections together.
+        OptionConflict: more than one of labels, corrections and corpus.
+        CorpusError: the folder does not hold the corpus.
         OutputError: `out` exists or cannot be written.
         DatasetError: no source gave an utterance.
         EnvironmentFault, ConfigError: as for :func:`run`.
     """
     from emopipe.pipeline.config import ExtractionConfig
-    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
-    from emopipe.pipeline.export.corrected_labels import corrected_labels
 
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if table is not None and corrections is not None:
-        raise OptionConflict("labels come from a table or from corrections", hint="Leave out one of the two")
-    if corrections is not None:
-        read = corrected_labels(Path(corrections), source)
-    elif table is not None:
-        read = read_labels(table, source if labels is not None else None)
-    else:
-        read = Labels(unlabelled_sources([source]))
+    read = _sources(source, table, corpus, corrections)
     rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
@@ -310,7 +306,7 @@ def extract(
         job = extraction_job(
             ExtractionConfig.from_dict(extraction_overrides(options)),
             store,
-            labelled=table is not None or corrections is not None,
+            labelled=not (table is None and corpus is None and corrections is None),
             modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
             device=options.get("device", "auto"),
             offline=options.get("offline", False),
@@ -319,6 +315,29 @@ def extract(
         engine = stack.enter_context(_engine(len(rows), options))
         failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
     return DatasetResult(Path(out), len(rows), failures, read.reasons)
+
+
+def _sources(source: Path, table: Path | None, corpus: str | None, corrections: AnyPath | None) -> Labels:
+    """What a dataset is extracted from: rows of a corpus, of a labels table, of corrections, or unlabelled files.
+
+    Raises:
+        OptionConflict: more than one of a corpus, a table and corrections.
+    """
+    from emopipe.pipeline.datasets.corpora.reading import read_corpus
+    from emopipe.pipeline.datasets.labels import Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.export.corrected_labels import corrected_labels
+
+    if corpus is not None and table is not None:
+        raise OptionConflict("a corpus brings its own labels", hint="Leave out the labels table, or --corpus")
+    if corrections is not None and (corpus is not None or table is not None):
+        raise OptionConflict("corrections are labels of their own", hint="Leave out the table or corpus, or them")
+    if corrections is not None:
+        return corrected_labels(Path(corrections), source)
+    if corpus is not None:
+        return read_corpus(corpus, source).labels()
+    if table is not None:
+        return read_labels(table, None if table == source else source)
+    return Labels(unlabelled_sources([source]))
 
 
 def train(

@@ -11,6 +11,7 @@ from emopipe.pipeline.cli.commands import config, models
 from emopipe.pipeline.cli.commands.ablate import ablate
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
+from emopipe.pipeline.cli.commands.corpus import corpus
 from emopipe.pipeline.cli.commands.correct import correct
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
@@ -45,7 +46,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "diff": diff,
         "methods": methods,
     },
-    TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
+    TRAIN: {"corpus": corpus, "extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
     STUDY: {
         "compare": compare,
         "ablate": ablate,

@@ -22,13 +22,22 @@ def extract(
         Path | None,
         typer.Option(help="Results with corrections: what people labelled or confirmed in them.", show_default=False),
     ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="The folder is this corpus's own; see `emopipe corpus list`.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found)."""
     from emopipe.api import extract as extract_dataset
 
     with session(json, options.get("debug", False)) as console:
-        made = extract_dataset(path, out, labels=labels, corrections=corrections, progress=console.hook, **options)
+        if corpus is not None:
+            from emopipe.pipeline.datasets.corpora.registry import corpus as named
+
+            console.print(named(corpus).terms)
+        made = extract_dataset(
+            path, out, labels=labels, corrections=corrections, corpus=corpus, progress=console.hook, **options
+        )
         if made.reasons:
             console.print(f"{len(made.reasons)} notes on the labels are in {out / 'reasons.csv'}")
         console.print(f"{made.sources - len(made.failures)} of {made.sources} sources are in {out}/")

@@ -17,6 +17,7 @@ from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.data.labelled import labelled, no_rows_hint, presence, targets, usable
 from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
+from emopipe.models.evaluation.agreement import Agreement, coder_agreement
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
@@ -39,6 +40,7 @@ class Evaluation:
         subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden.
         confusion: rows true, columns predicted, in the order of `classes`; empty for regression.
         classes: the class names.
+        agreement: how far the coders of these rows agree, where several labelled them; a ceiling of the metrics.
     """
 
     rows: int
@@ -48,6 +50,7 @@ class Evaluation:
     subsets: dict[str, dict[str, float]]
     confusion: list[list[int]]
     classes: tuple[str, ...]
+    agreement: Agreement | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per subset of the modalities, with the index `modalities` and a column per figure."""
@@ -93,9 +96,9 @@ def evaluate(
             is_all = len(names) == len(chosen) and len(inside) == len(rows)
             subset_figures = figures if is_all else _measure(predictor, dataset, inside, names, prior)[0]
             subsets["+".join(names)] = {"rows": float(len(inside)), **subset_figures}
-    return Evaluation(
-        len(rows), int(known_label.sum()) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
-    )
+    unseen = int(known_label.sum()) - len(rows)
+    agreement = coder_agreement(dataset, predictor.spec.label, rows)
+    return Evaluation(len(rows), unseen, figures, weights, subsets, confusion, predictor.spec.classes, agreement)
 
 
 def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -132,11 +135,13 @@ class Summary:
     Attributes:
         runs: one record per run: `fold`, `seed` and its metrics.
         mean, sd: per metric, over the runs in which it is defined; sd with n - 1, NaN for one run.
+        agreement: how far the coders of all rows agree, where several labelled them; a ceiling of the metrics.
     """
 
     runs: list[dict[str, Any]]
     mean: dict[str, float]
     sd: dict[str, float]
+    agreement: Agreement | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per run, with the index (fold, seed) and a column per metric."""
@@ -189,7 +194,7 @@ def cross_validate(
             figures = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
-    return summarise(runs)
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label))
 
 
 def fold_datasets(
@@ -250,4 +255,4 @@ def evaluate_seeds(
         measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
         runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, measured, name, prior=prior).metrics})
         hook({"event": "run", **runs[-1]})
-    return summarise(runs)
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label))

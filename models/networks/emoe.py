@@ -280,9 +280,7 @@ class Mixture(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """All terms by name and their `total`; see :mod:`emopipe.models.networks.losses`."""
-        config, task, labels, present = self.config, self.shape.task, batch.labels, batch.present
-        if labels is None:
-            raise ValueError("the batch has no labels")
+        config, task, labels, present = self.config, self.shape.task, batch.targets, batch.present
         each = [output.unimodal[name] for name in self.shape.modalities]
         fused_costs = losses.task_costs(output.logits, labels, task, config.label_smoothing)
         costs = [losses.task_costs(logits, labels, task, config.label_smoothing) for logits in each]

@@ -148,8 +148,9 @@ class Run:
         """Let the model set its weights at once; what it chose becomes the record of the only epoch."""
         plan, config = self._plan, self._config
         rows = plan.train
+        shares = None if plan.shares is None else plan.shares.numpy()[rows]
         chosen = self.model.solve(
-            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed
+            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed, shares
         )
         record: dict[str, Any] = {"epoch": 1, "train": {}, "chosen": chosen}
         record["valid"], record["score"] = self._validation.measure(self.model)

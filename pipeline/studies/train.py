@@ -416,6 +416,7 @@ def _figures(measured: Evaluation) -> list[str]:
         "",
         *("| " + " | ".join(row) + " |" for row in table),
         "",
+        *([] if measured.agreement is None else [measured.agreement.words(), ""]),
     ]
 
 

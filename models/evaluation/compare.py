@@ -95,23 +95,26 @@ def compare(
             for name, config in configs.items():
                 place = (keys[name], fold, seed)
                 if place not in recorded:
-                    recorded[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
-                                        replace(config, seed=seed), requires, hook, begun.get(name))  # fmt: skip
-                    _append(record, recorded[place])
+                    empty = Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], [])
+                    seeded, first = replace(config, seed=seed), begun.get(name)
+                    recorded[place] = train_and_test(empty, inner, test, seeded, requires, hook=hook, start=first)
+                    append_run(record, recorded[place])
                 runs.append(replace(recorded[place], model=name))
                 hook({"event": "run", "model": name, "fold": fold, "seed": seed, **runs[-1].metrics})
     return runs
 
 
-def _run(
+def train_and_test(
     empty: Run,
     inner: Dataset,
     test: Dataset,
     config: TrainConfig,
-    requires: Sequence[str],
-    hook: Hook,
-    start: Predictor | None,
+    requires: Sequence[str] = (),
+    *,
+    hook: Hook = silent,
+    start: Predictor | None = None,
 ) -> Run:
+    """Train a model on the rows of a fold and test it on others; fills in a run."""
     began = time.perf_counter()
     predictor = train_fold(inner, config, requires, hook, start=start).predictor
     seconds = time.perf_counter() - began
@@ -140,12 +143,17 @@ def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
 def _key(
     dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str], start: Predictor | None = None
 ) -> str:
+    facts = facts_of(dataset, config, folds, requires)
+    facts += [] if start is None else [identify(start)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def facts_of(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str]) -> list[Any]:
+    """What runs depend on beside their fold and seed: configuration, data and folds."""
     options = asdict(configure(config.model, config.options))
     options.pop("backbone_path", None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
-    facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
-    facts += [] if start is None else [identify(start)]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
 
 
 def read_runs(record: Path | None) -> list[Run]:
@@ -156,7 +164,8 @@ def read_runs(record: Path | None) -> list[Run]:
     return [Run(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
-def _append(record: Path | None, run: Run) -> None:
+def append_run(record: Path | None, run: Run) -> None:
+    """Add a run to a record, in the place of a last line that a kill cut short."""
     if record is None:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -242,14 +251,13 @@ def differences(
 def _difference(
     model_runs: Sequence[Run], reference_runs: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
 ) -> Difference:
-    common = _answered(model_runs) & _answered(reference_runs)
+    common = answered(model_runs) & answered(reference_runs)
     if not common:
         return Difference(model_runs[0].model, *[float("nan")] * 8)
     classes = sorted({str(label) for run in [*model_runs, *reference_runs] for label in [*run.truth, *run.predicted]})
     members = sorted({groups[name] for name in common})
-    drawn = np.random.default_rng(0).multinomial(len(members), [1 / len(members)] * len(members), resamples)
-    weights = np.concatenate([np.ones((1, len(members))), drawn])  # the first row is the data themselves
-    both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (model_runs, reference_runs)]
+    weights = resampled_groups(len(members), resamples)
+    both = [pooled(runs, common, groups, members, classes, metric, weights) for runs in (model_runs, reference_runs)]
     gaps = both[0] - both[1]
     low, high = np.nanpercentile(gaps[1:], (2.5, 97.5)) if len(members) > 1 else (np.nan, np.nan)
     per_run = _run_gaps(model_runs, reference_runs, metric)
@@ -268,7 +276,7 @@ def _difference(
     )
 
 
-def _answered(runs: Sequence[Run]) -> set[str]:
+def answered(runs: Sequence[Run]) -> set[str]:
     """The utterances for which no run failed to give a value."""
     failed = {
         name
@@ -279,7 +287,13 @@ def _answered(runs: Sequence[Run]) -> set[str]:
     return {name for run in runs for name in run.ids} - failed
 
 
-def _pooled(
+def resampled_groups(count: int, resamples: int) -> Numbers:
+    """How often each of some groups is drawn (1 + resamples, count); the first row is the data themselves."""
+    drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, resamples)
+    return np.concatenate([np.ones((1, count)), drawn])
+
+
+def pooled(
     runs: Sequence[Run],
     common: set[str],
     groups: Mapping[str, str],
@@ -288,7 +302,7 @@ def _pooled(
     metric: str,
     weights: Numbers,
 ) -> Numbers:
-    """(R,) the metric over all folds, averaged over seeds, for each row of group weights (R, G)."""
+    """Compute (R,) the metric over all folds, averaged over seeds, for each row of group weights (R, G)."""
     place, index = ({name: i for i, name in enumerate(names)} for names in (members, classes))
     seeds = sorted({run.seed for run in runs})
     size = 1 if metric == "mae" else len(classes)

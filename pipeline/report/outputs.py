@@ -155,7 +155,7 @@ class Sink:
             pages = {
                 f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
                 f"{stem}.csv": _csv(rows, columns),
-                f"{stem}.html": render_page(facts, self._link(path)),
+                f"{stem}.html": render_page(facts, address_from(self.folder, path)),
             }
             written = [self._put(name, text) for name, text in pages.items()]
             self._columns[path] = columns
@@ -222,13 +222,17 @@ class Sink:
         with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
             yield from map(flat_row, json.load(file)["utterances"])
 
-    def _link(self, path: Path) -> str:
-        """Where the page finds the media, as an address."""
-        relative = os.path.relpath(path.resolve(), self.folder.resolve())
-        return quote(os.fsencode(Path(relative).as_posix()))
-
     def _put(self, name: str, text: str) -> Path:
         return put(self.folder / name, text)
+
+
+def address_from(folder: Path, path: Path) -> str:
+    """Where a page in a folder finds a recording, as an address."""
+    try:
+        relative = os.path.relpath(path.resolve(), folder.resolve())
+    except ValueError:  # on another drive
+        return path.resolve().as_uri()
+    return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def put(path: Path, text: str) -> Path:

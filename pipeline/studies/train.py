@@ -86,8 +86,7 @@ def train_checkpoint(
     from emopipe.models.training.suitable import FEW
 
     dataset = reading.read(folder)
-    chosen = choose_start(start, dataset, config)
-    config, first = started(config, chosen, offline=offline, hook=hook)
+    config, first, chosen = begin(start, dataset, config, offline=offline, hook=hook)
     config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
@@ -230,6 +229,39 @@ def fits(spec: Spec, dataset: Dataset) -> bool:
     return True
 
 
+def begin(
+    start: str, dataset: Dataset, config: TrainConfig, *, offline: bool, hook: Hook
+) -> tuple[TrainConfig, Predictor | None, str | None]:
+    """Find the checkpoint to begin with and load it; tells which one it is, or why there is none.
+
+    Returns:
+        The configuration with its model and options, the checkpoint, and its name; None for random weights.
+    """
+    from emopipe.models.registry import entry
+
+    chosen = choose_start(start, dataset, config)
+    if chosen is None and start == AUTO_START and entry(config.model).model.by_gradient:
+        told = Event("info", "train", f"begins with random weights: {why_none_fits(dataset, config)}")
+        hook(replace(told, kind="warning") if entry(config.model).model.learns_other_classes else told)
+    return *started(config, chosen, offline=offline, hook=hook), chosen
+
+
+def why_none_fits(dataset: Dataset, config: TrainConfig) -> str:
+    """Why training cannot begin with a shipped checkpoint, in words."""
+    from emopipe.models import checkpoint
+    from emopipe.models.registry import entry
+
+    if not entry(config.model).model.learns_other_classes:
+        return f"the model {config.model} takes nothing over from a checkpoint of other classes; --start names one"
+    same = [name for name in checkpoint.shipped() if checkpoint.read_spec(name).model == config.model]
+    fitting = [name for name in same if fits(checkpoint.read_spec(name), dataset)]
+    if fitting:
+        return f"{', '.join(fitting)} has other options of the model than were asked for"
+    if not same:
+        return f"no checkpoint of the model {config.model} is shipped"
+    return f"no shipped checkpoint ({', '.join(same)}) was trained on features like these; extract them again"
+
+
 def started(
     config: TrainConfig, start: str | None, *, offline: bool, hook: Hook
 ) -> tuple[TrainConfig, Predictor | None]:
@@ -349,7 +381,7 @@ def evaluate_model(
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
 
     dataset = reading.read(folder)
-    config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
+    config, first, _ = begin(start, dataset, config, offline=offline, hook=hook)
     if given is not None and not folds:  # what is measured are rows that training holds out
         given = {*given, "select"}
     config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from emopipe.models.data.labelled import labelled
 from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
+from emopipe.models.training.calibration import Answers
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 
@@ -29,6 +30,8 @@ Numbers = NDArray[np.float64]
 
 #: Of the bootstrap.
 RESAMPLES: Final = 4000
+#: How far the logit of a class that a model does not know is below its others.
+UNKNOWN: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Run:
         seconds: of training.
         metrics: see :mod:`emopipe.models.metrics`.
         ids, truth, predicted: of the N utterances tested on: class names, or values.
+        classes, logits: the C classes that it knows, and (N, C) what it says of each; empty for values.
     """
 
     key: str
@@ -54,6 +58,8 @@ class Run:
     ids: list[str]
     truth: list[Any]
     predicted: list[Any]
+    classes: list[str] = field(default_factory=list)
+    logits: list[list[float]] = field(default_factory=list)
 
 
 def compare(
@@ -121,6 +127,9 @@ def train_and_test(
     measured = evaluate(predictor, test, None).metrics
     rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
+    answers = predictor.scores(test.subset(rows)).logits
+    classes = predictor.spec.classes
+    best = [classes[column] for column in answers.argmax(axis=1)] if classes else answers[:, 0].astype(float).tolist()
     return replace(
         empty,
         parameters=sum(one.numel() for one in predictor.module.parameters() if one.requires_grad),
@@ -128,16 +137,10 @@ def train_and_test(
         metrics=measured,
         ids=test.ids[rows].tolist(),
         truth=truth,
-        predicted=_predicted(predictor, test.subset(rows)),
+        predicted=best,
+        classes=list(classes),
+        logits=np.round(answers.astype(float), 4).tolist() if classes else [],
     )
-
-
-def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
-    """Class names, or values."""
-    scores = predictor.scores(test)
-    if predictor.spec.task == "regression":
-        return [float(value) for value in scores.logits[:, 0]]
-    return [predictor.spec.classes[best] for best in scores.logits.argmax(axis=1)]
 
 
 def _key(
@@ -174,6 +177,18 @@ def append_run(record: Path | None, run: Run) -> None:
         file.truncate(content.rfind(b"\n") + 1)
         file.seek(0, 2)
         file.write((json.dumps(asdict(run)) + "\n").encode())
+
+
+def answers_of(run: Run, classes: Sequence[str]) -> Answers:
+    """What a run says of the rows whose class it knows, its logits in the order of `classes`.
+
+    A class that it does not know is as good as impossible.
+    """
+    rows = [row for row, truth in enumerate(run.truth) if truth in run.classes]
+    known = np.array([run.logits[row] for row in rows], dtype=np.float64).reshape(len(rows), len(run.classes))
+    logits = np.repeat(known.min(axis=1, keepdims=True, initial=0.0) - UNKNOWN, len(classes), axis=1)
+    logits[:, [classes.index(name) for name in run.classes]] = known
+    return Answers(logits, np.array([classes.index(run.truth[row]) for row in rows], dtype=np.int64))
 
 
 # ----------------------------------------------------------------------------------------------------------- the tables

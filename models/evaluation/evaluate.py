@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -19,6 +19,7 @@ from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout
 from emopipe.models.evaluation.agreement import Agreement, coder_agreement
 from emopipe.models.predictor import Predictor, Prior
+from emopipe.models.training.calibration import Answers, helps, tempered_across_folds
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 from emopipe.models.training.loop import Trained, train
@@ -26,6 +27,10 @@ from emopipe.models.training.plan import needs_validation
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Fewer folds do not choose a temperature for each other.
+LEAST_FOLDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,8 @@ def cross_validate(
     """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
     The epoch is selected on a part of the training speakers, never on the fold that is tested. The folds are the same
-    for every seed, so that runs of different models pair up.
+    for every seed, so that runs of different models pair up. Where training holds nothing out, the calibration error of
+    a fold is that at the temperature which the answers in the other folds choose, if it helps, as `emopipe train` does.
 
     Args:
         dataset: all labelled rows take part, whatever their split.
@@ -187,14 +193,38 @@ def cross_validate(
         start: a trained model that every training begins with.
     """
     data = dataset.select(modalities) if modalities else dataset
-    runs = []
+    runs: list[dict[str, Any]] = []
+    answers: dict[tuple[int, int], Answers] = {}
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
             trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
             figures = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
+            if "ece" in figures and not len(trained.split[1]) and prior == "uniform":
+                answers[fold, seed] = _answers(trained.predictor, test)
+    _calibrate_across_folds(runs, answers)
     return replace(summarise(runs), agreement=coder_agreement(data, config.label))
+
+
+def _answers(predictor: Predictor, test: Dataset) -> Answers:
+    spec = predictor.spec
+    rows = np.flatnonzero(labelled(test, spec.label, spec.classes, modalities=spec.modalities))
+    return Answers(predictor.scores(test, rows).logits, targets(test, spec.label, spec.classes)[rows])
+
+
+def _calibrate_across_folds(runs: list[dict[str, Any]], answers: Mapping[tuple[int, int], Answers]) -> None:
+    """Replace the calibration errors of uncalibrated models by those at the temperature that other folds choose."""
+    for seed in {seed for _, seed in answers}:
+        folds = sorted(fold for fold, one in answers if one == seed)
+        if len({answers[fold, seed].logits.shape[1] for fold in folds}) != 1 or len(folds) < LEAST_FOLDS:
+            continue
+        each = [answers[fold, seed] for fold in folds]
+        chosen = tempered_across_folds(each)
+        tempered = dict(zip(folds, chosen if helps(each, chosen) else each, strict=True))
+        for run in runs:
+            if run["seed"] == seed and run["fold"] in tempered:
+                run["ece"] = tempered[run["fold"]].error()
 
 
 def fold_datasets(

@@ -42,10 +42,10 @@ def ways(arguments: argparse.Namespace, dataset: Dataset) -> Iterator[tuple[str,
     for name in arguments.modalities.split(","):
         if name:
             yield f"linear, {name}", TrainConfig("linear", label=label, modalities=(name,)), None
-    yield "emoe, fixed settings", TrainConfig("emoe", label=label), None
-    yield "emoe --start none", suit(TrainConfig("emoe", label=label), dataset, None, ())[0], None
     begun = TrainConfig("emoe", dict(start.spec.options), label=label)
     yield "emoe", suit(begun, dataset, start, ())[0], start
+    yield "emoe --start none", suit(TrainConfig("emoe", label=label), dataset, None, ())[0], None
+    yield "emoe, fixed settings", TrainConfig("emoe", label=label), None
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ def pages() -> dict[str, str]:
         "settings.md": settings_page,
         "weights.md": weights_page,
         "reference/cli.md": command_line_page,
+        "reference/corpora.md": corpora_page,
         "reference/options.md": options_page,
     }
     return {name: "\n\n".join(_headed(maker())) + "\n" for name, maker in makers.items()}
@@ -511,6 +512,31 @@ def weights_page() -> Iterator[str]:
         for use in uses:
             names = [code(one.name) for one in some if one.intended_use == use]
             yield f"- {sentence(use)}" + ("" if len(uses) == 1 else f" ({', '.join(names)})")
+
+
+def corpora_page() -> Iterator[str]:
+    """Published corpora, where to ask for them, and how their files lie."""
+    from emopipe.pipeline.datasets.corpora import registry
+
+    known = [registry.corpus(name) for name in registry.BUILT_IN]
+    yield "# List of corpora"
+    yield prose(
+        """
+        What `emopipe corpus` and `emopipe extract --corpus` know by name; how to use them: [Published
+        corpora](../corpora.md). Terms are those that their authors state: read them before you ask.
+        """
+    )
+    header = ("name", "corpus", "language", "modalities", "labels", "rows")
+    yield grid(
+        header, [(code(one.name), one.title, one.language, one.modalities, one.labels, _sizes(one)) for one in known]
+    )
+    for one in known:
+        yield f"## {one.name}"
+        yield f"- Licence: {one.licence}\n- Ask at: {one.source}\n- Files: {one.layout}"
+
+
+def _sizes(corpus: Any) -> str:
+    return ", ".join(f"{split} {count:,}".strip().replace(",", " ") for split, count in corpus.counts.items())
 
 
 def _backend(purpose: str) -> str:

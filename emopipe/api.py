@@ -1,4 +1,4 @@
-"""The front door: run, extract, train, evaluate and load. The command line is a thin layer over these functions."""
+"""The front door: run, export, methods, extract, train, evaluate and load; the command line is a thin layer over it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.config import TrainConfig
+    from emopipe.pipeline.datasets.labels import Labels
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
@@ -166,6 +167,34 @@ def export(
     return exported
 
 
+def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:
+    """Write what a paper tells of how recordings were analysed.
+
+    Args:
+        results: folder of the run.
+        out: folder for the files; None: beside the results.
+        store: folder in which the run kept what it measured; None: the default one.
+
+    Returns:
+        `methods.md`, a section with settings, versions, hashes and licences, and `references.bib`.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or the files cannot be written.
+    """
+    from emopipe.pipeline.export.methods import describe, write
+    from emopipe.pipeline.export.recording import read_recordings
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.store.store import Store, store_dir
+
+    folder, kept = Path(results), Path(store or store_dir())
+    failed = sum(entry["state"] == "failed" for entry in read_manifest(folder).values())
+    with ExitStack() as stack:
+        opened = stack.enter_context(Store(kept)) if kept.is_dir() else None
+        description = describe(read_recordings(folder, opened), failed)
+    return write(description, folder if out is None else Path(out))
+
+
 def _tell_incomplete(exported: Exported, hook: Hook) -> None:
     for media, why in exported.incomplete.items():
         hook(Event("warning", "export", f"{why}. {why.hint}", source=str(media)))
@@ -176,6 +205,7 @@ def extract(
     out: AnyPath,
     *,
     labels: AnyPath | None = None,
+    corpus: str | None = None,
     progress: bool | Hook = True,
     **options: Unpack[RunOptions],
 ) -> DatasetResult:
@@ -185,25 +215,24 @@ def extract(
         path: a labels table, a folder or a media file.
         out: folder of the dataset; must not exist.
         labels: a labels table whose paths are relative to the folder `path`.
+        corpus: `path` is the folder of this published corpus, as its authors hand it out.
         progress, options: as for :func:`run`.
 
     Raises:
         LabelsTableError: an unusable table.
+        CorpusError: the folder does not hold the corpus.
         OutputError: `out` exists or cannot be written.
         DatasetError: no source gave an utterance.
         EnvironmentFault, ConfigError: as for :func:`run`.
     """
     from emopipe.pipeline.config import ExtractionConfig
-    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if table is not None:
-        read = read_labels(table, source if labels is not None else None)
-    else:
-        read = Labels(unlabelled_sources([source]))
+    read = _sources(source, table, corpus)
     rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
@@ -211,7 +240,7 @@ def extract(
         job = extraction_job(
             ExtractionConfig.from_dict(extraction_overrides(options)),
             store,
-            labelled=table is not None,
+            labelled=table is not None or corpus is not None,
             modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
             device=options.get("device", "auto"),
             offline=options.get("offline", False),
@@ -220,6 +249,24 @@ def extract(
         engine = stack.enter_context(_engine(len(rows), options))
         failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
     return DatasetResult(Path(out), len(rows), failures, read.reasons)
+
+
+def _sources(source: Path, table: Path | None, corpus: str | None) -> Labels:
+    """What a dataset is extracted from: the rows of a corpus or of a labels table, or files without labels.
+
+    Raises:
+        OptionConflict: both a corpus and a table.
+    """
+    from emopipe.pipeline.datasets.corpora.reading import read_corpus
+    from emopipe.pipeline.datasets.labels import Labels, read_labels, unlabelled_sources
+
+    if corpus is not None:
+        if table is not None:
+            raise OptionConflict("a corpus brings its own labels", hint="Leave out the labels table, or --corpus")
+        return read_corpus(corpus, source).labels()
+    if table is not None:
+        return read_labels(table, None if table == source else source)
+    return Labels(unlabelled_sources([source]))
 
 
 def train(

@@ -312,6 +312,13 @@ class StudyError(ConfigError):
     advice = "Choose another model, metric or reference"
 
 
+class CorpusError(EmopipeError):
+    """A folder does not hold a corpus as its authors hand it out."""
+
+    code = "EMO-510"
+    advice = "Compare the folder with the layout that `emopipe corpus NAME` tells"
+
+
 # Output
 
 
@@ -523,6 +530,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
     ),
     "data_damaged": ReasonKind("some data could not be decoded", "Copy or export the file again"),
+    "frame_size": ReasonKind(
+        "frames without a size, or of more than 40 million pixels, are not decoded",
+        "Scale the video down first, for instance with `ffmpeg -i IN -vf scale=1920:-2 OUT.mp4`",
+    ),
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
@@ -577,6 +588,30 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "media_not_named": ReasonKind(
         "the table names no recording, although recordings lie beside it",
         "Add a column file that names them, if face and voice shall count",
+    ),
+    "split_ignored": ReasonKind(
+        "the table has a split, and another column that looks like one and is not used",
+        "Check that the column split is the one that is meant",
+    ),
+    "dialogue_splits": ReasonKind(
+        "conversations have rows in several splits; rows of another split are not read as context",
+        "Give each split's conversations names of their own, or keep a conversation in one split",
+    ),
+    "corpus_counts": ReasonKind(
+        "the corpus has other numbers of rows than the complete one",
+        "Check that all of it was copied; numbers measured on a part are not comparable with published ones",
+    ),
+    "corpus_files_unknown": ReasonKind(
+        "files have names that the corpus does not use, and were left out", "Check that they belong to it"
+    ),
+    "media_missing": ReasonKind(
+        "the corpus names recordings that are not in the folder",
+        "Check that all of it was copied; rows with words are kept without face and voice, others are left out",
+    ),
+    "speakers_in_splits": ReasonKind(
+        "the corpus's own splits share speakers",
+        "Train with --allow-speaker-overlap to keep them; what is measured then holds for people it has seen",
+        note=True,
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

@@ -61,7 +61,7 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A fresh folder that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     Args:
-        path: the folder; one that is there is replaced.
+        path: the folder; one that is there is replaced, and stays where the fresh one cannot take its place.
         durable: wait until the disk has every file in it.
 
     Raises:
@@ -76,14 +76,25 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             for file in fresh.rglob("*"):
                 sync(file)
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
+        _replace_folder(fresh, path, old)
         if durable:
             sync(path.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_folder(fresh: Path, path: Path, old: Path) -> None:
+    """Rename `fresh` to `path`; what was there goes by way of `old`, and comes back where that fails."""
+    if not path.exists():
+        fresh.rename(path)
+        return
+    path.rename(old)
+    try:
+        fresh.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _partial(path: Path) -> Path:

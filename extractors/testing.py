@@ -80,7 +80,7 @@ def check_speech(recogniser: SpeechBackend, sounds: Sequence[np.ndarray] = ()) -
     for sound, words in zip(given, heard, strict=True):
         _check_words(words, len(sound) / SAMPLE_RATE)
         (alone,) = recogniser.listen([sound], likeliest)
-        require(_same_words(alone, words), f"{_said(words)!r} is heard as {_said(alone)!r} alone")
+        require(_same_words(alone, words), f"{_text(words)!r} is heard as {_text(alone)!r} alone")
     again = recogniser.listen(given, likeliest)
     require(all(map(_same_words, again, heard)), "the same sounds get other words the second time")
     _check_windows(recogniser)
@@ -206,13 +206,13 @@ def _check_words(words: Sequence[Word], seconds: float) -> None:
     require(all(a.start <= b.start for a, b in pairwise(words)), "words are not in order of time")
 
 
-def _said(words: Sequence[Word]) -> str:
+def _text(words: Sequence[Word]) -> str:
     return "".join(word.text for word in words)
 
 
 def _same_words(one: Sequence[Word], two: Sequence[Word]) -> bool:
     times = [np.array([(word.start, word.end, word.probability) for word in words]) for words in (one, two)]
-    return _said(one) == _said(two) and _close(*times)
+    return _text(one) == _text(two) and _close(*times)
 
 
 def _check_windows(recogniser: SpeechBackend) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from emopipe.errors import BackboneError, ConfigError
+from emopipe.files import atomic_folder
 from emopipe.models.prediction import Prediction
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.sealed import FORMAT, damaged, find, identity, read_config, read_weights, shipped
@@ -60,7 +58,6 @@ def save(path: str | Path, predictor: Predictor, card: str) -> str:
     Returns:
         The checkpoint id.
     """
-    target = Path(path)
     weights = _weights(predictor)
     name = _identify(weights, predictor.spec)
     config = {
@@ -70,10 +67,10 @@ def save(path: str | Path, predictor: Predictor, card: str) -> str:
         **asdict(predictor.spec),
     }
     text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
-    with _replacing(target) as folder:
-        write_synced(folder / "model.safetensors", weights)
-        write_synced(folder / "config.json", text.encode())
-        write_synced(folder / "README.md", card.encode())
+    with atomic_folder(Path(path), durable=True) as folder:
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
     return name
 
 
@@ -127,28 +124,3 @@ def _spec(config: Mapping[str, Any]) -> Spec:
         "schema": {name: tuple(names) for name, names in config["schema"].items()},
     }
     return Spec(**fixed)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `target` when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (target.with_name(f".{target.name}.{word}-{os.getpid()}") for word in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        yield fresh
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -180,11 +180,11 @@ def _words(hint: Any) -> str:
 
 def _bounded(hint: Any, bounds: tuple[Any, ...]) -> str:
     """Describe a type with its bounds."""
-    found = {}
+    limits = {}
     for name in ("ge", "gt", "le", "lt", "min_length"):
         given = (getattr(one, name, None) for one in bounds)
-        found[name] = next((bound for bound in given if bound is not None), None)
-    least, above, most, below, entries = found.values()
+        limits[name] = next((bound for bound in given if bound is not None), None)
+    least, above, most, below, entries = limits.values()
     if entries:
         return f"{_words(hint)}, at least {entries} of them"
     if least is not None and least == most:

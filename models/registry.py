@@ -69,13 +69,13 @@ def entry(name: str) -> Entry:
     """
     if name in MODELS:
         return MODELS[name]
-    found = [one for one in entry_points(GROUP) if one.name == name]
-    if not found:
+    entries = [one for one in entry_points(GROUP) if one.name == name]
+    if not entries:
         raise UnknownName(f"there is no model {name!r}", hint=f"Choose one of: {', '.join(sorted(names()))}")
-    if len(found) > 1:
-        both = " and ".join(origin(one).rpartition(" ")[0] or "unknown" for one in found)
+    if len(entries) > 1:
+        both = " and ".join(origin(one).rpartition(" ")[0] or "unknown" for one in entries)
         raise UnknownName(f"the model {name!r} is brought by {both}", hint="Uninstall one of them")
-    return _loaded(found[0])
+    return _loaded(entries[0])
 
 
 def _loaded(point: EntryPoint) -> Entry:

@@ -71,13 +71,13 @@ def faces_of_speakers(table: pa.Table, talk: Sequence[Talk]) -> dict[int, tuple[
     if table.num_rows == 0 or not speakers:
         return {}
     odds, lasting = _odds_by_track(table, talk), _lasting_faces(table)
-    found = _faces_that_talk(odds, _seen_together(table), len(lasting))
-    taken = {track for tracks in found.values() for track in tracks}
-    lonely = [speaker for speaker in speakers if speaker not in found]
+    tracks_of = _faces_that_talk(odds, _seen_together(table), len(lasting))
+    taken = {track for tracks in tracks_of.values() for track in tracks}
+    lonely = [speaker for speaker in speakers if speaker not in tracks_of]
     spare = [track for track in lasting if track not in taken]
     if len(lonely) == len(spare) == 1 and (len(speakers) == 1 or odds[lonely[0], spare[0]] > LEAST_ODDS):
-        found[lonely[0]] = spare
-    return {speaker: tuple(sorted(found[speaker])) for speaker in speakers if speaker in found}
+        tracks_of[lonely[0]] = spare
+    return {speaker: tuple(sorted(tracks_of[speaker])) for speaker in speakers if speaker in tracks_of}
 
 
 def _faces_that_talk(odds: Odds, beside: Mapping[int, set[int]], faces: int) -> dict[int, list[int]]:

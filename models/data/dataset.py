@@ -390,10 +390,11 @@ class Dataset:
 
     @cached_property
     def groups(self) -> NDArray[np.object_]:
-        """(N,) what must stay on one side of a split: the speaker, else the media file, else the utterance."""
-        media = self.column("media")
-        rows = zip(self.speakers, media, self.ids, strict=True)
-        return np.array([f"speaker:{s}" if s else f"media:{m}" if m else f"id:{i}" for s, m, i in rows], dtype=object)
+        """(N,) what must stay on one side of a split: the speaker, else conversation, media file or utterance."""
+        kinds = ("speaker", "dialogue", "media", "id")
+        rows = zip(*map(self.column, kinds), strict=True)
+        first = (next(pair for pair in zip(kinds, row, strict=True) if pair[1] not in (None, "")) for row in rows)
+        return np.array([f"{kind}:{name}" for kind, name in first], dtype=object)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -154,10 +154,10 @@ class _File:
 
     def strings(self, key: str) -> list[str]:
         """(N,) text."""
-        found = [one for split in self.tables for one in self._rows(split, key).ravel().tolist()]
-        if len(found) != sum(self.counts.values()) or not all(isinstance(one, str) for one in found):
+        texts = [one for split in self.tables for one in self._rows(split, key).ravel().tolist()]
+        if len(texts) != sum(self.counts.values()) or not all(isinstance(one, str) for one in texts):
             raise self.wrong(f"{key} is not one text per utterance")
-        return found
+        return texts
 
     def numbers(self, key: str, *axes: str | int) -> Floats:
         """(N, *axes) float32; an axis is a size, or the name of one that only has to be the same in all splits.
@@ -209,8 +209,8 @@ def _padding(filled: Mask, lengths: Indices | None) -> _Cut:
     before = np.where(some, filled.argmax(axis=1), 0)
     after = np.where(some, filled[:, ::-1].argmax(axis=1), 0)
     side: Side = "start" if before.sum() > after.sum() else "end"
-    found = np.where(some, steps - (before if side == "start" else after), 0)
-    kept = np.clip(found if lengths is None else np.maximum(found, lengths), 1, steps)[:, None]
+    occupied = np.where(some, steps - (before if side == "start" else after), 0)
+    kept = np.clip(occupied if lengths is None else np.maximum(occupied, lengths), 1, steps)[:, None]
     place = np.arange(steps)
     return _Cut(place >= steps - kept if side == "start" else place < kept, side)
 

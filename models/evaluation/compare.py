@@ -19,7 +19,7 @@ from emopipe.errors import StudyError
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled
-from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
+from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, split_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
 from emopipe.models.training.calibration import Answers
@@ -71,6 +71,7 @@ def compare(
     record: Path | None = None,
     hook: Hook = silent,
     starts: Mapping[str, Predictor] | None = None,
+    split: str | None = None,
 ) -> list[Run]:
     """Train and test every model on every fold with every seed.
 
@@ -84,17 +85,23 @@ def compare(
             configuration and data, not the code: remove it when a model was changed.
         hook: receives `{"event": "run", "model": ..., "fold": ..., "seed": ..., metrics}` beside those of training.
         starts: name -> a trained model that its trainings begin with.
+        split: test on this split of the dataset, after training on its train and choosing on its valid; None: on folds.
 
     Raises:
-        ConfigError: the models are to predict different columns.
+        StudyError: the models are to predict different columns, or the dataset has no such split.
     """
     labels = {config.label for config in configs.values()}
     if len(labels) != 1:
         raise StudyError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
     recorded = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
-    parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
+    first = next(iter(configs.values()))
+    if split is None:
+        parts = fold_datasets(dataset, first, folds, requires)
+    else:
+        parts = split_datasets(dataset, first, split, requires)
     begun = starts or {}
-    keys = {name: _key(dataset, config, folds, requires, begun.get(name)) for name, config in configs.items()}
+    how = split or folds
+    keys = {name: _key(dataset, config, how, requires, begun.get(name)) for name, config in configs.items()}
     runs = []
     for fold, (inner, test) in enumerate(parts):
         for seed in seeds:
@@ -102,8 +109,8 @@ def compare(
                 place = (keys[name], fold, seed)
                 if place not in recorded:
                     empty = Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], [])
-                    seeded, first = replace(config, seed=seed), begun.get(name)
-                    recorded[place] = train_and_test(empty, inner, test, seeded, requires, hook=hook, start=first)
+                    seeded, start = replace(config, seed=seed), begun.get(name)
+                    recorded[place] = train_and_test(empty, inner, test, seeded, requires, hook=hook, start=start)
                     append_run(record, recorded[place])
                 runs.append(replace(recorded[place], model=name))
                 hook({"event": "run", "model": name, "fold": fold, "seed": seed, **runs[-1].metrics})
@@ -144,19 +151,19 @@ def train_and_test(
 
 
 def _key(
-    dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str], start: Predictor | None = None
+    dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str], start: Predictor | None = None
 ) -> str:
-    facts = facts_of(dataset, config, folds, requires)
+    facts = facts_of(dataset, config, how, requires)
     facts += [] if start is None else [identify(start)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def facts_of(dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str]) -> list[Any]:
+def facts_of(dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str]) -> list[Any]:
     """What runs depend on beside their fold and seed: configuration, data and folds."""
     options = asdict(configure(config.model, config.options))
     options.pop("backbone_path", None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
-    return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
+    return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
 
 
 def read_runs(record: Path | None) -> list[Run]:
@@ -345,10 +352,13 @@ def _run_gaps(model_runs: Sequence[Run], reference_runs: Sequence[Run], metric: 
 
 
 def _half_width(gaps: Numbers, folds: int) -> float:
-    """Half of the corrected 95 % t interval of a mean over folds x seeds; NaN for a single run."""
+    """Half of the corrected 95 % t interval of a mean over folds x seeds; NaN for a single run.
+
+    Seeds on one split share all of their training rows, so that only they are what is drawn anew.
+    """
     if len(gaps) < 2:
         return float("nan")
-    share = 1 / max(1, folds - 1)  # test rows per training row
+    share = 1 / (folds - 1) if folds > 1 else 0.0  # test rows per training row
     deviation = float(gaps.std(ddof=1)) * np.sqrt(1 / len(gaps) + share)
     return float(student.ppf(0.975, len(gaps) - 1) * deviation)
 

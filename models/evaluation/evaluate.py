@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from emopipe.errors import DatasetError
+from emopipe.errors import DatasetError, StudyError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.data.labelled import labelled, no_rows_hint, presence, targets, usable
 from emopipe.models.data.splits import folds as make_folds
-from emopipe.models.data.splits import holdout
+from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.evaluation.agreement import Agreement, coder_agreement
 from emopipe.models.predictor import Predictor, Prior
 from emopipe.models.training.calibration import Answers, helps, tempered_across_folds
@@ -124,7 +124,8 @@ def _measure(
             weights[name] = float(scores.weights[scores.present[:, column], column].mean())
     truth = targets(dataset, predictor.spec.label, predictor.spec.classes)[rows]
     if predictor.spec.task == "regression":
-        return metrics.regression(truth.astype(np.float64), scores.logits[:, 0]), weights, []
+        values = truth.astype(np.float64)
+        return metrics.regression(values, scores.logits[:, 0], predictor.largest_label), weights, []
     classes = np.array(predictor.spec.classes)
     probabilities = predictor.probabilities(scores, prior)
     predicted, truth = classes[probabilities.argmax(axis=1)], classes[truth]
@@ -239,6 +240,26 @@ def fold_datasets(
     ]
 
 
+def split_datasets(
+    dataset: Dataset, config: TrainConfig, split: str, requires: Sequence[str] = ()
+) -> list[tuple[Dataset, Dataset]]:
+    """Take the dataset's own split as the only fold: rows to train and to validate on, and rows of `split` to test on.
+
+    Raises:
+        StudyError: the dataset has no such split, or nothing beside it.
+        TrainingError: a speaker is on both sides, and the configuration does not allow it.
+    """
+    data = dataset.subset(usable(dataset, config.label))
+    tested = data.split == split
+    if not tested.any() or tested.all():
+        what = f"no labelled row has the split {split!r}" if not tested.any() else f"all labelled rows are of {split!r}"
+        raise StudyError(what, hint=no_rows_hint(dataset, split))
+    rest, test = np.flatnonzero(~tested & (data.split != "test")), np.flatnonzero(tested)
+    if not config.allow_speaker_overlap:
+        refuse_overlap(data, rest, test, f"training and {split}")
+    return [(data.subset(rest), data.subset(test[presence(data, requires)[test].all(axis=1)]))]
+
+
 def train_fold(
     inner: Dataset,
     config: TrainConfig,
@@ -251,7 +272,8 @@ def train_fold(
     if not requires or not needs_validation(config):
         return train(inner, config, start=start, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
-    rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
+    given = manifest_split(inner, config.allow_speaker_overlap)
+    rest, held = given or holdout(inner, labels, config.folds, config.seed, by_speaker)
     there = presence(inner, requires)[held].all(axis=1)
     return train(inner, config, split=(rest, held[there]), start=start, hook=hook)
 

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import torch
 from annotated_types import Interval
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Tokens, Width, of_modality
-from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
+from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.losses import Distillation, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
 #: What is read relative to the speaker where that is wanted: not words, whose mean is what was talked about.
 RELATIVE: Final = ("face", "voice")
+#: How much the linear models count in the answer, where there are some.
+LINEAR_SHARE: Final = 0.5
 #: The share of training rows from which what is usual for the speaker is withheld.
 WITHHELD: Final = 0.2
 
@@ -89,6 +93,9 @@ class EmoeConfig(MixtureConfig):
         relative: read face and voice relative to the speaker's other utterances, where these are known: the speaker's
             mean takes the place of that of the training rows. In training it is withheld from some of the rows, so
             that lone clips are learned, too.
+        linear: after the last epoch also fit the regularised linear models of mean features, see
+            :class:`~emopipe.models.networks.linear.Linear`; the answer is the mean of both. With few recordings that is
+            better than either.
         backbone: name of a pretrained text encoder that reads the words, in the place of the text's features; empty
             for none.
         backbone_path: where that lies on this machine, a folder in transformers' format or the hub id of one that the
@@ -106,6 +113,7 @@ class EmoeConfig(MixtureConfig):
     input_dropout: Chance | Mapping[str, Chance] = 0.1
     attention_dropout: Chance = 0.0
     relative: bool = False
+    linear: bool = False
     backbone: str = ""
     backbone_path: str = ""
     backbone_sha256: str = ""
@@ -314,6 +322,7 @@ class Emoe(Mixture):
     Config = EmoeConfig
     config: EmoeConfig
     learns_other_classes: ClassVar[bool] = True
+    linear_share: Tensor
 
     def __init__(self, shape: Shape, config: EmoeConfig) -> None:
         super().__init__(shape, config)
@@ -326,6 +335,9 @@ class Emoe(Mixture):
         block = 2 * width + (shape.outputs + direct if config.router_posteriors else 0)
         self.router = Router(count, block, direct, config.router_width, config.temperature)
         self.head = self.fused_head()
+        if config.linear:
+            self.linear = Linear(shape, LinearConfig(relative=config.relative)).requires_grad_(False)
+            self.register_buffer("linear_share", torch.zeros(()))
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Learn mean and spread of every feature from the training rows."""
@@ -333,6 +345,22 @@ class Emoe(Mixture):
             branch = self.branches[name]
             assert isinstance(branch, Branch)
             branch.fit(name, dataset)
+
+    def solve(
+        self,
+        dataset: Dataset,
+        targets: NDArray[Any],
+        weights: Floats,
+        folds: int,
+        seed: int,
+        shares: Floats | None = None,
+    ) -> dict[str, Any]:
+        """Fit the linear models, if there are to be some."""
+        if not self.config.linear:
+            return {}
+        chosen = self.linear.solve(dataset, targets, weights, folds, seed, shares)
+        self.linear_share.fill_(LINEAR_SHARE)
+        return chosen
 
     def sealed(self) -> EmoeConfig:
         """The configuration that a checkpoint of the model keeps."""
@@ -354,7 +382,10 @@ class Emoe(Mixture):
                 "the checkpoint to start from is another model, or one with other options",
                 hint="Train the same model with the same options",
             )
-        mine, theirs = self.state_dict(), start.state_dict()
+        mine, theirs = (
+            {name: value for name, value in one.state_dict().items() if not name.startswith("linear")}
+            for one in (self, start)
+        )
         weights: dict[str, Tensor] = {}
         for name, value in theirs.items():
             if name in mine and ".readout." not in f".{name}" and mine[name].shape == value.shape:
@@ -402,7 +433,14 @@ class Emoe(Mixture):
         if self.training:
             return output
         single = present.sum(1, keepdim=True) == 1
-        return replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
+        output = replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
+        return self._with_linear(output, batch) if self.config.linear else output
+
+    def _with_linear(self, output: Output, batch: Batch) -> Output:
+        """The mean of what the network and the linear models answer, together and by each modality alone."""
+        linear, share, task = self.linear(batch), self.linear_share, self.shape.task
+        unimodal = {name: mean_answer(one, linear.unimodal[name], share, task) for name, one in output.unimodal.items()}
+        return replace(output, logits=mean_answer(output.logits, linear.logits, share, task), unimodal=unimodal)
 
     def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""
@@ -440,6 +478,13 @@ class Emoe(Mixture):
         logits = logits.detach()
         predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
         return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2).to(pooled.dtype)
+
+
+def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:
+    """Mean of two answers, in which the second has a share: of their probabilities (as logits), or of their values."""
+    if task == "regression":
+        return (1 - share) * one + share * two
+    return torch.logaddexp(one.log_softmax(-1) + (1 - share).log(), two.log_softmax(-1) + share.log())
 
 
 def _evidence_labels(model: Emoe) -> list[str]:

@@ -48,11 +48,11 @@ def rows_of(own: Tensor, other: Tensor, labels: Sequence[Label], others: Sequenc
         others: of the S rows.
     """
     place = {label: index for index, label in enumerate(others)}
-    found = own.clone()
+    rows = own.clone()
     for index, label in enumerate(labels):
         if label in place:
-            found[index] = other[place[label]]
-    return found
+            rows[index] = other[place[label]]
+    return rows
 
 
 def columns_of(own: Tensor, other: Tensor, labels: Sequence[Label], others: Sequence[Label]) -> Tensor:

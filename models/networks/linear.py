@@ -112,6 +112,8 @@ class Linear(FusionModel):
     def _modality(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """What a modality's experts say, each times how much it counts (B, C), and the sum of the latter (B,)."""
         present = batch.present[:, column]
+        if not present.any():
+            return batch.quality.new_zeros(len(batch), self.shape.outputs), batch.quality.new_zeros(len(batch))
         mean = mean_features(batch, name, column)
         counts = torch.where(present, self.alone[column], 0.0)
         usual = batch.speaker_means.get(name)

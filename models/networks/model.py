@@ -64,7 +64,7 @@ class FusionModel(nn.Module):
     """
 
     Config: type[Any]
-    #: Whether it is trained epoch by epoch; else :meth:`solve` does all.
+    #: Whether it is trained epoch by epoch; else :meth:`solve` sets all weights.
     by_gradient: ClassVar[bool] = True
     #: Whether :meth:`inherit` takes over what it can from a model of other classes.
     learns_other_classes: ClassVar[bool] = False
@@ -99,7 +99,7 @@ class FusionModel(nn.Module):
         seed: int,
         shares: Floats | None = None,
     ) -> dict[str, Any]:
-        """Set all weights at once, for models that are not trained by gradient.
+        """Set the weights that are not learned by gradient, after the last epoch; here there are none.
 
         Args:
             dataset: N rows to train on.
@@ -112,7 +112,7 @@ class FusionModel(nn.Module):
         Returns:
             What was chosen, by name.
         """
-        raise NotImplementedError
+        return {}
 
     def inherit(self, start: FusionModel) -> Inheritance:
         """What to take over from a trained model of the same kind; here all, so it must be of the same shape.

@@ -38,8 +38,8 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray
         scaled = z / np.exp(log_t)
         return float((share * (logsumexp(scaled, axis=1) - scaled[rows, labels])).sum())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,10 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Train to the end; the model then holds the selected weights. Returns the selected epoch's record."""
-        if not self.model.by_gradient:
-            return self._solve()
+        return self._solve(self._descend() if self.model.by_gradient else {"epoch": 1, "train": {}})
+
+    def _descend(self) -> dict[str, Any]:
+        """Train epoch by epoch; returns the selected epoch's record."""
         state = self.state
         if self._folder is not None:
             state.resume(self._folder, self._key)
@@ -144,17 +146,22 @@ class Run:
         self.model.load_state_dict(state.selection.weights)
         return state.selection.best
 
-    def _solve(self) -> dict[str, Any]:
-        """Let the model set its weights at once; what it chose becomes the record of the only epoch."""
+    def _solve(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Let the model set the weights that are not learned by gradient; adds what it chose to the record."""
         plan, config = self._plan, self._config
         rows = plan.train
         shares = None if plan.shares is None else plan.shares.numpy()[rows]
+        self.model.to("cpu")
         chosen = self.model.solve(
             plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed, shares
         )
-        record: dict[str, Any] = {"epoch": 1, "train": {}, "chosen": chosen}
+        self.model.to(self.device)
+        if not chosen and self.model.by_gradient:
+            return record
+        record = {**record, "chosen": chosen}
         record["valid"], record["score"] = self._validation.measure(self.model)
-        self.state.history.append(record)
+        if not self.model.by_gradient:
+            self.state.history.append(record)
         return record
 
     def _finished(self) -> bool:

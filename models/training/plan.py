@@ -43,6 +43,12 @@ class Plan:
     metric: str
     shares: Tensor | None = None
 
+    @property
+    def largest(self) -> float:
+        """The largest absolute value of the labels that are trained and validated on; of values alone."""
+        rows = np.concatenate([self.train, self.valid])
+        return float(np.nanmax(np.abs(self.targets.numpy()[rows]), initial=0.0))
+
 
 def choose_split(data: Dataset, config: TrainConfig) -> Split:
     """Choose rows to train and validate on: the manifest's split, or one of our own by speaker.
@@ -178,13 +184,15 @@ def make_spec(plan: Plan, config: TrainConfig, best: Mapping[str, Any] | None = 
         config: how.
         best: the record of the epoch that was kept.
     """
-    training = {
+    training: dict[str, Any] = {
         "dataset": plan.data.hash,
         "rows": {"train": len(plan.train), "valid": len(plan.valid)},
         "config": {key: value for key, value in asdict(config).items() if key not in ("model", "options")},
         "best": dict(best or {}),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
+    if plan.task == "regression":
+        training["largest_label"] = plan.largest
     return Spec(
         model=config.model,
         options=asdict(configure(config.model, config.options)),

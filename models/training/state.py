@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from emopipe.errors import TrainingError
-from emopipe.models.checkpoint import write_synced
+from emopipe.files import write_atomic
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.optimisation import Schedule, WeightAverage
@@ -64,9 +63,9 @@ class TrainingState:
             "stale": self.selection.stale,
             "steps": self.average.steps,
         }
-        write_atomic(folder / STATE, save_tensors(self._tensors(), {"emopipe": json.dumps(facts)}))
+        write_atomic(folder / STATE, save_tensors(self._tensors(), {"emopipe": json.dumps(facts)}), durable=True)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        write_atomic(folder / METRICS, lines.encode())
+        write_atomic(folder / METRICS, lines, durable=True)
 
     def resume(self, folder: Path, key: str) -> None:
         """Take up the state that a folder holds, if it holds any.
@@ -123,13 +122,6 @@ def state_key(plan: Plan, config: TrainConfig, start: str) -> str:
     parts = [json.dumps(settings, sort_keys=True), plan.data.hash, start]
     parts += [json.dumps(plan.data.ids[rows].tolist()) for rows in (plan.train, plan.valid)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a kill leaves the old content or the new, never a part."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    write_synced(fresh, data)
-    fresh.replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

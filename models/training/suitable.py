@@ -106,7 +106,8 @@ def small(counts: Counts, features: Mapping[str, int], starts: bool) -> dict[str
     dropout = {
         name: round(float(np.clip(1 - counts.clips / max(width, 1), 0.1, 0.7)), 2) for name, width in features.items()
     }
-    options: dict[str, Any] = {"relative": counts.speakers > 0, "label_smoothing": 0.1, "input_dropout": dropout}
+    options: dict[str, Any] = {"relative": counts.speakers > 0, "linear": True, "label_smoothing": 0.1}
+    options["input_dropout"] = dropout
     return options if starts else {**options, "width": 32, "layers": 1}
 
 

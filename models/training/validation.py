@@ -45,14 +45,15 @@ class Validation:
         scores, loss = self._answers(model)
         truth = self._plan.targets.numpy()[rows]
         if self._plan.task == "classification":
-            found = complete = {"loss": loss, **metrics.classification(truth, scores.argmax(axis=1))}
+            figures = complete = {"loss": loss, **metrics.classification(truth, scores.argmax(axis=1))}
         else:
+            largest = self._plan.largest
             mean = float(self._plan.targets[torch.from_numpy(self._plan.train)].mean())
-            found = {"loss": loss, **metrics.regression(truth, scores[:, 0])}
-            complete = {"loss": loss, **metrics.regression(truth, np.nan_to_num(scores[:, 0], nan=mean))}
+            figures = {"loss": loss, **metrics.regression(truth, scores[:, 0], largest)}
+            complete = {"loss": loss, **metrics.regression(truth, np.nan_to_num(scores[:, 0], nan=mean), largest)}
         if self._plan.metric not in complete:
             raise ConfigError(f"[train] metric = {self._plan.metric!r}", hint=f"Choose among: {', '.join(complete)}")
-        return found, complete[self._plan.metric]
+        return figures, complete[self._plan.metric]
 
     def _answers(self, model: FusionModel) -> tuple[np.ndarray, float]:
         """The logits of the validation rows, and their mean loss, every row counting the same."""

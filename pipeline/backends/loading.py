@@ -234,12 +234,12 @@ class Backends:
         built_in = [kind for kind in kinds if not chosen(self.config, kind).foreign]
         names = dict.fromkeys(name for kind in built_in for name in weight_names(self.config, kind))
         ordered = sorted(names, key=_is_embedded)
-        with _all_told(ordered):
+        with _naming_all_missing(ordered):
             _ = [self._weight(name) for name in ordered]
 
     def bases(self, kinds: Sequence[str], digest: Callable[[Path], str]) -> dict[str, Basis]:
         """Kind -> what that backend measures with; see :meth:`basis`."""
-        with _all_told([name for kind in kinds for name in weight_names(self.config, kind)]):
+        with _naming_all_missing([name for kind in kinds for name in weight_names(self.config, kind)]):
             return {kind: self.basis(kind, digest) for kind in kinds}
 
     def basis(self, kind: str, digest: Callable[[Path], str]) -> Basis:
@@ -374,7 +374,7 @@ def _is_embedded(name: str) -> bool:
 
 
 @contextmanager
-def _all_told(names: Sequence[str]) -> Iterator[None]:
+def _naming_all_missing(names: Sequence[str]) -> Iterator[None]:
     """When one of several weights cannot be had, say which others are not here either."""
     try:
         yield

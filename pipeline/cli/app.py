@@ -11,6 +11,7 @@ from emopipe.pipeline.cli.commands import config, models
 from emopipe.pipeline.cli.commands.ablate import ablate
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
+from emopipe.pipeline.cli.commands.corpus import corpus
 from emopipe.pipeline.cli.commands.curve import curve
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
@@ -19,6 +20,7 @@ from emopipe.pipeline.cli.commands.evaluate import evaluate
 from emopipe.pipeline.cli.commands.export import export
 from emopipe.pipeline.cli.commands.extract import extract
 from emopipe.pipeline.cli.commands.inspect import inspect
+from emopipe.pipeline.cli.commands.methods import methods
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.select import select
@@ -35,8 +37,15 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report, "export": export},
-    TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate, "select": select},
+    USE: {"demo": demo, "run": run, "report": report, "export": export, "methods": methods},
+    TRAIN: {
+        "corpus": corpus,
+        "extract": extract,
+        "inspect": inspect,
+        "train": train,
+        "evaluate": evaluate,
+        "select": select,
+    },
     STUDY: {
         "compare": compare,
         "curve": curve,

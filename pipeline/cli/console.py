@@ -40,7 +40,7 @@ class Console:
         self._err = Rich(highlight=False, width=None if sys.stderr.isatty() else FILE_WIDTH, stderr=True)
         self._terminal = sys.stderr.isatty() and not json_lines
         self._live: Any = None
-        self._told: dict[tuple[str, str], float] = {}
+        self._describe: dict[tuple[str, str], float] = {}
         self._board = Board()
 
     def __enter__(self) -> Console:
@@ -69,21 +69,21 @@ class Console:
             facts = {name: value for name, value in asdict(event).items() if name != "kind" and value not in (None, "")}
             self.emit({"event": event.kind, **facts})
         elif event.kind in ("warning", "info"):
-            self._say(_told(event), "yellow" if event.kind == "warning" else None)
+            self._say(_describe(event), "yellow" if event.kind == "warning" else None)
         elif event.kind == "plan":
             return
         elif self._live is not None:
             self._live.update(self._board if self.batch else _spinner(event))
         elif event.kind == "start":
-            self._told[event.source, event.name] = time.monotonic()
+            self._describe[event.source, event.name] = time.monotonic()
         elif event.kind == "progress" and self._is_due(event):
-            self._told[event.source, event.name] = time.monotonic()
-            self._say(_told(event))
+            self._describe[event.source, event.name] = time.monotonic()
+            self._say(_describe(event))
 
     def _is_due(self, event: Event) -> bool:
         """Whether a task has been silent for a while."""
         pause = BATCH_QUIET if self.batch else QUIET
-        return time.monotonic() - self._told.get((event.source, event.name), 0.0) > pause
+        return time.monotonic() - self._describe.get((event.source, event.name), 0.0) > pause
 
     def _say(self, text: str, style: str | None = None) -> None:
         """A line on standard error."""
@@ -225,7 +225,7 @@ def _estimate(steps: Sequence[Step]) -> str:
     return ("" if len(known_seconds) == len(steps) else "over ") + span(sum(known_seconds)) if known_seconds else "?"
 
 
-def _told(event: Event) -> str:
+def _describe(event: Event) -> str:
     """An event in words."""
     share = f" {100 * event.done / event.total:.0f} %" if event.done is not None and event.total else ""
     about = f"{event.source}: " if event.source else ""
@@ -236,7 +236,7 @@ def _spinner(event: Event) -> Any:
     from rich.spinner import Spinner
     from rich.text import Text
 
-    return Spinner("dots", Text(printable(_told(replace(event, source="")))))
+    return Spinner("dots", Text(printable(_describe(replace(event, source="")))))
 
 
 def _who(row: dict[str, Any]) -> str:

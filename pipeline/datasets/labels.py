@@ -31,6 +31,8 @@ MANIFEST_COLUMNS: Final = (
     *("media", "role", "overlap", "words", "face", "voice"),
     *(f"{modality}_{fact}" for modality in MODALITIES for fact in ("absent", "quality")),
 )
+#: Recordings, and folders, that are looked at where a table names none.
+MOST_LISTED: Final = 1000
 _SECONDS_HINT: Final = "Write seconds (6.15), hh:mm:ss, or the unit (6150 ms)"
 
 
@@ -66,8 +68,21 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
     Raises:
         InputNotFound: without the file; LabelsTableError when it is not such a table, naming the lines.
     """
-    folder = path.parent if folder is None else folder
-    table = _with_plain_columns(read_table(path, NAME, LabelsTableError))
+    return check_labels(read_table(path, NAME, LabelsTableError), path, path.parent if folder is None else folder)
+
+
+def check_labels(table: Table, path: Path, folder: Path) -> Labels:
+    """Check all of a labels table that was read.
+
+    Args:
+        table: see :func:`read_labels`.
+        path: where it comes from, for errors.
+        folder: what relative paths in it are relative to.
+
+    Raises:
+        LabelsTableError: when it is not such a table, naming the lines.
+    """
+    table = _with_plain_columns(table)
     _check_columns(table.columns, path, folder)
     table, joined, faults = join_coders(table, (*PATH_COLUMNS, *RESERVED))
     rows: dict[int, LabelledSource] = {}
@@ -83,6 +98,8 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
             rows[line] = row
     faults += _same_ids(rows)
     refuse(faults, NAME, LabelsTableError, path)
+    unnamed = _unnamed(table, rows, path, folder)
+    ignored = _ignored_splits(table, path)
     rows, cut, beyond = _within_recordings(rows)
     refuse([*beyond, *_missing_files(rows, folder)], NAME, LabelsTableError, path)
     reasons = [
@@ -92,7 +109,9 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
         *_file_forms(table, rows),
         *_splits(table),
         *_overlaps(rows),
-        *_unnamed(rows, folder),
+        *_dialogue_splits(rows),
+        *ignored,
+        *unnamed,
     ]
     if repeated:
         reasons.append(reason("rows_repeated", f"{len(repeated)} rows are repeated: {_lines(repeated)}"))
@@ -117,8 +136,9 @@ def _check_columns(columns: Sequence[str], path: Path, folder: Path) -> None:
         raise LabelsTableError(what, path=path, hint=hint)
     if not {*PATH_COLUMNS, "text"} & set(columns):
         hint = "Name the signals in a column called file, video, audio, image or text"
-        beside = _media_beside(folder)
-        hint += f"; {beside[0]} and other recordings lie in the folder" if beside else ""
+        below = _media_below(folder)
+        hint += f"; {below[0]} and other recordings lie in the folder" if below else ""
+        hint = _corpus_hint(Table({0: dict.fromkeys(columns, "")}), folder) or hint
         what = f"the labels table has only the columns {', '.join(columns)[:200]}"
         raise LabelsTableError(what, path=path, hint=hint)
 
@@ -279,19 +299,76 @@ def _overlaps(rows: Mapping[int, LabelledSource]) -> list[Reason]:
     return [reason("rows_overlap", f"{len(overlapping)} rows overlap others of their recording: {_lines(overlapping)}")]
 
 
-def _unnamed(rows: Mapping[int, LabelledSource], folder: Path) -> list[Reason]:
-    beside = [] if any(row.source.path for row in rows.values()) else _media_beside(folder)
-    if not beside:
+def _ignored_splits(table: Table, path: Path) -> list[Reason]:
+    """Columns that look like a split and are not the one that is read: refused where there is no other.
+
+    Raises:
+        LabelsTableError: the table has no column split.
+    """
+    ignored = {}
+    for name in table.columns:
+        values = list(dict.fromkeys(row[name] for row in table.rows.values() if row[name]))
+        if name not in (*PATH_COLUMNS, *RESERVED) and len(values) > 1 and all(map(split_name, values)):
+            ignored[name] = values
+    if not ignored:
         return []
-    what = f"no row names a recording, although {len(beside)} lie beside the table, such as {beside[0]}"
+    name, values = next(iter(ignored.items()))
+    what = f"the column {name} holds {', '.join(values[:4])}"
+    if any(row.get("split") for row in table.rows.values()):
+        return [reason("split_ignored", f"{what}; the column split is used")]
+    hint = "Call it split, so that its parts stay apart; if it is something else, write other words into it"
+    raise LabelsTableError(f"{what} and is not called split", path=path, hint=_corpus_hint(table, path.parent) or hint)
+
+
+def _dialogue_splits(rows: Mapping[int, LabelledSource]) -> list[Reason]:
+    """Conversations that have rows in several splits."""
+    splits: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row.labels.get("dialogue") and row.split:
+            splits.setdefault(row.labels["dialogue"], set()).add(row.split)
+    crossing = [name for name, parts in splits.items() if len(parts) > 1]
+    if not crossing:
+        return []
+    what = f"{len(crossing)} conversations have rows in several splits, such as {crossing[0]!r}"
+    return [reason("dialogue_splits", what)]
+
+
+def _unnamed(table: Table, rows: Mapping[int, LabelledSource], path: Path, folder: Path) -> list[Reason]:
+    """Recordings below the folder although no row names one.
+
+    Raises:
+        LabelsTableError: the table is one that a corpus brings, whose recordings have names of their own.
+    """
+    below = [] if any(row.source.path for row in rows.values()) else _media_below(folder)
+    if not below:
+        return []
+    number = f"{len(below)}{' or more' if len(below) == MOST_LISTED else ''}"
+    what = f"no row names a recording, although {number} lie in the folder, such as {below[0]}"
+    if hint := _corpus_hint(table, folder):
+        raise LabelsTableError(what, path=path, hint=hint)
     return [reason("media_not_named", what)]
 
 
-def _media_beside(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in RECORDING_SUFFIXES)
-    except OSError:
-        return []
+def _corpus_hint(table: Table, folder: Path) -> str:
+    """How to read a table that a corpus brings; "" for other tables."""
+    from emopipe.pipeline.datasets.corpora.registry import recognised
+
+    names = recognised(table.columns)
+    commands = " or ".join(f"emopipe corpus {name}" for name in names)
+    return f"It is the table of a corpus: make one of labels with {commands} {folder} --out labels.csv" if names else ""
+
+
+def _media_below(folder: Path) -> list[str]:
+    """Recordings below a folder; at most :data:`MOST_LISTED`, and of as many folders."""
+    found: list[str] = []
+    for visited, (root, folders, names) in enumerate(os.walk(folder)):
+        if len(found) >= MOST_LISTED or visited >= MOST_LISTED:
+            break
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(root).relative_to(folder)
+        media = (name for name in names if Path(name).suffix.lower() in RECORDING_SUFFIXES and name[0] != ".")
+        found += [(below / name).as_posix() for name in sorted(media)]
+    return found[:MOST_LISTED]
 
 
 def _tidied(rows: Mapping[int, LabelledSource]) -> tuple[list[LabelledSource], list[Reason]]:

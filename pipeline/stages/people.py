@@ -82,7 +82,7 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
         return Diarization([], "")
     faces, speech = _table_or_none(inputs.face_table), inputs.speech
     shown = Talkers() if faces is None else talkers(faces, speech)
-    found = context.backends.diarizer.turns(
+    diarization = context.backends.diarizer.turns(
         raised(inputs.sound, inputs.gain),
         speech,
         people=settings.count,
@@ -91,10 +91,10 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
         several_seen=shown.several,
     )
     if faces is not None and settings.diarizer in VOICE_CLUSTERS and not settings.count:
-        same = one_mouth(faces, _unshared(found.turns))
+        same = one_mouth(faces, _unshared(diarization.turns))
         if shown.least <= len(set(same.values())) < len(same):
-            return Diarization(merged(found.turns, same), "")
-    return Diarization(found.turns, found.doubt)
+            return Diarization(merged(diarization.turns, same), "")
+    return Diarization(diarization.turns, diarization.doubt)
 
 
 class TurnInputs(Inputs):
@@ -259,7 +259,7 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
 
 TRACKS: Final = Stage(
     "tracks",
-    1,
+    2,
     TrackInputs,
     TrackTurns,
     find_track_turns,

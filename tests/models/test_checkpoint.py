@@ -24,6 +24,7 @@ from emopipe.models.predictor import Predictor
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
 
+RENAME = Path.rename
 QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 
 
@@ -67,16 +68,25 @@ def test_saving_again_replaces_and_leaves_nothing_behind(predictor: Predictor, f
     assert load(folder).spec.threshold == 0.5
 
 
-def test_a_failure_while_saving_keeps_the_old(
-    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError("no space left")
+def full_disk(path: Path, *arguments: object, **options: object) -> int:
+    raise OSError("no space left")
 
+
+def rename_of_the_fresh_folder_fails(path: Path, target: Path) -> Path:
+    if ".partial-" in path.name:
+        raise OSError("no space left")
+    return RENAME(path, target)
+
+
+@pytest.mark.parametrize(("step", "failure"), [("write_text", full_disk), ("rename", rename_of_the_fresh_folder_fails)])
+def test_a_failure_while_saving_keeps_the_old(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, failure: object
+) -> None:
     before = (folder / "config.json").read_bytes()
-    monkeypatch.setattr(checkpoint, "write_synced", full)
+    monkeypatch.setattr(Path, step, failure)
     with pytest.raises(OSError, match="no space"):
         save(folder, Predictor(replace(predictor.spec, threshold=0.5), predictor.module), "new")
+    monkeypatch.undo()
     assert (folder / "config.json").read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 

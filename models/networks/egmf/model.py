@@ -249,7 +249,7 @@ class Egmf(FusionModel):
         """Values (B, 1), NaN where no number was said."""
         costs: dict[str, Tensor] = {}
         if targets is not None:
-            true_answers = [self._said(float(value)) for value in targets]
+            true_answers = [self._answer_tokens(float(value)) for value in targets]
             reading = self._read(prompts, true_answers, pseudo)
             costs = {"fused": reading.hidden.float(), "answer_costs": _per_token(reading.costs, true_answers)}
         if self.training:
@@ -260,7 +260,7 @@ class Egmf(FusionModel):
         values = torch.tensor([[parse_number(answer, low, high)] for answer in answers], device=self._device)
         return {"logits": values, **costs, "fused": hidden.float()}
 
-    def _said(self, value: float) -> tuple[int, ...]:
+    def _answer_tokens(self, value: float) -> tuple[int, ...]:
         """The answer that a value is taught as.
 
         Raises:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import softmax
 
 from emopipe.models import checkpoint
 from emopipe.models.data.dataset import Dataset
@@ -106,3 +108,51 @@ def test_many_features_are_reduced(make: Callable[..., Dataset]) -> None:
     data = make(count=80, speakers=4, splits=False)
     found = evaluate(fitted(data, options={"components": 4}).predictor, data, None)
     assert found.metrics["uar"] > 0.5
+
+
+BESIDE_EMOE = {"width": 16, "layers": 1, "heads": 2, "router_width": 8, "relative": True, "linear": True}
+
+
+@pytest.mark.parametrize("label", ["label", "sentiment"])
+def test_emoe_answers_with_the_mean_of_its_network_and_linear_models(
+    shared: Dataset, tmp_path: Path, label: str
+) -> None:
+    config = TrainConfig("emoe", BESIDE_EMOE, label=label, epochs=2, device="cpu")
+    trained = train(shared, config)
+    predictor = trained.predictor
+    assert trained.best["chosen"]
+    linear = fitted(shared, label=label).predictor
+    network = train(shared, replace(config, options={**BESIDE_EMOE, "linear": False})).predictor
+    mean, alone, both = predictor.scores(shared), network.scores(shared), linear.scores(shared)
+
+    def answers(logits: np.ndarray) -> np.ndarray:
+        return logits if label == "sentiment" else softmax(logits, axis=-1)
+
+    expected = (answers(alone.logits) + answers(both.logits)) / 2
+    np.testing.assert_allclose(answers(mean.logits), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(mean.weights, alone.weights)
+    checkpoint.save(tmp_path / "model", predictor, "card")
+    again = checkpoint.load(tmp_path / "model").scores(shared)
+    np.testing.assert_array_equal(again.logits, mean.logits)
+
+
+@pytest.mark.parametrize("options", [{"model": "linear"}, {"model": "emoe", "options": BESIDE_EMOE, "epochs": 2}])
+def test_one_modality_alone_is_answered_by_what_that_modality_says(shared: Dataset, options: dict[str, Any]) -> None:
+    predictor = train(shared, settings(**options)).predictor
+    face = predictor.scores(shared.select(("face",)))
+    np.testing.assert_allclose(softmax(face.logits, -1), softmax(face.unimodal["face"], -1), atol=1e-5)
+
+
+def test_emoe_with_linear_models_goes_on_after_a_kill(shared: Dataset, tmp_path: Path) -> None:
+    config = TrainConfig("emoe", BESIDE_EMOE, epochs=2, device="cpu")
+    train(shared, config, state=tmp_path)
+    resumed = train(shared, config, state=tmp_path).predictor
+    whole = train(shared, config).predictor
+    np.testing.assert_array_equal(resumed.scores(shared).logits, whole.scores(shared).logits)
+
+
+def test_emoe_with_linear_models_begins_with_a_checkpoint_without_them(shared: Dataset) -> None:
+    without = TrainConfig("emoe", {**BESIDE_EMOE, "linear": False}, epochs=1, device="cpu")
+    start = train(shared, without).predictor
+    begun = train(shared, replace(without, options=BESIDE_EMOE), start=start)
+    assert begun.predictor.spec.training["start"]["kept"]["classes"] == list(CLASSES)

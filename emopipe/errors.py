@@ -567,6 +567,11 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "row_cut": ReasonKind("rows end after their recording and were cut", "Check their times"),
     "split_renamed": ReasonKind("splits go by other names", "Check that they mean what they were taken for", note=True),
+    "coders_joined": ReasonKind(
+        "rows of several coders for the same recording were joined; their labels are columns for each of them",
+        "Train with --label label: the shares of the votes are learned",
+        note=True,
+    ),
     "labels_joined": ReasonKind(
         "spellings of a label that differ in case or blanks were joined", "Write each label in one way", note=True
     ),

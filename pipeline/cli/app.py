@@ -13,6 +13,7 @@ from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
 from emopipe.pipeline.cli.commands.corpus import corpus
 from emopipe.pipeline.cli.commands.correct import correct
+from emopipe.pipeline.cli.commands.curve import curve
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
 from emopipe.pipeline.cli.commands.diff import diff
@@ -24,6 +25,7 @@ from emopipe.pipeline.cli.commands.inspect import inspect
 from emopipe.pipeline.cli.commands.methods import methods
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
+from emopipe.pipeline.cli.commands.select import select
 from emopipe.pipeline.cli.commands.store import store
 from emopipe.pipeline.cli.commands.train import train
 from emopipe.pipeline.cli.commands.visualize import visualize
@@ -46,9 +48,17 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "diff": diff,
         "methods": methods,
     },
-    TRAIN: {"corpus": corpus, "extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
+    TRAIN: {
+        "corpus": corpus,
+        "extract": extract,
+        "inspect": inspect,
+        "train": train,
+        "evaluate": evaluate,
+        "select": select,
+    },
     STUDY: {
         "compare": compare,
+        "curve": curve,
         "ablate": ablate,
         "visualize": visualize,
         "diagnose": diagnose,

@@ -13,6 +13,7 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import LabelsTableError, Reason, reason
 from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.datasets.cells import existing, seconds, similar
+from emopipe.pipeline.datasets.coders import CODER_COLUMNS, join_coders
 from emopipe.pipeline.datasets.csv_input import Fault, Table, read_table, refuse
 from emopipe.pipeline.datasets.label_columns import tidy
 from emopipe.pipeline.media.duration import duration
@@ -57,7 +58,8 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
 
     A row names its signals in the columns `file` (or `video`: a video, sound or picture file), `audio`, `image` and
     `text`, alone or together; `start`, `end` (times), `speaker`, `split` and `id` are optional; all other columns
-    are labels.
+    are labels. Rows for the same signal that a column `coder` tells apart are joined; see
+    :func:`~emopipe.pipeline.datasets.coders.join_coders`.
 
     Args:
         path: the table.
@@ -82,7 +84,7 @@ def check_labels(table: Table, path: Path, folder: Path) -> Labels:
     """
     table = _with_plain_columns(table)
     _check_columns(table.columns, path, folder)
-    faults: list[Fault] = []
+    table, joined, faults = join_coders(table, (*PATH_COLUMNS, *RESERVED))
     rows: dict[int, LabelledSource] = {}
     repeated = []
     seen: dict[tuple[str, ...], int] = {}
@@ -102,6 +104,7 @@ def check_labels(table: Table, path: Path, folder: Path) -> Labels:
     refuse([*beyond, *_missing_files(rows, folder)], NAME, LabelsTableError, path)
     reasons = [
         *table.reasons,
+        *joined,
         *cut,
         *_file_forms(table, rows),
         *_splits(table),
@@ -118,7 +121,7 @@ def check_labels(table: Table, path: Path, folder: Path) -> Labels:
 
 def _with_plain_columns(table: Table) -> Table:
     """The table with the columns that have a meaning in lower case."""
-    known = (*PATH_COLUMNS, *RESERVED, "label")
+    known = (*PATH_COLUMNS, *RESERVED, *CODER_COLUMNS, "label")
     names = {name: name.casefold() if name.casefold() in known else name for name in table.columns}
     if len(set(names.values())) < len(names):
         return table
@@ -159,6 +162,9 @@ def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple
             Fault(line, f"its end ({end:g} s) is not after its start ({start or 0:g} s)", "Correct the times")
         )
     split = split_name(cells["split"]) if cells.get("split") else None
+    if not _is_weight(cells.get("weight", "")):
+        hint = "Write a number of 0 or more, or leave it empty for 1"
+        faults.append(Fault(line, f"weight is {cells['weight'][:80]!r}", hint))
     if cells.get("split") and split is None:
         faults.append(Fault(line, f"split is {cells['split'][:80]!r}", HINT))
     if faults:
@@ -175,6 +181,13 @@ def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple
     )
     labels = {name: value for name, value in cells.items() if name not in (*PATH_COLUMNS, *RESERVED)}
     return LabelledSource(source, split, labels), []
+
+
+def _is_weight(cell: str) -> bool:
+    try:
+        return not cell or 0 <= float(cell.replace(",", ".")) < float("inf")
+    except ValueError:
+        return False
 
 
 def _row_id(paths: Mapping[str, Path], cells: Mapping[str, str], line: int) -> str:
@@ -200,7 +213,8 @@ def _same_ids(rows: Mapping[int, LabelledSource]) -> Iterator[Fault]:
     for line, row in rows.items():
         first = seen.setdefault(row.source.id, line)
         if first != line:
-            hint = "Give the rows an id column, or start times if they are stretches of one file"
+            hint = "Give the rows an id column, start times if they are stretches of one file, or a column coder"
+            hint += " if several people labelled them"
             yield Fault(line, f"there are two rows for {row.source.id[:80]!r}, the other in line {first}", hint)
 
 

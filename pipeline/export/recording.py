@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from emopipe.errors import OutputError
 from emopipe.extractors.contracts import Word
@@ -71,6 +73,17 @@ class Recording:
         for index, sequence in enumerate(sequences):
             if not isinstance(sequence, Absent):
                 yield index, sequence
+
+    def mean_features(self, modality: str) -> dict[int, NDArray[np.float64]]:
+        """Number of each utterance of which a modality was measured, and the mean of its features (D,)."""
+        from emopipe.models.data.speakers import utterance_mean
+
+        measured = self._measured("subject" if modality == "face" else modality).get(modality, [])
+        return {
+            index: utterance_mean(sequence.features)
+            for index, sequence in enumerate(measured)
+            if not isinstance(sequence, Absent) and len(sequence.features)
+        }
 
     def facts(self, stage: str) -> Mapping[str, Any]:
         """What decided the result of a stage: its settings, weights and libraries."""

@@ -271,7 +271,10 @@ def _stored(folder: Path, stem: str) -> dict[str, Any]:
 
 def media_link(folder: Path, media: Path) -> str:
     """Where pages in a folder find the media, as an address."""
-    relative = os.path.relpath(media.resolve(), folder.resolve())
+    try:
+        relative = os.path.relpath(media.resolve(), folder.resolve())
+    except ValueError:  # on another drive
+        return media.resolve().as_uri()
     return quote(os.fsencode(Path(relative).as_posix()))
 
 

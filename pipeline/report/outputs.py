@@ -24,6 +24,7 @@ from urllib.parse import quote
 from emopipe.errors import EmopipeError, InputNotFound, OutputError, Reason, Where
 from emopipe.files import remove_leftovers, write_atomic
 from emopipe.pipeline.records import FileResult, UtteranceResult
+from emopipe.pipeline.store.store import Store
 
 DISCLAIMER: Final = (
     "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
@@ -107,6 +108,7 @@ class Sink:
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
         skipped: files beside the inputs that are not recordings.
+        store: holds what was measured, for the curves of the pages; None: pages without curves.
 
     Raises:
         OutputError: when the folder cannot be made or written to.
@@ -119,8 +121,10 @@ class Sink:
         config_hash: str,
         version: str,
         skipped: Mapping[Path, Reason] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.folder = folder
+        self._store = store
         self._skipped = dict(skipped or {})
         self._config_hash = config_hash
         self._version = version
@@ -155,7 +159,7 @@ class Sink:
             pages = {
                 f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
                 f"{stem}.csv": _csv(rows, columns),
-                f"{stem}.html": render_page(facts, self._link(path)),
+                f"{stem}.html": render_page(facts, self._link(path), name=stem, curves=self._curves(facts)),
             }
             written = [self._put(name, text) for name, text in pages.items()]
             self._columns[path] = columns
@@ -221,6 +225,11 @@ class Sink:
         """The flat rows of a clip, read back from its document."""
         with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
             yield from map(flat_row, json.load(file)["utterances"])
+
+    def _curves(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        from emopipe.pipeline.report.curves import curves
+
+        return curves(facts, self._store) if self._store is not None else []
 
     def _link(self, path: Path) -> str:
         """Where the page finds the media, as an address."""
@@ -353,13 +362,25 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def render_page(facts: dict[str, Any], media_link: str) -> str:
-    """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+def render_page(
+    facts: dict[str, Any], media_link: str, *, name: str | None = None, curves: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """A self-contained HTML page on which the clip is looked at and corrected.
+
+    Args:
+        facts: the clip's document.
+        media_link: address from which the page plays the recording.
+        name: of the clip's files, without suffix; None: the recording's.
+        curves: of :func:`~emopipe.pipeline.report.curves.curves`.
+    """
+    from emopipe.pipeline.report.clip_page import page_data
     from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
     from emopipe.pipeline.report.rankings import changed_without, least_certain, said_and_shown
 
-    labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
+    labels = sorted({label for row in facts["utterances"] for label in row["probabilities"]})
+    ends = [row["end"] for row in facts["utterances"]]
+    duration = facts["duration"] or max(ends, default=0) or 1
     reasons = [reason_from_json(reason) for reason in facts["reasons"]]
     absent = [code for row in facts["utterances"] for code in row["absent"].values()]
     return render(
@@ -368,6 +389,8 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
         reasons=reasons,
         codes=explained([*(reason.code for reason in reasons), *absent]),
         media_link=media_link,
+        duration=duration,
+        data=page_data(facts, labels, colours(labels), duration, name=name, curves=curves),
         labels=labels,
         colours=colours(labels),
         changed_without=changed_without,

@@ -185,4 +185,5 @@ def _range(name: str, points: np.ndarray) -> tuple[float, float]:
 def coded(points: np.ndarray, low: float, high: float) -> str:
     """Points as base64 of a byte each: 0..254 from low to high, :data:`MISSING` where there is no value."""
     scaled = np.clip((points - low) / (high - low), 0, 1) * (MISSING - 1)
-    return base64.b64encode(np.where(np.isnan(points), MISSING, np.rint(scaled)).astype(np.uint8)).decode("ascii")
+    codes = np.where(np.isnan(points), MISSING, np.rint(scaled)).astype(np.uint8)
+    return base64.b64encode(codes.tobytes()).decode("ascii")

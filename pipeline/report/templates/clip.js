@@ -108,7 +108,7 @@
     const order = shares.map((_, index) => index).sort((a, b) => shares[b] - shares[a]);
     return order.map(index => {
       const bar = element("div", "", { className: "bar" }), length = element("i");
-      length.style.width = percent(shares[index]); length.style.background = data.colours[data.labels[index]];
+      length.style.width = `${100 * shares[index]}%`; length.style.background = data.colours[data.labels[index]];
       const box = element("span"); box.append(length);
       bar.append(element("span", data.labels[index]), box, element("span", percent(shares[index])));
       return bar;

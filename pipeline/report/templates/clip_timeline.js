@@ -2,13 +2,11 @@
 // The timeline: lanes of people and curves on one time axis, drawn on canvas, only what is visible.
 
 const LANE = 22, CURVE = 46, AXIS = 20, MISSING = 255;
-const LINES = ["#1f78b4", "#d95f02", "#1b9e77", "#b0559f", "#8a7d00", "#666666"];
+const LINES = ["#3a8bcd", "#e07b39", "#2a9d7c", "#b0559f", "#8a7d00", "#666666"];
 
 function clock(seconds) {
-  const whole = Math.floor(seconds), pad = number => String(number).padStart(2, "0");
-  const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
-  const tenths = Math.floor(10 * (seconds - whole));
-  return (hours ? `${hours}:${pad(minutes)}` : minutes) + `:${pad(whole % 60)}.${tenths}`;
+  const tenths = Math.round(10 * seconds), whole = Math.floor(tenths / 10), rest = String(whole % 60).padStart(2, "0");
+  return `${Math.floor(whole / 60)}:${rest}.${tenths % 10}`;
 }
 
 function decoded(curve) {

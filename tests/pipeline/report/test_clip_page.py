@@ -410,3 +410,45 @@ def test_it_fits_narrow_and_wide_screens(page: Page) -> None:
         time.sleep(0.2)
         assert page.do("return document.documentElement.scrollWidth") <= width
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def hour() -> dict[str, Any]:
+    """Two people who talk for an hour, one utterance after the other."""
+    rows = [
+        judged(
+            2.0 * number,
+            2.0 * number + 1.9,
+            speaker=("S1", HOSTILE)[number % 2],
+            text=f"Number {number}: {ROWS[number % 4]['text'][:60]} and some more words",
+            probabilities={name: 1 / 7 for name in "abcdefg"},
+            unimodal={modality: {name: 1 / 7 for name in "abcdefg"} for modality in ("face", "text", "voice")},
+            without={modality: {name: 1 / 7 for name in "abcdefg"} for modality in ("face", "text", "voice")},
+        )
+        for number in range(1800)
+    ]
+    return record(rows, duration=3600.0)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_an_hour_of_two_people_stays_fluid(page: Page) -> None:
+    points = coded(np.linspace(0, 1, MOST_POINTS), 0, 1)
+    line = {"low": 0, "high": 1, "step": 3600 / MOST_POINTS, "shown": True, "points": points}
+    drawn = [
+        {**line, "name": f"AU{number:02d}", "title": f"AU{number:02d}", "person": person}
+        for number in range(20)
+        for person in ("S1", HOSTILE)
+    ]
+    path = page.folder / "hour.html"
+    path.write_text(render_page(hour(), "interview.mp4", curves=drawn))
+    assert path.stat().st_size < 5_000_000
+    page.driver.get(path.as_uri())
+    watch = "window.tasks = []; new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => e.duration)))"
+    page.do(f"{watch}.observe({{type: 'longtask'}})")
+    paint = page.wait("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    page.wait("document.getElementById('media').readyState > 0")
+    page.click("#zoom-in")
+    page.do("document.getElementById('media').play()")
+    page.wait("document.getElementById('media').currentTime > 6", 30)
+    longest = page.do("return Math.max(0, ...tasks)")
+    assert (paint < 2000, longest < 200) == (True, True), (paint, longest)

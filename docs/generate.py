@@ -45,6 +45,7 @@ def pages() -> dict[str, str]:
         "settings.md": settings_page,
         "weights.md": weights_page,
         "reference/cli.md": command_line_page,
+        "reference/corpora.md": corpora_page,
         "reference/options.md": options_page,
     }
     return {name: "\n\n".join(_headed(maker())) + "\n" for name, maker in makers.items()}
@@ -122,6 +123,7 @@ SECTIONS: Final[dict[Any, str]] = {
     records.Person: "people",
     records.TurnResult: "turns",
     records.UtteranceResult: "utterances",
+    records.Correction: "corrections",
     Reason: "reasons",
     Where: "where",
     records.MediaInfo: "info",
@@ -252,6 +254,7 @@ FILES: Final = {
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
+    "`applied_corrections.json`": "what people corrected, see [Corrections](corrections.md); only where they did",
     "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
@@ -314,8 +317,9 @@ def schema_page() -> Iterator[str]:
     yield "## STEM.csv and utterances.csv"
     yield prose(
         """
-        A row per utterance with the columns of `utterances` above but `unimodal` and `without`; what is an object there
-        becomes a column for each of its keys:
+        A row per utterance with the columns of `utterances` above but `unimodal`, `without` and `corrections`; what is
+        an object there becomes a column for each of its keys. What people corrected has columns of its own, see
+        [Corrections](corrections.md#apply).
         """
     )
     yield grid(("in JSON", "columns"), _flattened())
@@ -367,6 +371,8 @@ def _fields(record: type) -> str:
         words = in_json(told[name])
         if record is records.UtteranceResult and name not in outputs.row_of(_utterance()):
             words += " Left out when there are none."
+        if record is records.Correction and name not in records.Correction("").as_json():
+            words += " Left out when it is not given."
         rows.append((code(name), type_words(hints[name]), unit(hints[name]), words))
     return grid(("key", "type", "unit", "what"), rows)
 
@@ -511,6 +517,31 @@ def weights_page() -> Iterator[str]:
         for use in uses:
             names = [code(one.name) for one in some if one.intended_use == use]
             yield f"- {sentence(use)}" + ("" if len(uses) == 1 else f" ({', '.join(names)})")
+
+
+def corpora_page() -> Iterator[str]:
+    """Published corpora, where to ask for them, and how their files lie."""
+    from emopipe.pipeline.datasets.corpora import registry
+
+    known = [registry.corpus(name) for name in registry.BUILT_IN]
+    yield "# List of corpora"
+    yield prose(
+        """
+        What `emopipe corpus` and `emopipe extract --corpus` know by name; how to use them: [Published
+        corpora](../corpora.md). Terms are those that their authors state: read them before you ask.
+        """
+    )
+    header = ("name", "corpus", "language", "modalities", "labels", "rows")
+    yield grid(
+        header, [(code(one.name), one.title, one.language, one.modalities, one.labels, _sizes(one)) for one in known]
+    )
+    for one in known:
+        yield f"## {one.name}"
+        yield f"- Licence: {one.licence}\n- Ask at: {one.source}\n- Files: {one.layout}"
+
+
+def _sizes(corpus: Any) -> str:
+    return ", ".join(f"{split} {count:,}".strip().replace(",", " ") for split, count in corpus.counts.items())
 
 
 def _backend(purpose: str) -> str:

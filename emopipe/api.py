@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.config import TrainConfig
+    from emopipe.pipeline.datasets.labels import Labels
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.records import FileResult
+    from emopipe.pipeline.report.corrected import Corrected
+    from emopipe.pipeline.report.differences import Differences
     from emopipe.pipeline.store.store import Store
 
 DEFAULT_MODEL: Final = "emopipe-default"
@@ -166,6 +169,66 @@ def export(
     return exported
 
 
+def correct(
+    results: AnyPath,
+    corrections: AnyPath | Sequence[AnyPath] = (),
+    *,
+    by: str | None = None,
+    participants: AnyPath | None = None,
+) -> Corrected:
+    """Put corrections beside the predictions of a run, and measure how far people and model agree.
+
+    The predictions stay as they are. Corrections of the same person and recording that were applied before are
+    replaced; nothing is computed anew, and no video is read.
+
+    Args:
+        results: folder of the run.
+        corrections: files that the page of a clip saved (`corrections.json`), or ELAN files that were exported and
+            edited (`.eaf`); one or several; none to learn what was applied before.
+        by: who corrected, in place of what the files say.
+        participants: as for :func:`run`, for the page about all files.
+
+    Returns:
+        What became of each correction, and the agreement.
+
+    Raises:
+        InputNotFound: no run has left results there, or a file is missing.
+        CorrectionsError: a file does not hold corrections, or nobody is named.
+        OutputError: the results cannot be used, or not be written.
+    """
+    from emopipe.pipeline.corrections.documents import read_document
+    from emopipe.pipeline.export.elan_edits import read_edits
+    from emopipe.pipeline.report.corrected import apply_corrections
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.report.participants import read_participants
+
+    folder = Path(results)
+    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    given = []
+    for path in _paths(corrections):
+        given += [read_edits(path, folder, by)] if path.suffix.lower() == ".eaf" else read_document(path, by)
+    return apply_corrections(folder, given, groups)
+
+
+def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Differences:
+    """Compare two runs over the same recordings, utterance by utterance; utterances are matched by time.
+
+    Args:
+        first, second: folders of the runs.
+        out: folder for `diff.csv` and `diff.json`, with all utterances; None writes none.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or a file cannot be written.
+    """
+    from emopipe.pipeline.report.differences import compare_results, write_differences
+
+    found = compare_results(Path(first), Path(second))
+    if out is not None:
+        write_differences(found, Path(out))
+    return found
+
+
 def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:
     """Write what a paper tells of how recordings were analysed.
 
@@ -181,8 +244,8 @@ def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | No
         InputNotFound: no run has left results there.
         OutputError: the results cannot be used, or the files cannot be written.
     """
+    from emopipe.pipeline.export.methods import describe, write
     from emopipe.pipeline.export.recording import read_recordings
-    from emopipe.pipeline.report.methods import describe, write
     from emopipe.pipeline.report.outputs import read_manifest
     from emopipe.pipeline.store.store import Store, store_dir
 
@@ -204,6 +267,8 @@ def extract(
     out: AnyPath,
     *,
     labels: AnyPath | None = None,
+    corrections: AnyPath | None = None,
+    corpus: str | None = None,
     progress: bool | Hook = True,
     **options: Unpack[RunOptions],
 ) -> DatasetResult:
@@ -213,25 +278,27 @@ def extract(
         path: a labels table, a folder or a media file.
         out: folder of the dataset; must not exist.
         labels: a labels table whose paths are relative to the folder `path`.
+        corrections: results with corrections (see :func:`correct`): what people labelled or confirmed in them is
+            extracted from the recordings `path`.
+        corpus: `path` is the folder of this published corpus, as its authors hand it out.
         progress, options: as for :func:`run`.
 
     Raises:
         LabelsTableError: an unusable table.
+        OptionConflict: more than one of labels, corrections and corpus.
+        CorpusError: the folder does not hold the corpus.
         OutputError: `out` exists or cannot be written.
         DatasetError: no source gave an utterance.
         EnvironmentFault, ConfigError: as for :func:`run`.
     """
     from emopipe.pipeline.config import ExtractionConfig
-    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES, Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.datasets.labels import TABLE_SUFFIXES
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if table is not None:
-        read = read_labels(table, source if labels is not None else None)
-    else:
-        read = Labels(unlabelled_sources([source]))
+    read = _sources(source, table, corpus, corrections)
     rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
@@ -239,7 +306,7 @@ def extract(
         job = extraction_job(
             ExtractionConfig.from_dict(extraction_overrides(options)),
             store,
-            labelled=table is not None,
+            labelled=not (table is None and corpus is None and corrections is None),
             modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
             device=options.get("device", "auto"),
             offline=options.get("offline", False),
@@ -248,6 +315,29 @@ def extract(
         engine = stack.enter_context(_engine(len(rows), options))
         failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
     return DatasetResult(Path(out), len(rows), failures, read.reasons)
+
+
+def _sources(source: Path, table: Path | None, corpus: str | None, corrections: AnyPath | None) -> Labels:
+    """What a dataset is extracted from: rows of a corpus, of a labels table, of corrections, or unlabelled files.
+
+    Raises:
+        OptionConflict: more than one of a corpus, a table and corrections.
+    """
+    from emopipe.pipeline.datasets.corpora.reading import read_corpus
+    from emopipe.pipeline.datasets.labels import Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.export.corrected_labels import corrected_labels
+
+    if corpus is not None and table is not None:
+        raise OptionConflict("a corpus brings its own labels", hint="Leave out the labels table, or --corpus")
+    if corrections is not None and (corpus is not None or table is not None):
+        raise OptionConflict("corrections are labels of their own", hint="Leave out the table or corpus, or them")
+    if corrections is not None:
+        return corrected_labels(Path(corrections), source)
+    if corpus is not None:
+        return read_corpus(corpus, source).labels()
+    if table is not None:
+        return read_labels(table, None if table == source else source)
+    return Labels(unlabelled_sources([source]))
 
 
 def train(

@@ -312,6 +312,20 @@ class StudyError(ConfigError):
     advice = "Choose another model, metric or reference"
 
 
+class CorpusError(EmopipeError):
+    """A folder does not hold a corpus as its authors hand it out."""
+
+    code = "EMO-510"
+    advice = "Compare the folder with the layout that `emopipe corpus NAME` tells"
+
+
+class CorrectionsError(EmopipeError):
+    """A file of corrections is unusable."""
+
+    code = "EMO-511"
+    advice = "Save it again from the page of the clip, or export to ELAN and edit again"
+
+
 # Output
 
 
@@ -523,6 +537,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "time stamps leap; the parts were joined", "Compare the times with the recording before you rely on them"
     ),
     "data_damaged": ReasonKind("some data could not be decoded", "Copy or export the file again"),
+    "frame_size": ReasonKind(
+        "frames without a size, or of more than 40 million pixels, are not decoded",
+        "Scale the video down first, for instance with `ffmpeg -i IN -vf scale=1920:-2 OUT.mp4`",
+    ),
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
@@ -549,6 +567,11 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "row_cut": ReasonKind("rows end after their recording and were cut", "Check their times"),
     "split_renamed": ReasonKind("splits go by other names", "Check that they mean what they were taken for", note=True),
+    "coders_joined": ReasonKind(
+        "rows of several coders for the same recording were joined; their labels are columns for each of them",
+        "Train with --label label: the shares of the votes are learned",
+        note=True,
+    ),
     "labels_joined": ReasonKind(
         "spellings of a label that differ in case or blanks were joined", "Write each label in one way", note=True
     ),
@@ -572,6 +595,49 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "media_not_named": ReasonKind(
         "the table names no recording, although recordings lie beside it",
         "Add a column file that names them, if face and voice shall count",
+    ),
+    "recording_not_in_results": ReasonKind(
+        "corrections are of a recording that is not in the results",
+        "Name the results that they were made of; the recording may have been renamed or have failed",
+    ),
+    "other_content": ReasonKind(
+        "corrections were made of a recording of the same name with other content",
+        "Name the results that they were made of, or correct the new ones",
+    ),
+    "utterance_not_in_results": ReasonKind(
+        "a correction is of an utterance that is not in the results",
+        "Name the results that it was made of: other settings cut other utterances",
+    ),
+    "correction_unusable": ReasonKind(
+        "a correction cannot be used", "Correct the utterance once more on the page of the clip"
+    ),
+    "correctors_disagree": ReasonKind(
+        "those who corrected an utterance do not agree, and none of their answers has a majority",
+        "Talk it over and correct it once more, or ask one more person",
+    ),
+    "split_ignored": ReasonKind(
+        "the table has a split, and another column that looks like one and is not used",
+        "Check that the column split is the one that is meant",
+    ),
+    "dialogue_splits": ReasonKind(
+        "conversations have rows in several splits; rows of another split are not read as context",
+        "Give each split's conversations names of their own, or keep a conversation in one split",
+    ),
+    "corpus_counts": ReasonKind(
+        "the corpus has other numbers of rows than the complete one",
+        "Check that all of it was copied; numbers measured on a part are not comparable with published ones",
+    ),
+    "corpus_files_unknown": ReasonKind(
+        "files have names that the corpus does not use, and were left out", "Check that they belong to it"
+    ),
+    "media_missing": ReasonKind(
+        "the corpus names recordings that are not in the folder",
+        "Check that all of it was copied; rows with words are kept without face and voice, others are left out",
+    ),
+    "speakers_in_splits": ReasonKind(
+        "the corpus's own splits share speakers",
+        "Train with --allow-speaker-overlap to keep them; what is measured then holds for people it has seen",
+        note=True,
     ),
     "weights_unverified": ReasonKind(
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"

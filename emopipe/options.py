@@ -173,6 +173,10 @@ class StudyOptions(TrainingOptions, total=False):
 
     folds: Annotated[int, Option("Speaker-grouped folds.", least=2, default=5)]
     seeds: Annotated[int, Option("Trainings of each model on each fold.", least=1, default=3)]
+    split: Annotated[
+        str,
+        Option("Test on this split of the dataset in place of folds, such as test; train and valid are trained on."),
+    ]
     metric: Annotated[
         str, Option("What differences are measured in; auto: uar for classes, mae for values.", default="auto")
     ]

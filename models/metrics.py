@@ -13,6 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 MMSA_NAMES: Final[dict[str, str]] = {
     "acc2_has0": "Has0_acc_2",
     "f1_has0": "Has0_F1_score",
+    "acc2": "Mult_acc_2",
+    "f1": "F1_score",
     "acc2_non0": "Non0_acc_2",
     "f1_non0": "Non0_F1_score",
     "acc3": "Mult_acc_3",
@@ -55,31 +57,53 @@ def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, fl
     }
 
 
-def regression(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:
-    """Sentiment regression as the MOSI literature scores it.
+#: Edges of CH-SIMS's classes of values between -1 and 1; a value on an edge is of the class below it.
+CH_SIMS_EDGES: Final = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
 
-    Acc_7, Acc_5 and Acc_3 compare values clipped to +-3, +-2, +-1 and rounded half to even. Acc_2 and (weighted)
+
+def regression(truth: NDArray[Any], predicted: NDArray[Any], largest: float = 3.0) -> dict[str, float]:
+    """Sentiment regression as the literature of MOSI scores it or, for labels between -1 and 1, that of CH-SIMS.
+
+    MOSI: Acc_7, Acc_5 and Acc_3 compare values clipped to +-3, +-2, +-1 and rounded half to even. Acc_2 and (weighted)
     F1 come in two variants: `non0` drops true zeros and compares p > 0 with y > 0, `has0` compares p >= 0 with y >= 0.
+    CH-SIMS: Acc_5, Acc_3 and Acc_2 compare the classes between :data:`CH_SIMS_EDGES`; (weighted) F1 is that of Acc_2.
 
     Args:
         truth, predicted: (N,) numbers; a prediction that failed is NaN. It counts in no figure but
             `parse_failure_rate`, the share of such rows, by which all others must be read.
+        largest: absolute value of the labels of the data set; at most 1 chooses CH-SIMS's classes.
 
     Returns:
-        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0, mae, corr, parse_failure_rate. NaN where undefined:
-        the correlation of a constant, the non-zero variants without a non-zero label, everything without a row.
+        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0 or acc5, acc3, acc2, f1; and mae, corr,
+        parse_failure_rate. NaN where undefined: the correlation of a constant, the non-zero variants without a non-zero
+        label, everything without a row.
     """
     y, p = np.asarray(truth, dtype=np.float64).ravel(), np.asarray(predicted, dtype=np.float64).ravel()
     failed = np.isnan(p)
     y, p = y[~failed], p[~failed]
-    metrics = {f"acc{2 * limit + 1}": _clipped_accuracy(y, p, limit) for limit in (3, 2, 1)}
-    kept = y != 0
-    metrics["acc2_non0"], metrics["f1_non0"] = _binary(y[kept] > 0, p[kept] > 0)
-    metrics["acc2_has0"], metrics["f1_has0"] = _binary(y >= 0, p >= 0)
+    metrics = _ch_sims(y, p) if largest <= 1 else _mosi(y, p)
     metrics["mae"] = float(np.abs(p - y).mean()) if len(y) else float("nan")
     metrics["corr"] = _correlation(y, p)
     metrics["parse_failure_rate"] = float(failed.mean()) if len(failed) else float("nan")
     return metrics
+
+
+def _mosi(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
+    figures = {f"acc{2 * limit + 1}": _clipped_accuracy(y, p, limit) for limit in (3, 2, 1)}
+    kept = y != 0
+    figures["acc2_non0"], figures["f1_non0"] = _binary(y[kept] > 0, p[kept] > 0)
+    figures["acc2_has0"], figures["f1_has0"] = _binary(y >= 0, p >= 0)
+    return figures
+
+
+def _ch_sims(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
+    values = [one.astype(np.float32) for one in (y, p)]  # labels are multiples of 0.1 in single precision
+    figures = {}
+    for name, edges in reversed(CH_SIMS_EDGES.items()):
+        true, guessed = (np.digitize(one, np.array(edges, dtype=np.float32), right=True) for one in values)
+        figures[name] = float(np.mean(true == guessed)) if len(y) else float("nan")
+    figures["f1"] = _binary(values[0] > 0, values[1] > 0)[1]
+    return figures
 
 
 def _clipped_accuracy(y: NDArray[np.float64], p: NDArray[np.float64], limit: int) -> float:

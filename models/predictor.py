@@ -103,6 +103,11 @@ class Predictor:
         self.device = torch.device(device)
         self.module = module.to(self.device).eval()
 
+    @property
+    def largest_label(self) -> float:
+        """The largest absolute value of the labels that it learnt, which chooses metrics; 3 where it is not sealed."""
+        return float(self.spec.training.get("largest_label", 3.0))
+
     def predict(
         self, samples: Sequence[Sample], batch_size: int = 64, *, leave_one_out: bool = False
     ) -> list[Prediction]:

@@ -6,6 +6,7 @@ trains it so that a mouth which talks does not decide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,10 +61,16 @@ class ExpressionEncoder:
         Args:
             crop: of :func:`face_crop`, without margin.
         """
+        return self.measure_all([crop])[0]
+
+    def measure_all(self, crops: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        """The same of several faces, which takes half the time per face that one takes by itself."""
         import torch
 
-        columns = self.columns(network_input(torch.from_numpy(crop[None])))[0]
-        return dict(zip(EMOTIONS + EXPRESSION, columns.tolist(), strict=True))
+        if not crops:
+            return []
+        rows = self.columns(network_input(torch.from_numpy(np.stack(crops)))).tolist()
+        return [dict(zip(EMOTIONS + EXPRESSION, row, strict=True)) for row in rows]
 
     def columns(self, images: torch.Tensor) -> torch.Tensor:
         """The same columns, (batch, 39), of what :func:`network_input` gives."""

@@ -8,7 +8,7 @@ FACS coders. Channels that the model never moves are left null instead of passin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,8 @@ MEASURED: Final = frozenset(
 ANCHORS: Final = [33, 263, 1, 152]
 #: So many faces of a frame are measured unless told otherwise.
 MAX_FACES: Final = 16
+#: Expressions are read when so many faces wait, or so many frames.
+EXPRESSIONS_AT_ONCE: Final = 16
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
 OPEN_LIPS: Final = 0.15
 
@@ -109,21 +111,23 @@ class FaceLandmarker:
         self._parts = self._parts or LandmarkModel(self._path, 1, video=False)
         self._detector = self._detector or DetectionModel(self._path)
         rows = FaceRows()
+        waiting = _WaitingFaces(self._encoder, rows)
         with closing(LandmarkModel(self._path, self._max_faces, video=True)) as whole:
             finder = FaceFinder(whole, self._parts, self._detector.boxes, self._max_faces)
             for frame in frames:
                 faces, beyond = finder.faces(frame.rgb, frame.time)
-                looks = [look(frame.rgb, face.points[ANCHORS, :2]) for face in faces]
-                rows.add(frame.time, [self._row(face, frame.rgb) for face in faces], looks)
+                waiting.add(frame, faces)
                 if beyond:
                     rows.more_than(self._max_faces, frame.time)
+        waiting.release()
         return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:
         """The face table of one picture, at time 0; see :func:`attempts` for where a face is looked for."""
         picture, faces = self.in_still(rgb)
-        rows = FaceRows()
-        rows.add(0.0, [self._row(face, picture) for face in faces])
+        rows, expressions = FaceRows(), self._encoder.measure_all([face_crop(picture, face.points) for face in faces])
+        shown = zip(faces, expressions, strict=True)
+        rows.add(0.0, [measure(face, picture.shape) | expression for face, expression in shown])
         return rows.table(backend=BACKEND.name, version=_version())
 
     def meshes(self, rgb: np.ndarray) -> list[np.ndarray]:
@@ -140,15 +144,37 @@ class FaceLandmarker:
                 return picture, faces
         return picture, []
 
-    def _row(self, face: FaceMesh, rgb: np.ndarray) -> dict[str, float]:
-        return measure(face, rgb.shape) | self._encoder.measure(face_crop(rgb, face.points))
-
     def close(self) -> None:
         """Free the models."""
         for model in (self._stills, self._parts, self._detector):
             if model is not None:
                 model.close()
         self._stills = self._parts = self._detector = None
+
+
+class _WaitingFaces:
+    """Faces of a clip on their way into its face table: expressions are read several at a time."""
+
+    def __init__(self, encoder: ExpressionEncoder, rows: FaceRows) -> None:
+        self._encoder, self._rows = encoder, rows
+        self._frames: list[tuple[float, list[dict[str, float]], list[np.ndarray]]] = []
+        self._crops: list[np.ndarray] = []
+
+    def add(self, frame: TimedPicture, faces: Sequence[FaceMesh]) -> None:
+        """Take in a frame's faces; the frame itself is not held."""
+        rgb = frame.rgb
+        looks = [look(rgb, face.points[ANCHORS, :2]) for face in faces]
+        self._frames.append((frame.time, [measure(face, rgb.shape) for face in faces], looks))
+        self._crops += [face_crop(rgb, face.points) for face in faces]
+        if max(len(self._crops), len(self._frames)) >= EXPRESSIONS_AT_ONCE:
+            self.release()
+
+    def release(self) -> None:
+        """Pass on what waits."""
+        expressions = iter(self._encoder.measure_all(self._crops))
+        for time, rows, looks in self._frames:
+            self._rows.add(time, [row | next(expressions) for row in rows], looks)
+        self._frames, self._crops = [], []
 
 
 @cache

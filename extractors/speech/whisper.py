@@ -13,12 +13,12 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Word
+from emopipe.extractors.speech.word_times import timed_words
 
 if TYPE_CHECKING:
     from torch import Tensor
     from whisper.decoding import DecodingOptions, DecodingResult
     from whisper.model import ModelDimensions, Whisper
-    from whisper.tokenizer import Tokenizer
 
 #: Whisper's own limits: text that compresses better repeats itself, less sure tokens are a guess.
 COMPRESSION: Final = 2.4
@@ -174,6 +174,7 @@ class WhisperRecogniser:
             ValueError: the model has no such language.
         """
         import torch
+        from whisper.audio import HOP_LENGTH
         from whisper.decoding import DecodingOptions
         from whisper.tokenizer import get_tokenizer
 
@@ -182,7 +183,6 @@ class WhisperRecogniser:
             return []
         language = OTHER_CODES.get(language, language) if model.is_multilingual else "en"
         longest = [round(TOKENS_FOR_ALL + TOKENS_PER_SECOND * len(sound) / SAMPLE_RATE) for sound in sounds]
-        mels = [self._mel(sound) for sound in sounds]
         with torch.inference_mode():
             features = self._features(sounds)
             options = DecodingOptions(
@@ -197,8 +197,8 @@ class WhisperRecogniser:
                 model.is_multilingual, num_languages=model.num_languages, language=language, task=how.task
             )
             words = [
-                _aligned(_Encoded(model, vectors), tokenizer, result.tokens, mel)
-                for vectors, result, mel in zip(features, results, mels, strict=True)
+                timed_words(model, tokenizer, result.tokens, vectors, len(sound) // HOP_LENGTH)
+                for vectors, result, sound in zip(features, results, sounds, strict=True)
             ]
         return [
             [replace(word, probability=0.0) for word in said] if failed(result, limit) else said
@@ -330,31 +330,3 @@ def _fixed_chance(features: Tensor) -> Iterator[None]:
     with torch.random.fork_rng([features.device] if features.is_cuda else []):
         torch.manual_seed(0)
         yield
-
-
-class _Encoded:
-    """Whisper with the sound already encoded, for code that would encode it again."""
-
-    def __init__(self, model: Whisper, features: Tensor) -> None:
-        self._model, self._features = model, features
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __call__(self, mel: Tensor, tokens: Tensor) -> Tensor:
-        logits: Tensor = self._model.decoder(tokens, self._features[None])
-        return logits
-
-
-def _aligned(model: Any, tokenizer: Tokenizer, tokens: list[int], mel: Tensor) -> list[Word]:
-    """The words that the tokens spell, with times in the sound, punctuation joined to them."""
-    from whisper.timing import find_alignment, merge_punctuations
-
-    spoken = [token for token in tokens if token < tokenizer.eot]
-    timings = find_alignment(model, tokenizer, spoken, mel, mel.shape[-1])
-    merge_punctuations(timings, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
-    return [
-        Word(timing.word, float(timing.start), float(timing.end), float(timing.probability))
-        for timing in timings
-        if timing.word
-    ]

@@ -30,7 +30,7 @@ BACKEND: Final = Backend(
     "whisper-encoder",
     create,
     weights=lambda settings: [settings["encoder"]],
-    libraries=("librosa", "openai-whisper", "torch"),
+    libraries=("numpy", "scipy", "torchaudio", "openai-whisper", "torch"),
     settings=("encoder",),
 )
 

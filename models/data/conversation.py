@@ -36,8 +36,9 @@ class Transcript:
     """The words of a manifest's utterances.
 
     A conversation is the rows of one `dialogue`, or, where the manifest tells none, of one `media` file; rows with
-    neither stand alone. Its lines are ordered by `utterance` (a number) where there is one, else by `start`, else as
-    in the manifest.
+    neither stand alone. Rows of another split never belong to it: what a model is measured on must not be read beside
+    what it learnt from, and names of conversations may restart in each split. Its lines are ordered by `utterance` (a
+    number) where there is one, else by `start`, else as in the manifest.
 
     Args:
         manifest: with a column `id`, `words` where anything was said, and `speaker` where known.
@@ -72,8 +73,9 @@ class Transcript:
         """Utterance -> the words of its conversation, these as :func:`spoken`, and which of them are its own."""
         ids, words, speakers = self._column("id"), self._column("words"), self._column("speaker")
         conversations: dict[object, list[int]] = {}
-        for row, (dialogue, media) in enumerate(zip(self._column("dialogue"), self._column("media"), strict=True)):
-            key = ("media", media) if dialogue is None else ("dialogue", dialogue)
+        names = zip(self._column("dialogue"), self._column("media"), self._column("split"), strict=True)
+        for row, (dialogue, media, split) in enumerate(names):
+            key = ("media", media, split) if dialogue is None else ("dialogue", dialogue, split)
             conversations.setdefault(("row", row) if key[1] is None else key, []).append(row)
         numbers, starts = self._column("utterance"), self._column("start")
         entries: dict[str, tuple[list[str], list[str], int]] = {}

@@ -21,6 +21,7 @@ from emopipe.errors import DatasetError
 from emopipe.models.data.conversation import Transcript
 from emopipe.models.data.label_values import join_spellings
 from emopipe.models.data.speakers import SpeakerMeans
+from emopipe.models.data.votes import Votes, read_votes
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -65,6 +66,7 @@ class Batch:
         present: (B, M) bool.
         quality: (B, M) float32 in (0, 1].
         labels: (B,) int64 classes or float32 values; None at inference.
+        shares: (B, C) float32 shares of the classes in the votes on each utterance, where labels are soft; else None.
         weights: (B,) float32 sample weights; None stands for ones.
         rows: (B,) int64 rows of the dataset, the same in every epoch; None at inference.
         tokens: (B, T) int64 token ids of the text, for models that encode it themselves; 0 where it has ended; None
@@ -82,6 +84,7 @@ class Batch:
     present: Tensor
     quality: Tensor
     labels: Tensor | None = None
+    shares: Tensor | None = None
     weights: Tensor | None = None
     rows: Tensor | None = None
     tokens: Tensor | None = None
@@ -103,11 +106,23 @@ class Batch:
             present=self.present.to(device),
             quality=self.quality.to(device),
             labels=None if self.labels is None else self.labels.to(device),
+            shares=None if self.shares is None else self.shares.to(device),
             weights=None if self.weights is None else self.weights.to(device),
             rows=None if self.rows is None else self.rows.to(device),
             tokens=None if self.tokens is None else self.tokens.to(device),
             speaker_means={name: value.to(device) for name, value in self.speaker_means.items()},
         )
+
+    @property
+    def targets(self) -> Tensor:
+        """What a loss compares logits with: shares of classes (B, C) where labels are soft, else the labels (B,).
+
+        Raises:
+            ValueError: the batch has no labels.
+        """
+        if self.labels is None:
+            raise ValueError("the batch has no labels")
+        return self.labels if self.shares is None else self.shares
 
     def masked(self, keep: Tensor) -> Batch:
         """The same batch with every modality outside `keep` ((B, M) or (M,) bool) declared absent."""
@@ -307,6 +322,7 @@ class Dataset:
         transcript: Transcript | None = None,
     ) -> None:
         self.manifest = manifest
+        self._votes: dict[str, Votes | None] = {}
         self.tokens = tokens
         self.transcript = transcript or Transcript(manifest)
         self.extraction = dict(extraction)
@@ -374,10 +390,11 @@ class Dataset:
 
     @cached_property
     def groups(self) -> NDArray[np.object_]:
-        """(N,) what must stay on one side of a split: the speaker, else the media file, else the utterance."""
-        media = self.column("media")
-        rows = zip(self.speakers, media, self.ids, strict=True)
-        return np.array([f"speaker:{s}" if s else f"media:{m}" if m else f"id:{i}" for s, m, i in rows], dtype=object)
+        """(N,) what must stay on one side of a split: the speaker, else conversation, media file or utterance."""
+        kinds = ("speaker", "dialogue", "media", "id")
+        rows = zip(*map(self.column, kinds), strict=True)
+        first = (next(pair for pair in zip(kinds, row, strict=True) if pair[1] not in (None, "")) for row in rows)
+        return np.array([f"{kind}:{name}" for kind, name in first], dtype=object)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -402,11 +419,16 @@ class Dataset:
     def labels(self, column: str) -> NDArray[Any]:
         """(N,) labels: objects (None where unlabelled) of a text column, float64 (NaN) of a numeric one.
 
-        Spellings of a label that differ in case or blanks are one label.
+        Spellings of a label that differ in case or blanks are one label. Where several coders gave labels and there is
+        no column of this name, or its cells hold several names, it is the label that they give together; see
+        :class:`~emopipe.models.data.votes.Votes`.
 
         Raises:
             DatasetError: the manifest has no such column.
         """
+        votes = self.votes(column)
+        if votes is not None and (column not in self.manifest.column_names or column in votes.columns):
+            return votes.labels.copy()
         if column not in self.manifest.column_names:
             columns = ", ".join(self.manifest.column_names)
             raise DatasetError(f"the manifest has no column {column!r}", hint=f"Choose one of: {columns}")
@@ -420,6 +442,16 @@ class Dataset:
         joined, _ = join_spellings([None if value is None else str(value) for value in values])
         values[:] = joined
         return values
+
+    def votes(self, column: str) -> Votes | None:
+        """The votes of several coders on a label; None where there is one label a row.
+
+        Raises:
+            DatasetError: a column of votes holds something else.
+        """
+        if column not in self._votes:
+            self._votes[column] = read_votes(self.manifest, column)
+        return self._votes[column]
 
     def subset(self, rows: NDArray[Any]) -> Dataset:
         """The rows chosen by an (N,) bool mask or by indices; features are shared, not copied."""

@@ -75,6 +75,8 @@ def targets(dataset: Dataset, label: str, classes: Sequence[str]) -> NDArray[Any
 def label_doubts(dataset: Dataset, label: str) -> list[str]:
     """Tell what is doubtful about a column of labels, in words: joined spellings, missing cells, numbers of classes."""
     labels = dataset.labels(label)
+    if label not in dataset.manifest.column_names:
+        return []
     if labels.dtype != object:
         values = np.unique(labels[np.isfinite(labels)])
         few = 0 < len(values) <= 10 and 2 * len(values) <= np.isfinite(labels).sum()
@@ -88,6 +90,26 @@ def label_doubts(dataset: Dataset, label: str) -> list[str]:
     missing = sum(name is not None for name in given) - sum(name is not None for name in labels)
     doubts = [f"{', '.join(others)} of {label} are taken as {name}" for name, others in joined.items()]
     return [*doubts, *([f"{missing} cells of {label} such as NA or nan are taken as missing"] if missing else [])]
+
+
+def soft_targets(dataset: Dataset, label: str, classes: Sequence[str]) -> NDArray[np.float32] | None:
+    """Turn votes into shares of classes, (N, C): of rows without any, all for the class of their label.
+
+    Args:
+        dataset: N rows.
+        label: the manifest column.
+        classes: class names; none where labels are values.
+
+    Returns:
+        The shares; None where there are no votes for classes.
+    """
+    votes = dataset.votes(label) if classes else None
+    if votes is None or not votes.classes:
+        return None
+    shares, numbers = votes.shares(classes), targets(dataset, label, classes)
+    bare = np.flatnonzero((shares.sum(1) == 0) & (numbers >= 0))
+    shares[bare, numbers[bare]] = 1.0
+    return shares
 
 
 def no_rows_hint(dataset: Dataset, split: str | None) -> str:

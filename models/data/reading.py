@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -74,6 +75,9 @@ def _check_manifest(manifest: pa.Table, path: Path) -> None:
     missing = [name for name in ("id", "split") if name not in manifest.column_names]
     if missing:
         raise DatasetError(f"the manifest has no column {missing[0]!r}", hint=EXTRACT_AGAIN, path=path)
+    weights = manifest["weight"].to_pylist() if "weight" in manifest.column_names else []
+    if any(one is not None and not 0 <= one < math.inf for one in weights):
+        raise DatasetError("the manifest has weights that are not numbers of 0 or more", hint=EXTRACT_AGAIN, path=path)
     ids = manifest["id"].to_pylist()
     if None in ids:
         raise DatasetError("the manifest has utterances without an id", hint=EXTRACT_AGAIN, path=path)

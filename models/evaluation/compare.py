@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +19,10 @@ from emopipe.errors import StudyError
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled
-from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, summarise, train_fold
+from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, split_datasets, summarise, train_fold
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure
+from emopipe.models.training.calibration import Answers
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 
@@ -29,6 +30,8 @@ Numbers = NDArray[np.float64]
 
 #: Of the bootstrap.
 RESAMPLES: Final = 4000
+#: How far the logit of a class that a model does not know is below its others.
+UNKNOWN: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Run:
         seconds: of training.
         metrics: see :mod:`emopipe.models.metrics`.
         ids, truth, predicted: of the N utterances tested on: class names, or values.
+        classes, logits: the C classes that it knows, and (N, C) what it says of each; empty for values.
     """
 
     key: str
@@ -54,6 +58,8 @@ class Run:
     ids: list[str]
     truth: list[Any]
     predicted: list[Any]
+    classes: list[str] = field(default_factory=list)
+    logits: list[list[float]] = field(default_factory=list)
 
 
 def compare(
@@ -65,6 +71,7 @@ def compare(
     record: Path | None = None,
     hook: Hook = silent,
     starts: Mapping[str, Predictor] | None = None,
+    split: str | None = None,
 ) -> list[Run]:
     """Train and test every model on every fold with every seed.
 
@@ -78,46 +85,58 @@ def compare(
             configuration and data, not the code: remove it when a model was changed.
         hook: receives `{"event": "run", "model": ..., "fold": ..., "seed": ..., metrics}` beside those of training.
         starts: name -> a trained model that its trainings begin with.
+        split: test on this split of the dataset, after training on its train and choosing on its valid; None: on folds.
 
     Raises:
-        ConfigError: the models are to predict different columns.
+        StudyError: the models are to predict different columns, or the dataset has no such split.
     """
     labels = {config.label for config in configs.values()}
     if len(labels) != 1:
         raise StudyError(f"models that are compared predict one column, not {', '.join(sorted(labels)) or 'none'}")
     recorded = {(run.key, run.fold, run.seed): run for run in read_runs(record)}
-    parts = fold_datasets(dataset, next(iter(configs.values())), folds, requires)
+    first = next(iter(configs.values()))
+    if split is None:
+        parts = fold_datasets(dataset, first, folds, requires)
+    else:
+        parts = split_datasets(dataset, first, split, requires)
     begun = starts or {}
-    keys = {name: _key(dataset, config, folds, requires, begun.get(name)) for name, config in configs.items()}
+    how = split or folds
+    keys = {name: _key(dataset, config, how, requires, begun.get(name)) for name, config in configs.items()}
     runs = []
     for fold, (inner, test) in enumerate(parts):
         for seed in seeds:
             for name, config in configs.items():
                 place = (keys[name], fold, seed)
                 if place not in recorded:
-                    recorded[place] = _run(Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], []), inner, test,
-                                        replace(config, seed=seed), requires, hook, begun.get(name))  # fmt: skip
-                    _append(record, recorded[place])
+                    empty = Run(keys[name], name, fold, seed, 0, 0.0, {}, [], [], [])
+                    seeded, start = replace(config, seed=seed), begun.get(name)
+                    recorded[place] = train_and_test(empty, inner, test, seeded, requires, hook=hook, start=start)
+                    append_run(record, recorded[place])
                 runs.append(replace(recorded[place], model=name))
                 hook({"event": "run", "model": name, "fold": fold, "seed": seed, **runs[-1].metrics})
     return runs
 
 
-def _run(
+def train_and_test(
     empty: Run,
     inner: Dataset,
     test: Dataset,
     config: TrainConfig,
-    requires: Sequence[str],
-    hook: Hook,
-    start: Predictor | None,
+    requires: Sequence[str] = (),
+    *,
+    hook: Hook = silent,
+    start: Predictor | None = None,
 ) -> Run:
+    """Train a model on the rows of a fold and test it on others; fills in a run."""
     began = time.perf_counter()
     predictor = train_fold(inner, config, requires, hook, start=start).predictor
     seconds = time.perf_counter() - began
     measured = evaluate(predictor, test, None).metrics
     rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
+    answers = predictor.scores(test.subset(rows)).logits
+    classes = predictor.spec.classes
+    best = [classes[column] for column in answers.argmax(axis=1)] if classes else answers[:, 0].astype(float).tolist()
     return replace(
         empty,
         parameters=sum(one.numel() for one in predictor.module.parameters() if one.requires_grad),
@@ -125,27 +144,26 @@ def _run(
         metrics=measured,
         ids=test.ids[rows].tolist(),
         truth=truth,
-        predicted=_predicted(predictor, test.subset(rows)),
+        predicted=best,
+        classes=list(classes),
+        logits=np.round(answers.astype(float), 4).tolist() if classes else [],
     )
 
 
-def _predicted(predictor: Predictor, test: Dataset) -> list[Any]:
-    """Class names, or values."""
-    scores = predictor.scores(test)
-    if predictor.spec.task == "regression":
-        return [float(value) for value in scores.logits[:, 0]]
-    return [predictor.spec.classes[best] for best in scores.logits.argmax(axis=1)]
-
-
 def _key(
-    dataset: Dataset, config: TrainConfig, folds: int, requires: Sequence[str], start: Predictor | None = None
+    dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str], start: Predictor | None = None
 ) -> str:
+    facts = facts_of(dataset, config, how, requires)
+    facts += [] if start is None else [identify(start)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def facts_of(dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str]) -> list[Any]:
+    """What runs depend on beside their fold and seed: configuration, data and folds."""
     options = asdict(configure(config.model, config.options))
     options.pop("backbone_path", None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
-    facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), folds, list(requires)]
-    facts += [] if start is None else [identify(start)]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
 
 
 def read_runs(record: Path | None) -> list[Run]:
@@ -156,7 +174,8 @@ def read_runs(record: Path | None) -> list[Run]:
     return [Run(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
-def _append(record: Path | None, run: Run) -> None:
+def append_run(record: Path | None, run: Run) -> None:
+    """Add a run to a record, in the place of a last line that a kill cut short."""
     if record is None:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +184,18 @@ def _append(record: Path | None, run: Run) -> None:
         file.truncate(content.rfind(b"\n") + 1)
         file.seek(0, 2)
         file.write((json.dumps(asdict(run)) + "\n").encode())
+
+
+def answers_of(run: Run, classes: Sequence[str]) -> Answers:
+    """What a run says of the rows whose class it knows, its logits in the order of `classes`.
+
+    A class that it does not know is as good as impossible.
+    """
+    rows = [row for row, truth in enumerate(run.truth) if truth in run.classes]
+    known = np.array([run.logits[row] for row in rows], dtype=np.float64).reshape(len(rows), len(run.classes))
+    logits = np.repeat(known.min(axis=1, keepdims=True, initial=0.0) - UNKNOWN, len(classes), axis=1)
+    logits[:, [classes.index(name) for name in run.classes]] = known
+    return Answers(logits, np.array([classes.index(run.truth[row]) for row in rows], dtype=np.int64))
 
 
 # ----------------------------------------------------------------------------------------------------------- the tables
@@ -242,14 +273,13 @@ def differences(
 def _difference(
     model_runs: Sequence[Run], reference_runs: Sequence[Run], groups: Mapping[str, str], metric: str, resamples: int
 ) -> Difference:
-    common = _answered(model_runs) & _answered(reference_runs)
+    common = answered(model_runs) & answered(reference_runs)
     if not common:
         return Difference(model_runs[0].model, *[float("nan")] * 8)
     classes = sorted({str(label) for run in [*model_runs, *reference_runs] for label in [*run.truth, *run.predicted]})
     members = sorted({groups[name] for name in common})
-    drawn = np.random.default_rng(0).multinomial(len(members), [1 / len(members)] * len(members), resamples)
-    weights = np.concatenate([np.ones((1, len(members))), drawn])  # the first row is the data themselves
-    both = [_pooled(runs, common, groups, members, classes, metric, weights) for runs in (model_runs, reference_runs)]
+    weights = resampled_groups(len(members), resamples)
+    both = [pooled(runs, common, groups, members, classes, metric, weights) for runs in (model_runs, reference_runs)]
     gaps = both[0] - both[1]
     low, high = np.nanpercentile(gaps[1:], (2.5, 97.5)) if len(members) > 1 else (np.nan, np.nan)
     per_run = _run_gaps(model_runs, reference_runs, metric)
@@ -268,7 +298,7 @@ def _difference(
     )
 
 
-def _answered(runs: Sequence[Run]) -> set[str]:
+def answered(runs: Sequence[Run]) -> set[str]:
     """The utterances for which no run failed to give a value."""
     failed = {
         name
@@ -279,7 +309,13 @@ def _answered(runs: Sequence[Run]) -> set[str]:
     return {name for run in runs for name in run.ids} - failed
 
 
-def _pooled(
+def resampled_groups(count: int, resamples: int) -> Numbers:
+    """How often each of some groups is drawn (1 + resamples, count); the first row is the data themselves."""
+    drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, resamples)
+    return np.concatenate([np.ones((1, count)), drawn])
+
+
+def pooled(
     runs: Sequence[Run],
     common: set[str],
     groups: Mapping[str, str],
@@ -288,7 +324,7 @@ def _pooled(
     metric: str,
     weights: Numbers,
 ) -> Numbers:
-    """(R,) the metric over all folds, averaged over seeds, for each row of group weights (R, G)."""
+    """Compute (R,) the metric over all folds, averaged over seeds, for each row of group weights (R, G)."""
     place, index = ({name: i for i, name in enumerate(names)} for names in (members, classes))
     seeds = sorted({run.seed for run in runs})
     size = 1 if metric == "mae" else len(classes)
@@ -316,10 +352,13 @@ def _run_gaps(model_runs: Sequence[Run], reference_runs: Sequence[Run], metric: 
 
 
 def _half_width(gaps: Numbers, folds: int) -> float:
-    """Half of the corrected 95 % t interval of a mean over folds x seeds; NaN for a single run."""
+    """Half of the corrected 95 % t interval of a mean over folds x seeds; NaN for a single run.
+
+    Seeds on one split share all of their training rows, so that only they are what is drawn anew.
+    """
     if len(gaps) < 2:
         return float("nan")
-    share = 1 / max(1, folds - 1)  # test rows per training row
+    share = 1 / (folds - 1) if folds > 1 else 0.0  # test rows per training row
     deviation = float(gaps.std(ddof=1)) * np.sqrt(1 / len(gaps) + share)
     return float(student.ppf(0.975, len(gaps) - 1) * deviation)
 

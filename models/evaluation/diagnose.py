@@ -406,7 +406,7 @@ def as_run(name: str, predictor: Predictor, dataset: Dataset, rows: Indices, log
     truth = dataset.labels(predictor.spec.label)[rows].tolist()
     if predictor.spec.task == "regression":
         predicted: list[Any] = logits[:, 0].astype(float).tolist()
-        figures = metrics.regression(np.array(truth), np.array(predicted))
+        figures = metrics.regression(np.array(truth), np.array(predicted), predictor.largest_label)
     else:
         predicted = [predictor.spec.classes[best] for best in logits.argmax(axis=1)]
         figures = metrics.classification(np.array(truth), np.array(predicted))

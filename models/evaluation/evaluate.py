@@ -6,18 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from emopipe.errors import DatasetError
+from emopipe.errors import DatasetError, StudyError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.data.labelled import labelled, no_rows_hint, presence, targets, usable
 from emopipe.models.data.splits import folds as make_folds
-from emopipe.models.data.splits import holdout
+from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
+from emopipe.models.evaluation.agreement import Agreement, coder_agreement
 from emopipe.models.predictor import Predictor, Prior
+from emopipe.models.training.calibration import Answers, helps, tempered_across_folds
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
 from emopipe.models.training.loop import Trained, train
@@ -25,6 +27,10 @@ from emopipe.models.training.plan import needs_validation
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Fewer folds do not choose a temperature for each other.
+LEAST_FOLDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Evaluation:
         subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden.
         confusion: rows true, columns predicted, in the order of `classes`; empty for regression.
         classes: the class names.
+        agreement: how far the coders of these rows agree, where several labelled them; a ceiling of the metrics.
     """
 
     rows: int
@@ -48,6 +55,7 @@ class Evaluation:
     subsets: dict[str, dict[str, float]]
     confusion: list[list[int]]
     classes: tuple[str, ...]
+    agreement: Agreement | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per subset of the modalities, with the index `modalities` and a column per figure."""
@@ -93,9 +101,9 @@ def evaluate(
             is_all = len(names) == len(chosen) and len(inside) == len(rows)
             subset_figures = figures if is_all else _measure(predictor, dataset, inside, names, prior)[0]
             subsets["+".join(names)] = {"rows": float(len(inside)), **subset_figures}
-    return Evaluation(
-        len(rows), int(known_label.sum()) - len(rows), figures, weights, subsets, confusion, predictor.spec.classes
-    )
+    unseen = int(known_label.sum()) - len(rows)
+    agreement = coder_agreement(dataset, predictor.spec.label, rows)
+    return Evaluation(len(rows), unseen, figures, weights, subsets, confusion, predictor.spec.classes, agreement)
 
 
 def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -116,7 +124,8 @@ def _measure(
             weights[name] = float(scores.weights[scores.present[:, column], column].mean())
     truth = targets(dataset, predictor.spec.label, predictor.spec.classes)[rows]
     if predictor.spec.task == "regression":
-        return metrics.regression(truth.astype(np.float64), scores.logits[:, 0]), weights, []
+        values = truth.astype(np.float64)
+        return metrics.regression(values, scores.logits[:, 0], predictor.largest_label), weights, []
     classes = np.array(predictor.spec.classes)
     probabilities = predictor.probabilities(scores, prior)
     predicted, truth = classes[probabilities.argmax(axis=1)], classes[truth]
@@ -132,11 +141,13 @@ class Summary:
     Attributes:
         runs: one record per run: `fold`, `seed` and its metrics.
         mean, sd: per metric, over the runs in which it is defined; sd with n - 1, NaN for one run.
+        agreement: how far the coders of all rows agree, where several labelled them; a ceiling of the metrics.
     """
 
     runs: list[dict[str, Any]]
     mean: dict[str, float]
     sd: dict[str, float]
+    agreement: Agreement | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per run, with the index (fold, seed) and a column per metric."""
@@ -168,7 +179,8 @@ def cross_validate(
     """Cross-validate: train and test on speaker-grouped folds, with several seeds.
 
     The epoch is selected on a part of the training speakers, never on the fold that is tested. The folds are the same
-    for every seed, so that runs of different models pair up.
+    for every seed, so that runs of different models pair up. Where training holds nothing out, the calibration error of
+    a fold is that at the temperature which the answers in the other folds choose, if it helps, as `emopipe train` does.
 
     Args:
         dataset: all labelled rows take part, whatever their split.
@@ -182,14 +194,38 @@ def cross_validate(
         start: a trained model that every training begins with.
     """
     data = dataset.select(modalities) if modalities else dataset
-    runs = []
+    runs: list[dict[str, Any]] = []
+    answers: dict[tuple[int, int], Answers] = {}
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
             trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
             figures = evaluate(trained.predictor, test, None, prior=prior).metrics
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
-    return summarise(runs)
+            if "ece" in figures and not len(trained.split[1]) and prior == "uniform":
+                answers[fold, seed] = _answers(trained.predictor, test)
+    _calibrate_across_folds(runs, answers)
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label))
+
+
+def _answers(predictor: Predictor, test: Dataset) -> Answers:
+    spec = predictor.spec
+    rows = np.flatnonzero(labelled(test, spec.label, spec.classes, modalities=spec.modalities))
+    return Answers(predictor.scores(test, rows).logits, targets(test, spec.label, spec.classes)[rows])
+
+
+def _calibrate_across_folds(runs: list[dict[str, Any]], answers: Mapping[tuple[int, int], Answers]) -> None:
+    """Replace the calibration errors of uncalibrated models by those at the temperature that other folds choose."""
+    for seed in {seed for _, seed in answers}:
+        folds = sorted(fold for fold, one in answers if one == seed)
+        if len({answers[fold, seed].logits.shape[1] for fold in folds}) != 1 or len(folds) < LEAST_FOLDS:
+            continue
+        each = [answers[fold, seed] for fold in folds]
+        chosen = tempered_across_folds(each)
+        tempered = dict(zip(folds, chosen if helps(each, chosen) else each, strict=True))
+        for run in runs:
+            if run["seed"] == seed and run["fold"] in tempered:
+                run["ece"] = tempered[run["fold"]].error()
 
 
 def fold_datasets(
@@ -204,6 +240,26 @@ def fold_datasets(
     ]
 
 
+def split_datasets(
+    dataset: Dataset, config: TrainConfig, split: str, requires: Sequence[str] = ()
+) -> list[tuple[Dataset, Dataset]]:
+    """Take the dataset's own split as the only fold: rows to train and to validate on, and rows of `split` to test on.
+
+    Raises:
+        StudyError: the dataset has no such split, or nothing beside it.
+        TrainingError: a speaker is on both sides, and the configuration does not allow it.
+    """
+    data = dataset.subset(usable(dataset, config.label))
+    tested = data.split == split
+    if not tested.any() or tested.all():
+        what = f"no labelled row has the split {split!r}" if not tested.any() else f"all labelled rows are of {split!r}"
+        raise StudyError(what, hint=no_rows_hint(dataset, split))
+    rest, test = np.flatnonzero(~tested & (data.split != "test")), np.flatnonzero(tested)
+    if not config.allow_speaker_overlap:
+        refuse_overlap(data, rest, test, f"training and {split}")
+    return [(data.subset(rest), data.subset(test[presence(data, requires)[test].all(axis=1)]))]
+
+
 def train_fold(
     inner: Dataset,
     config: TrainConfig,
@@ -216,7 +272,8 @@ def train_fold(
     if not requires or not needs_validation(config):
         return train(inner, config, start=start, hook=hook)
     labels, by_speaker = inner.labels(config.label), not config.allow_speaker_overlap
-    rest, held = holdout(inner, labels, config.folds, config.seed, by_speaker)
+    given = manifest_split(inner, config.allow_speaker_overlap)
+    rest, held = given or holdout(inner, labels, config.folds, config.seed, by_speaker)
     there = presence(inner, requires)[held].all(axis=1)
     return train(inner, config, split=(rest, held[there]), start=start, hook=hook)
 
@@ -250,4 +307,4 @@ def evaluate_seeds(
         measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
         runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, measured, name, prior=prior).metrics})
         hook({"event": "run", **runs[-1]})
-    return summarise(runs)
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label))

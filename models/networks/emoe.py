@@ -288,9 +288,7 @@ class Mixture(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """All terms by name and their `total`; see :mod:`emopipe.models.networks.losses`."""
-        config, task, labels, present = self.config, self.shape.task, batch.labels, batch.present
-        if labels is None:
-            raise ValueError("the batch has no labels")
+        config, task, labels, present = self.config, self.shape.task, batch.targets, batch.present
         each = [output.unimodal[name] for name in self.shape.modalities]
         fused_costs = losses.task_costs(output.logits, labels, task, config.label_smoothing)
         costs = [losses.task_costs(logits, labels, task, config.label_smoothing) for logits in each]
@@ -348,11 +346,19 @@ class Emoe(Mixture):
             assert isinstance(branch, Branch)
             branch.fit(name, dataset)
 
-    def solve(self, dataset: Dataset, targets: NDArray[Any], weights: Floats, folds: int, seed: int) -> dict[str, Any]:
+    def solve(
+        self,
+        dataset: Dataset,
+        targets: NDArray[Any],
+        weights: Floats,
+        folds: int,
+        seed: int,
+        shares: Floats | None = None,
+    ) -> dict[str, Any]:
         """Fit the linear models, if there are to be some."""
         if not self.config.linear:
             return {}
-        chosen = self.linear.solve(dataset, targets, weights, folds, seed)
+        chosen = self.linear.solve(dataset, targets, weights, folds, seed, shares)
         self.linear_share.fill_(LINEAR_SHARE)
         return chosen
 

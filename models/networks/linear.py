@@ -128,15 +128,22 @@ class Linear(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The `task` loss, which is the `total`; training does not use it."""
-        if batch.labels is None:
-            raise ValueError("the batch has no labels")
-        task = losses.mean(losses.task_costs(output.logits, batch.labels, self.shape.task), batch.weights)
+        task = losses.mean(losses.task_costs(output.logits, batch.targets, self.shape.task), batch.weights)
         return {"task": task, "total": task}
 
-    def solve(self, dataset: Dataset, targets: NDArray[Any], weights: Floats, folds: int, seed: int) -> dict[str, Any]:
+    def solve(
+        self,
+        dataset: Dataset,
+        targets: NDArray[Any],
+        weights: Floats,
+        folds: int,
+        seed: int,
+        shares: Floats | None = None,
+    ) -> dict[str, Any]:
         """Fit every expert, and choose how strongly it is regularised and how much it counts."""
         inner = inner_folds(dataset, targets, folds, seed)
-        problem = Problem(self.shape.task, self.shape.outputs, targets, weights.astype(np.float64), inner)
+        soft = None if shares is None else shares.astype(np.float64)
+        problem = Problem(self.shape.task, self.shape.outputs, targets, weights.astype(np.float64), inner, soft)
         said: dict[str, Numbers] = {}
         chosen: dict[str, Any] = {}
         for name in self.shape.modalities:
@@ -243,6 +250,7 @@ class Problem:
         targets: (N,) of all rows.
         weights: (N,) of all rows.
         inner: folds over them: pairs of rows to fit to and to judge by.
+        soft: (N, C) shares of the classes in votes on all rows, where these are learned; else None.
     """
 
     task: Task
@@ -250,11 +258,21 @@ class Problem:
     targets: NDArray[Any]
     weights: Numbers
     inner: list[tuple[Indices, Indices]]
+    soft: Numbers | None = None
+
+    @property
+    def shares(self) -> Numbers:
+        """(N, C) shares of the classes in what each row is labelled."""
+        return np.eye(self.outputs)[self.targets] if self.soft is None else self.soft
 
     def fit(self, z: Numbers, rows: Indices, strength: float) -> tuple[Numbers, Numbers]:
         """Coefficients (C, K) and bias (C,) of features (R, K) of rows (R,)."""
         if self.task == "regression":
             return fit_values(z, self.targets[rows], self.weights[rows], strength)
+        if self.soft is not None:
+            at, classes = np.nonzero(self.soft[rows])
+            weights = self.weights[rows][at] * self.soft[rows][at, classes]
+            return fit_classes(z[at], classes, weights, self.outputs, strength)
         return fit_classes(z, self.targets[rows], self.weights[rows], self.outputs, strength)
 
     def choose(self, z: Numbers, rows: Indices, strengths: tuple[float, ...]) -> tuple[float, Numbers]:
@@ -284,7 +302,7 @@ class Problem:
             return 0.0
         truth, weights = self.targets[rows[told]], self.weights[rows[told]]
         logs = self.speak(said[told])
-        costs = (logs[:, 0] - truth) ** 2 if self.task == "regression" else -logs[np.arange(len(told)), truth]
+        costs = (logs[:, 0] - truth) ** 2 if self.task == "regression" else -(logs * self.shares[rows[told]]).sum(1)
         return float(np.average(costs, weights=weights + 1e-12))
 
 
@@ -328,11 +346,11 @@ def balance(said: Mapping[str, Numbers], problem: Problem) -> dict[str, float]:
 
     def cost(counts: Numbers) -> tuple[float, Numbers]:
         logs = log_softmax(np.tensordot(counts, stacked, 1), axis=1)
-        truth, share = problem.targets, problem.weights / problem.weights.sum()
+        truth, share = problem.shares, problem.weights / problem.weights.sum()
         expected = (np.exp(logs) * stacked).sum(2)
-        slope = (share * (expected - stacked[:, rows, truth])).sum(1)
+        slope = (share * (expected - (stacked * truth).sum(2))).sum(1)
         pull = counts - even
-        return float(-(share * logs[rows, truth]).sum() + 0.01 * (pull**2).sum()), slope + 0.02 * pull
+        return float(-(share * (logs * truth).sum(1)).sum() + 0.01 * (pull**2).sum()), slope + 0.02 * pull
 
     found = minimize(cost, even, jac=True, method="L-BFGS-B", bounds=[BOUNDS] * len(said))
     return dict(zip(said, found.x.tolist(), strict=True))

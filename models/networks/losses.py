@@ -27,7 +27,7 @@ def task_costs(logits: Tensor, labels: Tensor, task: Task, smoothing: float = 0.
 
     Args:
         logits: (B, C), or (B, 1) for regression.
-        labels: (B,) class indices or values.
+        labels: (B,) class indices or values, or shares of classes (B, C) in the votes of several coders.
         task: which of the two.
         smoothing: label smoothing in [0, 1), classes only.
     """

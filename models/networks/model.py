@@ -90,7 +90,15 @@ class FusionModel(nn.Module):
         """Whether it reads the means of the speakers' other utterances, `speaker_means` of a batch."""
         return False
 
-    def solve(self, dataset: Dataset, targets: NDArray[Any], weights: Floats, folds: int, seed: int) -> dict[str, Any]:
+    def solve(
+        self,
+        dataset: Dataset,
+        targets: NDArray[Any],
+        weights: Floats,
+        folds: int,
+        seed: int,
+        shares: Floats | None = None,
+    ) -> dict[str, Any]:
         """Set the weights that are not learned by gradient, after the last epoch; here there are none.
 
         Args:
@@ -99,6 +107,7 @@ class FusionModel(nn.Module):
             weights: (N,) of the rows.
             folds: parts that speakers are cut into where settings are chosen.
             seed: of the cut.
+            shares: (N, C) of the classes in the votes of several coders, where these are learned.
 
         Returns:
             What was chosen, by name.

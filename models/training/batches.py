@@ -51,7 +51,8 @@ class Batches:
         batch = self._plan.data.batch(rows, relative=self._relative)
         index = torch.from_numpy(rows)
         labels, weights = self._plan.targets[index], torch.from_numpy(self._plan.weights[rows])
-        return replace(batch, labels=labels, weights=weights, rows=index).to(self._device)
+        shares = None if self._plan.shares is None else self._plan.shares[index]
+        return replace(batch, labels=labels, shares=shares, weights=weights, rows=index).to(self._device)
 
 
 def whole_groups(order: Indices, groups: Indices, size: int) -> list[Indices]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled, targets
+from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.predictor import Predictor
 
 
@@ -95,9 +97,67 @@ def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> 
     scores = predictor.scores(dataset, rows)
     seen = scores.present.any(axis=1)
     truth = targets(dataset, spec.label, spec.classes)[rows][seen]
-    temperature = fit_temperature(scores.logits[seen], truth, dataset.weights[rows][seen])
-    tempered = Predictor(replace(predictor.spec, temperature=temperature), predictor.module, predictor.device)
-    probabilities = tempered.probabilities(scores)[seen]
-    correct = probabilities.argmax(axis=1) == truth
+    return calibrated(predictor, Answers(scores.logits[seen], truth), dataset.weights[rows][seen], accuracy)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of rows that it was not trained on.
+
+    Attributes:
+        logits: (N, C).
+        truth: (N,) class indices.
+    """
+
+    logits: NDArray[Any]
+    truth: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, parts: Sequence[Answers]) -> Answers:
+        """The answers of several models of the same classes to different rows."""
+        return cls(np.concatenate([one.logits for one in parts]), np.concatenate([one.truth for one in parts]))
+
+    def probabilities(self, temperature: float) -> NDArray[np.float64]:
+        """(N, C) at a temperature."""
+        shares: NDArray[np.float64] = softmax(np.asarray(self.logits, dtype=np.float64) / temperature, axis=1)
+        return shares
+
+    def error(self, temperature: float = 1.0) -> float:
+        """The expected calibration error at a temperature."""
+        shares = self.probabilities(temperature)
+        return expected_calibration_error(shares.max(axis=1), shares.argmax(axis=1) == self.truth)
+
+    def log_loss(self) -> float:
+        """The mean negative log-likelihood of the truth."""
+        shares = self.probabilities(1.0)
+        return float(-np.log(np.maximum(shares[np.arange(len(shares)), self.truth], 1e-12)).mean())
+
+
+def calibrated(
+    predictor: Predictor, answers: Answers, weights: NDArray[Any] | None = None, accuracy: float = 0.0
+) -> Predictor:
+    """Fit temperature and abstain threshold of a classifier to answers of it, or of models like it."""
+    temperature = fit_temperature(answers.logits, answers.truth, weights)
+    probabilities = answers.probabilities(temperature)
+    correct = probabilities.argmax(axis=1) == answers.truth
     threshold = abstain_threshold(probabilities.max(axis=1, initial=0), correct, accuracy) if accuracy > 0 else 0.0
-    return Predictor(replace(tempered.spec, threshold=threshold), predictor.module, predictor.device)
+    spec = replace(predictor.spec, temperature=temperature, threshold=threshold)
+    return Predictor(spec, predictor.module, predictor.device)
+
+
+def tempered_across_folds(folds: Sequence[Answers]) -> list[Answers]:
+    """Divide the logits of each fold by the temperature that the answers in the other folds choose.
+
+    Args:
+        folds: two or more, each with the answers of a model that was trained on the others.
+    """
+    tempered = []
+    for number, fold in enumerate(folds):
+        others = Answers.join([one for other, one in enumerate(folds) if other != number])
+        tempered.append(replace(fold, logits=fold.logits / fit_temperature(others.logits, others.truth)))
+    return tempered
+
+
+def helps(folds: Sequence[Answers], tempered: Sequence[Answers]) -> bool:
+    """Whether temperatures that others chose make the truth likelier; with few clips they may not, and 1 is kept."""
+    return Answers.join(tempered).log_loss() < Answers.join(folds).log_loss()

@@ -41,6 +41,8 @@ class TrainConfig:
         patience: stop after so many epochs without progress.
         metric: of validation; `auto` is uar for classes and mae for values. Also any other name in
             :mod:`emopipe.models.metrics`, or `loss`.
+        soft_labels: where several coders gave labels, learn the shares of their votes; else the class that most voted
+            for. Of values, the mean is learned either way.
         balance: `balanced` weights rows so that all classes count the same, `patterns` does so within each set of
             present modalities, `none` leaves rows as they are. Weights rather than a sampler: an epoch sees each row
             once, and the weights multiply those of the manifest.
@@ -78,6 +80,7 @@ class TrainConfig:
     select: Literal["best", "last"] = "best"
     patience: Count = 10
     metric: str = "auto"
+    soft_labels: bool = True
     balance: Literal["none", "balanced", "patterns"] = "balanced"
     balance_limit: Annotated[float, Interval(ge=0.01, le=10_000)] = 20.0
     balance_strength: Annotated[float, Interval(ge=0, le=4)] = 1.0

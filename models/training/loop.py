@@ -150,9 +150,10 @@ class Run:
         """Let the model set the weights that are not learned by gradient; adds what it chose to the record."""
         plan, config = self._plan, self._config
         rows = plan.train
+        shares = None if plan.shares is None else plan.shares.numpy()[rows]
         self.model.to("cpu")
         chosen = self.model.solve(
-            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed
+            plan.data.subset(rows), plan.targets.numpy()[rows], plan.weights[rows], config.folds, config.seed, shares
         )
         self.model.to(self.device)
         if not chosen and self.model.by_gradient:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Floats, Indices
-from emopipe.models.data.labelled import label_doubts, targets, usable
+from emopipe.models.data.labelled import label_doubts, soft_targets, targets, usable
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
+from emopipe.models.data.votes import votes_in_words
 from emopipe.models.networks.losses import Task
 from emopipe.models.predictor import Spec, pattern_name
 from emopipe.models.registry import configure, entry
@@ -27,7 +28,10 @@ Split = tuple[Indices, Indices]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained on what: rows, targets (N,) of every dataset row, and sample weights (N,)."""
+    """What is trained on what: rows, targets (N,) of every dataset row, and sample weights (N,).
+
+    `shares` (N, C) are those of the classes in the votes of several coders, where they are learned; else None.
+    """
 
     data: Dataset
     train: Indices
@@ -37,6 +41,13 @@ class Plan:
     targets: Tensor
     weights: Floats
     metric: str
+    shares: Tensor | None = None
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value of the labels that are trained and validated on; of values alone."""
+        rows = np.concatenate([self.train, self.valid])
+        return float(np.nanmax(np.abs(self.targets.numpy()[rows]), initial=0.0))
 
 
 def choose_split(data: Dataset, config: TrainConfig) -> Split:
@@ -100,7 +111,12 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
     weights = balanced_weights(data, numbers, train_rows, config) if classes else _normal(data.weights, train_rows)
     metric = ("uar" if classes else "mae") if config.metric == "auto" else config.metric
     truth = torch.from_numpy(numbers if classes else numbers.astype(np.float32))
-    return Plan(data, train_rows, valid_rows, task, classes, truth, weights, metric)
+    shares = soft_targets(data, config.label, classes) if config.soft_labels else None
+    if (votes := data.votes(config.label)) is not None:
+        learned = "the shares" if shares is not None else "the means" if not votes.classes else "the majority"
+        hook({"event": "start", "message": f"learns {learned} of {votes_in_words(votes)}"})
+    soft = None if shares is None else torch.from_numpy(shares)
+    return Plan(data, train_rows, valid_rows, task, classes, truth, weights, metric, soft)
 
 
 def _classes(labels: NDArray[Any], train_rows: Indices, valid_rows: Indices) -> tuple[str, ...]:
@@ -168,13 +184,15 @@ def make_spec(plan: Plan, config: TrainConfig, best: Mapping[str, Any] | None = 
         config: how.
         best: the record of the epoch that was kept.
     """
-    training = {
+    training: dict[str, Any] = {
         "dataset": plan.data.hash,
         "rows": {"train": len(plan.train), "valid": len(plan.valid)},
         "config": {key: value for key, value in asdict(config).items() if key not in ("model", "options")},
         "best": dict(best or {}),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
+    if plan.task == "regression":
+        training["largest_label"] = plan.largest
     return Spec(
         model=config.model,
         options=asdict(configure(config.model, config.options)),

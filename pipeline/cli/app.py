@@ -11,8 +11,12 @@ from emopipe.pipeline.cli.commands import config, models
 from emopipe.pipeline.cli.commands.ablate import ablate
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
+from emopipe.pipeline.cli.commands.corpus import corpus
+from emopipe.pipeline.cli.commands.correct import correct
+from emopipe.pipeline.cli.commands.curve import curve
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
+from emopipe.pipeline.cli.commands.diff import diff
 from emopipe.pipeline.cli.commands.doctor import doctor
 from emopipe.pipeline.cli.commands.evaluate import evaluate
 from emopipe.pipeline.cli.commands.export import export
@@ -21,6 +25,7 @@ from emopipe.pipeline.cli.commands.inspect import inspect
 from emopipe.pipeline.cli.commands.methods import methods
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
+from emopipe.pipeline.cli.commands.select import select
 from emopipe.pipeline.cli.commands.store import store
 from emopipe.pipeline.cli.commands.train import train
 from emopipe.pipeline.cli.commands.visualize import visualize
@@ -34,10 +39,26 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report, "export": export, "methods": methods},
-    TRAIN: {"extract": extract, "inspect": inspect, "train": train, "evaluate": evaluate},
+    USE: {
+        "demo": demo,
+        "run": run,
+        "report": report,
+        "export": export,
+        "correct": correct,
+        "diff": diff,
+        "methods": methods,
+    },
+    TRAIN: {
+        "corpus": corpus,
+        "extract": extract,
+        "inspect": inspect,
+        "train": train,
+        "evaluate": evaluate,
+        "select": select,
+    },
     STUDY: {
         "compare": compare,
+        "curve": curve,
         "ablate": ablate,
         "visualize": visualize,
         "diagnose": diagnose,

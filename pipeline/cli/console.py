@@ -16,6 +16,7 @@ from emopipe.pipeline.progress import Event
 from emopipe.pipeline.report.outputs import reason_as_json, row_of
 
 if TYPE_CHECKING:
+    from emopipe.models.evaluation.agreement import Agreement
     from emopipe.models.evaluation.evaluate import Evaluation
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
@@ -183,6 +184,15 @@ class Console:
             self.emit({"weights": evaluation.weights, "no_evidence": evaluation.no_evidence})
         weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
         self.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
+        self.agreement(evaluation.agreement)
+
+    def agreement(self, agreement: Agreement | None) -> None:
+        """How far coders agree, where several labelled the same rows."""
+        if agreement is None:
+            return
+        if self.json_lines:
+            self.emit({"agreement": asdict(agreement)})
+        self.print(agreement.words())
 
     def plan(self, steps: Sequence[Step], stored: int, jobs: int) -> None:
         """What will be done, why, and how long that will take."""

@@ -20,6 +20,8 @@ AS_CSV: Final = "Open it in the spreadsheet program and save it as CSV in UTF-8 
 #: Faults of a table that are listed one by one; the rest is counted.
 LISTED: Final = 5
 _MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+#: Control characters that stand where Windows-1252 was taken for Latin-1, and what they were.
+_MISREAD: Final = {code: bytes([code]).decode("cp1252", "ignore") or None for code in range(0x80, 0xA0) if code != 0x85}
 _INVISIBLE: Final = "\ufeff\u200b\u200e\u200f\u2060"
 
 
@@ -125,7 +127,7 @@ def _decoded(content: bytes, name: str, unusable: type[EmopipeError], path: Path
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     for coding in [encoding] if encoding else ["utf-8", "cp1252"]:
         try:
-            text = content.decode(coding)
+            text = content.decode(coding).translate(_MISREAD)
         except UnicodeDecodeError:
             continue
         if not any(unicodedata.category(mark) == "Cc" and mark not in "\t\n\r\v\f\x85" for mark in set(text)):

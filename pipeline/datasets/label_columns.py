@@ -27,6 +27,8 @@ def tidy(column: str, cells: Sequence[str]) -> tuple[list[str], list[Reason]]:
     Returns:
         As many cells; "" where one is missing.
     """
+    if column == "weight":
+        return [cell.replace(",", ".") for cell in cells], []
     if column in TEXTS:
         return list(cells), []
     reasons = []

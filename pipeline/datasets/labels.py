@@ -13,6 +13,7 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import LabelsTableError, Reason, reason
 from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.datasets.cells import existing, seconds, similar
+from emopipe.pipeline.datasets.coders import CODER_COLUMNS, join_coders
 from emopipe.pipeline.datasets.csv_input import Fault, Table, read_table, refuse
 from emopipe.pipeline.datasets.label_columns import tidy
 from emopipe.pipeline.media.duration import duration
@@ -30,6 +31,8 @@ MANIFEST_COLUMNS: Final = (
     *("media", "role", "overlap", "words", "face", "voice"),
     *(f"{modality}_{fact}" for modality in MODALITIES for fact in ("absent", "quality")),
 )
+#: Recordings, and folders, that are looked at where a table names none.
+MOST_LISTED: Final = 1000
 _SECONDS_HINT: Final = "Write seconds (6.15), hh:mm:ss, or the unit (6150 ms)"
 
 
@@ -55,7 +58,8 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
 
     A row names its signals in the columns `file` (or `video`: a video, sound or picture file), `audio`, `image` and
     `text`, alone or together; `start`, `end` (times), `speaker`, `split` and `id` are optional; all other columns
-    are labels.
+    are labels. Rows for the same signal that a column `coder` tells apart are joined; see
+    :func:`~emopipe.pipeline.datasets.coders.join_coders`.
 
     Args:
         path: the table.
@@ -64,10 +68,23 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
     Raises:
         InputNotFound: without the file; LabelsTableError when it is not such a table, naming the lines.
     """
-    folder = path.parent if folder is None else folder
-    table = _with_plain_columns(read_table(path, NAME, LabelsTableError))
+    return check_labels(read_table(path, NAME, LabelsTableError), path, path.parent if folder is None else folder)
+
+
+def check_labels(table: Table, path: Path, folder: Path) -> Labels:
+    """Check all of a labels table that was read.
+
+    Args:
+        table: see :func:`read_labels`.
+        path: where it comes from, for errors.
+        folder: what relative paths in it are relative to.
+
+    Raises:
+        LabelsTableError: when it is not such a table, naming the lines.
+    """
+    table = _with_plain_columns(table)
     _check_columns(table.columns, path, folder)
-    faults: list[Fault] = []
+    table, joined, faults = join_coders(table, (*PATH_COLUMNS, *RESERVED))
     rows: dict[int, LabelledSource] = {}
     repeated = []
     seen: dict[tuple[str, ...], int] = {}
@@ -81,15 +98,20 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
             rows[line] = row
     faults += _same_ids(rows)
     refuse(faults, NAME, LabelsTableError, path)
+    unnamed = _unnamed(table, rows, path, folder)
+    ignored = _ignored_splits(table, path)
     rows, cut, beyond = _within_recordings(rows)
     refuse([*beyond, *_missing_files(rows, folder)], NAME, LabelsTableError, path)
     reasons = [
         *table.reasons,
+        *joined,
         *cut,
         *_file_forms(table, rows),
         *_splits(table),
         *_overlaps(rows),
-        *_unnamed(rows, folder),
+        *_dialogue_splits(rows),
+        *ignored,
+        *unnamed,
     ]
     if repeated:
         reasons.append(reason("rows_repeated", f"{len(repeated)} rows are repeated: {_lines(repeated)}"))
@@ -99,7 +121,7 @@ def read_labels(path: Path, folder: Path | None = None) -> Labels:
 
 def _with_plain_columns(table: Table) -> Table:
     """The table with the columns that have a meaning in lower case."""
-    known = (*PATH_COLUMNS, *RESERVED, "label")
+    known = (*PATH_COLUMNS, *RESERVED, *CODER_COLUMNS, "label")
     names = {name: name.casefold() if name.casefold() in known else name for name in table.columns}
     if len(set(names.values())) < len(names):
         return table
@@ -114,8 +136,9 @@ def _check_columns(columns: Sequence[str], path: Path, folder: Path) -> None:
         raise LabelsTableError(what, path=path, hint=hint)
     if not {*PATH_COLUMNS, "text"} & set(columns):
         hint = "Name the signals in a column called file, video, audio, image or text"
-        beside = _media_beside(folder)
-        hint += f"; {beside[0]} and other recordings lie in the folder" if beside else ""
+        below = _media_below(folder)
+        hint += f"; {below[0]} and other recordings lie in the folder" if below else ""
+        hint = _corpus_hint(Table({0: dict.fromkeys(columns, "")}), folder) or hint
         what = f"the labels table has only the columns {', '.join(columns)[:200]}"
         raise LabelsTableError(what, path=path, hint=hint)
 
@@ -139,6 +162,9 @@ def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple
             Fault(line, f"its end ({end:g} s) is not after its start ({start or 0:g} s)", "Correct the times")
         )
     split = split_name(cells["split"]) if cells.get("split") else None
+    if not _is_weight(cells.get("weight", "")):
+        hint = "Write a number of 0 or more, or leave it empty for 1"
+        faults.append(Fault(line, f"weight is {cells['weight'][:80]!r}", hint))
     if cells.get("split") and split is None:
         faults.append(Fault(line, f"split is {cells['split'][:80]!r}", HINT))
     if faults:
@@ -155,6 +181,13 @@ def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple
     )
     labels = {name: value for name, value in cells.items() if name not in (*PATH_COLUMNS, *RESERVED)}
     return LabelledSource(source, split, labels), []
+
+
+def _is_weight(cell: str) -> bool:
+    try:
+        return not cell or 0 <= float(cell.replace(",", ".")) < float("inf")
+    except ValueError:
+        return False
 
 
 def _row_id(paths: Mapping[str, Path], cells: Mapping[str, str], line: int) -> str:
@@ -180,7 +213,8 @@ def _same_ids(rows: Mapping[int, LabelledSource]) -> Iterator[Fault]:
     for line, row in rows.items():
         first = seen.setdefault(row.source.id, line)
         if first != line:
-            hint = "Give the rows an id column, or start times if they are stretches of one file"
+            hint = "Give the rows an id column, start times if they are stretches of one file, or a column coder"
+            hint += " if several people labelled them"
             yield Fault(line, f"there are two rows for {row.source.id[:80]!r}, the other in line {first}", hint)
 
 
@@ -265,19 +299,76 @@ def _overlaps(rows: Mapping[int, LabelledSource]) -> list[Reason]:
     return [reason("rows_overlap", f"{len(overlapping)} rows overlap others of their recording: {_lines(overlapping)}")]
 
 
-def _unnamed(rows: Mapping[int, LabelledSource], folder: Path) -> list[Reason]:
-    beside = [] if any(row.source.path for row in rows.values()) else _media_beside(folder)
-    if not beside:
+def _ignored_splits(table: Table, path: Path) -> list[Reason]:
+    """Columns that look like a split and are not the one that is read: refused where there is no other.
+
+    Raises:
+        LabelsTableError: the table has no column split.
+    """
+    ignored = {}
+    for name in table.columns:
+        values = list(dict.fromkeys(row[name] for row in table.rows.values() if row[name]))
+        if name not in (*PATH_COLUMNS, *RESERVED) and len(values) > 1 and all(map(split_name, values)):
+            ignored[name] = values
+    if not ignored:
         return []
-    what = f"no row names a recording, although {len(beside)} lie beside the table, such as {beside[0]}"
+    name, values = next(iter(ignored.items()))
+    what = f"the column {name} holds {', '.join(values[:4])}"
+    if any(row.get("split") for row in table.rows.values()):
+        return [reason("split_ignored", f"{what}; the column split is used")]
+    hint = "Call it split, so that its parts stay apart; if it is something else, write other words into it"
+    raise LabelsTableError(f"{what} and is not called split", path=path, hint=_corpus_hint(table, path.parent) or hint)
+
+
+def _dialogue_splits(rows: Mapping[int, LabelledSource]) -> list[Reason]:
+    """Conversations that have rows in several splits."""
+    splits: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row.labels.get("dialogue") and row.split:
+            splits.setdefault(row.labels["dialogue"], set()).add(row.split)
+    crossing = [name for name, parts in splits.items() if len(parts) > 1]
+    if not crossing:
+        return []
+    what = f"{len(crossing)} conversations have rows in several splits, such as {crossing[0]!r}"
+    return [reason("dialogue_splits", what)]
+
+
+def _unnamed(table: Table, rows: Mapping[int, LabelledSource], path: Path, folder: Path) -> list[Reason]:
+    """Recordings below the folder although no row names one.
+
+    Raises:
+        LabelsTableError: the table is one that a corpus brings, whose recordings have names of their own.
+    """
+    below = [] if any(row.source.path for row in rows.values()) else _media_below(folder)
+    if not below:
+        return []
+    number = f"{len(below)}{' or more' if len(below) == MOST_LISTED else ''}"
+    what = f"no row names a recording, although {number} lie in the folder, such as {below[0]}"
+    if hint := _corpus_hint(table, folder):
+        raise LabelsTableError(what, path=path, hint=hint)
     return [reason("media_not_named", what)]
 
 
-def _media_beside(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in RECORDING_SUFFIXES)
-    except OSError:
-        return []
+def _corpus_hint(table: Table, folder: Path) -> str:
+    """How to read a table that a corpus brings; "" for other tables."""
+    from emopipe.pipeline.datasets.corpora.registry import recognised
+
+    names = recognised(table.columns)
+    commands = " or ".join(f"emopipe corpus {name}" for name in names)
+    return f"It is the table of a corpus: make one of labels with {commands} {folder} --out labels.csv" if names else ""
+
+
+def _media_below(folder: Path) -> list[str]:
+    """Recordings below a folder; at most :data:`MOST_LISTED`, and of as many folders."""
+    found: list[str] = []
+    for visited, (root, folders, names) in enumerate(os.walk(folder)):
+        if len(found) >= MOST_LISTED or visited >= MOST_LISTED:
+            break
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(root).relative_to(folder)
+        media = (name for name in names if Path(name).suffix.lower() in RECORDING_SUFFIXES and name[0] != ".")
+        found += [(below / name).as_posix() for name in sorted(media)]
+    return found[:MOST_LISTED]
 
 
 def _tidied(rows: Mapping[int, LabelledSource]) -> tuple[list[LabelledSource], list[Reason]]:

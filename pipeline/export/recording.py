@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from emopipe.errors import OutputError
 from emopipe.extractors.contracts import Word
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import Absent, FileResult, Person, TurnResult, UtteranceResult
+from emopipe.pipeline.records import Absent, Correction, FileResult, Person, TurnResult, UtteranceResult
 from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
 from emopipe.pipeline.store.store import Store
@@ -71,6 +73,17 @@ class Recording:
         for index, sequence in enumerate(sequences):
             if not isinstance(sequence, Absent):
                 yield index, sequence
+
+    def mean_features(self, modality: str) -> dict[int, NDArray[np.float64]]:
+        """Number of each utterance of which a modality was measured, and the mean of its features (D,)."""
+        from emopipe.models.data.speakers import utterance_mean
+
+        measured = self._measured("subject" if modality == "face" else modality).get(modality, [])
+        return {
+            index: utterance_mean(sequence.features)
+            for index, sequence in enumerate(measured)
+            if not isinstance(sequence, Absent) and len(sequence.features)
+        }
 
     def facts(self, stage: str) -> Mapping[str, Any]:
         """What decided the result of a stage: its settings, weights and libraries."""
@@ -135,9 +148,12 @@ def file_result(facts: Mapping[str, Any]) -> FileResult:
         checkpoint=known["checkpoint"],
         people=[Person(**{**person, "tracks": tuple(person["tracks"])}) for person in known["people"]],
         turns=[TurnResult(**turn) for turn in known["turns"]],
-        utterances=[
-            UtteranceResult(**{**row, "unverified_weights": tuple(row.get("unverified_weights", ()))})
-            for row in known["utterances"]
-        ],
+        utterances=[_utterance(row) for row in known["utterances"]],
         keys=facts.get("keys", {}),
     )
+
+
+def _utterance(row: Mapping[str, Any]) -> UtteranceResult:
+    corrections = tuple(Correction.from_json(facts) for facts in row.get("corrections", ()))
+    unverified = tuple(row.get("unverified_weights", ()))
+    return UtteranceResult(**{**row, "unverified_weights": unverified, "corrections": corrections})

@@ -57,6 +57,9 @@ class AudioTrack:
         self._resampler: Any = None
         self._levels = _Levels()
 
+    def prepare(self, packet: Any) -> None:
+        """Every packet is decoded."""
+
     def add(self, frame: Any) -> Iterator[NoReturn]:
         """Take over a decoded frame; gives none back."""
         stamp = None if frame.time is None else float(frame.time)

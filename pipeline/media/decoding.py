@@ -20,8 +20,8 @@ from emopipe.errors import Reason, Where, reason
 from emopipe.pipeline.media.audio_track import AudioTrack, mixed
 from emopipe.pipeline.media.clock import LONGEST_ITEM, Stamped, StreamClock, Timeline
 from emopipe.pipeline.media.damage import DamageLog, decoded_frames
-from emopipe.pipeline.media.finding import words_of
-from emopipe.pipeline.media.images import rgb_image
+from emopipe.pipeline.media.finding import MOST_PIXELS, words_of
+from emopipe.pipeline.media.images import ImageConverter
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.media.streams import (
     StreamFacts,
@@ -174,18 +174,27 @@ class Media:
         Args:
             rate: frames per second; the first frame at or after each multiple of 1/rate is taken.
         """
-        if self._selection.video is None:
+        if not self.info.has_video:
+            return
+        pixels = self.info.width * self.info.height
+        if pixels > MOST_PIXELS:
+            what = f"frames of {self.info.width} by {self.info.height} pixels are not decoded"
+            self.video_faults = [reason("frame_size", what)]
             return
         timeline = self._rewind()
-        video = self._selection.video
+        video: Any = self._selection.video
         wanted = 0.0
+        converter = ImageConverter()
         video.thread_type, video.codec_context.thread_count = "AUTO", self.threads
+        video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         audio = self._selection.audio if self._tracks is None else []
-        for time, frame in self._decode([video, *audio], timeline):
+        for time, frame in self._decode([video, *audio], timeline, rate):
             if time + 1e-6 < wanted:
                 continue
             wanted = (math.floor(time * rate + 1e-6) + 1) / rate
-            yield Frame(max(time, 0.0), rgb_image(frame, pixel_aspect(video)))
+            yield Frame(max(time, 0.0), converter.image(frame, pixel_aspect(video)))
+        if not (pixels or wanted):
+            self.video_faults = [reason("frame_size"), *self.video_faults]
 
     @property
     def audio(self) -> Sound | None:
@@ -220,28 +229,29 @@ class Media:
         assert self._tracks is not None
         return self._tracks
 
-    def _decode(self, streams: list[Any], timeline: Timeline) -> Iterator[tuple[float, Any]]:
+    def _decode(self, streams: list[Any], timeline: Timeline, sampling: float = 0.0) -> Iterator[tuple[float, Any]]:
         """Decode streams to their end: sound is kept, frames are yielded with their times."""
         tracks = [AudioTrack(timeline) for stream in streams if stream.type == "audio"]
-        yield from self._decode_into(tracks, streams, timeline)
+        yield from self._decode_into(tracks, streams, timeline, sampling)
         if tracks:
             self._tracks = tracks
             self.audio_faults = list(dict.fromkeys(fault for track in tracks for fault in track.faults()))
 
     def _decode_into(
-        self, tracks: Sequence[AudioTrack], streams: list[Any], timeline: Timeline
+        self, tracks: Sequence[AudioTrack], streams: list[Any], timeline: Timeline, sampling: float = 0.0
     ) -> Iterator[tuple[float, Any]]:
         """Decode streams to their end; frames of sound go to the tracks, those of the video are yielded.
 
-        A damaged packet is noted; everything that could be decoded is kept.
+        A damaged packet is noted; everything that could be decoded is kept, but for frames that sampling leaves out.
         """
-        video = None if self._selection.video not in streams else VideoTrack(self._selection.video, timeline)
+        video = None if self._selection.video not in streams else VideoTrack(self._selection.video, timeline, sampling)
         indices = (stream.index for stream in streams if stream.type == "audio")
         sinks: dict[int, AudioTrack | VideoTrack] = dict(zip(indices, tracks, strict=True))
         if video is not None:
             sinks[video.index] = video
         for packet in self._packets(streams, [(sink.damage, sink.clock) for sink in sinks.values()]):
             sink = sinks[packet.stream.index]
+            sink.prepare(packet)
             for frame in decoded_frames(packet, sink.damage, sink.clock):
                 yield from sink.add(frame)
         for sink in sinks.values():

@@ -21,6 +21,8 @@ from emopipe.errors import (
     reason,
 )
 
+#: Frames of more pixels are not decoded. Those of 8K have 35 million; in a few bytes may lie a frame of gigabytes.
+MOST_PIXELS: Final = 40_000_000
 #: FFmpeg's formats that name addresses or other files, or make something up: nothing but a file itself is read.
 FOLLOWING_FORMATS: Final = frozenset(
     [
@@ -178,7 +180,11 @@ def open_av(path: Path) -> Any:
     return av.open(
         str(path.absolute()),  # else "a:b.mp4" would be an address
         metadata_errors="replace",
-        options={"protocol_whitelist": "file", "format_whitelist": _plain_formats()},
+        options={
+            "protocol_whitelist": "file",
+            "format_whitelist": _plain_formats(),
+            "max_pixels": str(MOST_PIXELS),  # of the frames that FFmpeg decodes to learn what a stream is like
+        },
         timeout=(PATIENCE, PATIENCE),
     )
 

@@ -8,37 +8,54 @@ from typing import Any, Final
 
 import numpy as np
 
-from emopipe.errors import (
-    NotMedia,
-)
+from emopipe.errors import NotMedia
 from emopipe.pipeline.media.finding import checked
 
 #: Frames larger than this are scaled down, in pixels; the face model's input is smaller still.
 MAX_FRAME_SIDE: Final = 1920
+#: Frames of more pixels are not decoded: twice those of 8K. One of them may lie in a few bytes and take gigabytes.
+MOST_PIXELS: Final = 1 << 26
 
 
-def rgb_image(frame: Any, aspect: Fraction) -> np.ndarray:
-    """Convert a decoded frame to an image as a player would show it.
+class ImageConverter:
+    """Turns the decoded frames of a video stream into images as a player would show them.
 
-    Args:
-        frame: of PyAV.
-        aspect: width of a pixel by its height.
-
-    Returns:
-        Upright RGB, uint8 (height, width, 3), of square pixels, at most MAX_FRAME_SIDE high and wide. Of an interlaced
-        frame, one field is taken.
+    Colours are converted and sizes changed in one step, so that a frame of any size takes little memory.
     """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+
+    def image(self, frame: Any, aspect: Fraction) -> np.ndarray:
+        """The image of a frame.
+
+        Args:
+            frame: of PyAV.
+            aspect: width of a pixel by its height.
+
+        Returns:
+            Upright RGB, uint8 (height, width, 3), of square pixels, at most MAX_FRAME_SIDE high and wide. Of an
+            interlaced frame, one field is taken.
+        """
+        width, height = _shown_size(frame.width, frame.height, aspect)
+        lines = frame.height if frame.interlaced_frame else height
+        smaller = width < frame.width or lines < frame.height
+        rgb = self._reformatter.reformat(
+            frame, width, lines, "rgb24", interpolation="AREA" if smaller else "BILINEAR", threads=1
+        ).to_ndarray()
+        if frame.interlaced_frame:
+            rgb = _resized(rgb[::2], width, height)
+        quarter_turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+
+
+def _resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     import cv2
 
-    width, height = _shown_size(frame.width, frame.height, aspect)
-    rgb = frame.to_ndarray(format="rgb24")
-    if frame.interlaced_frame:
-        rgb = rgb[::2]
-    if rgb.shape[:2] != (height, width):
-        smaller = height < len(rgb) and width < rgb.shape[1]
-        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+    way = cv2.INTER_AREA if height < len(rgb) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=way))
 
 
 def _shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 #: Classes that speak for a pleasant state, and for an unpleasant one.
@@ -12,6 +13,8 @@ POSITIVE: Final = frozenset({"happiness", "happy", "joy", "excited", "excitement
 NEGATIVE: Final = frozenset(
     {"anger", "angry", "contempt", "disgust", "fear", "frustrated", "frustration", "negative", "sad", "sadness"}
 )
+#: What the data begin with on a page.
+_DATA: Final = '<script type="application/json" id="data">'
 #: Of an utterance, as it is.
 _PLAIN: Final = ("start", "end", "speaker", "text", "label", "value", "confidence", "abstained", "absent")
 
@@ -73,3 +76,14 @@ def _listed(shares: Mapping[str, float], labels: Sequence[str]) -> list[float]:
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: round(number, 3) for name, number in numbers.items() if math.isfinite(number)}
+
+
+def curves_on(page: Path) -> list[Mapping[str, Any]]:
+    """The curves that a page has already; none where there is no such page."""
+    try:
+        text = page.read_text("utf-8")
+        data = text.partition(_DATA)[2].partition("</script>")[0]
+        curves: list[Mapping[str, Any]] = json.loads(data)["curves"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return curves

@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 from emopipe.errors import EmopipeError, InputNotFound, OutputError, Reason, Where
 from emopipe.files import remove_leftovers, write_atomic
+from emopipe.pipeline.corrections.kept import attach, read_kept
+from emopipe.pipeline.corrections.review import corrected_columns
 from emopipe.pipeline.records import FileResult, UtteranceResult
 from emopipe.pipeline.store.store import Store
 
@@ -32,7 +34,7 @@ DISCLAIMER: Final = (
 )
 MANIFEST: Final = "manifest.json"
 #: Stems of the files of a batch, which no clip's files may have.
-RESERVED: Final = ("manifest", "summary", "utterances", "timings")
+RESERVED: Final = ("manifest", "summary", "utterances", "timings", "applied_corrections")
 #: A file name may have 255 bytes; this leaves room for suffixes.
 LONGEST_STEM: Final = 180
 #: While a batch runs, the manifest is brought up to date this often, in seconds.
@@ -41,7 +43,7 @@ KEPT_UP: Final = 10.0
 
 def row_of(utterance: UtteranceResult) -> dict[str, Any]:
     """An utterance as it is written to JSON."""
-    row = {
+    row: dict[str, Any] = {
         "start": round(utterance.start, 3),
         "end": round(utterance.end, 3),
         "speaker": utterance.speaker,
@@ -59,7 +61,11 @@ def row_of(utterance: UtteranceResult) -> dict[str, Any]:
         "abstained": utterance.abstained,
         "without": {modality: _rounded(shares) for modality, shares in utterance.without.items()},
     }
-    return {**row, "unverified_weights": list(utterance.unverified_weights)} if utterance.unverified_weights else row
+    if utterance.unverified_weights:
+        row["unverified_weights"] = list(utterance.unverified_weights)
+    if utterance.corrections:
+        row["corrections"] = [one.as_json() for one in utterance.corrections]
+    return row
 
 
 def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -111,7 +117,8 @@ class Sink:
         store: holds what was measured, for the curves of the pages; None: pages without curves.
 
     Raises:
-        OutputError: when the folder cannot be made or written to.
+        OutputError: when the folder cannot be made or written to; CorrectionsError when corrections that were applied
+            to the results of an earlier run cannot be read.
     """
 
     def __init__(
@@ -138,6 +145,7 @@ class Sink:
             remove_leftovers(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
+        self._corrections = read_kept(folder)
         self._put(MANIFEST, self._manifest())
 
     def keep(self, path: Path, entry: Mapping[str, Any]) -> None:
@@ -145,7 +153,7 @@ class Sink:
         self._entries[path] = dict(entry)
         if entry["outputs"]:
             self._stems[path] = entry["outputs"]
-            self._columns[path] = list(dict.fromkeys(name for row in self._stored_rows(path) for name in row))
+            self._columns[path] = columns_of(_stored(self.folder, self._stems[path]))
 
     def write(self, result: FileResult) -> list[Path]:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
@@ -153,16 +161,10 @@ class Sink:
         self._timings[path] = result.computed
         written: list[Path] = []
         if result.state != "failed":
-            facts = document(result, self._config_hash, self._version)
-            stem, rows = self._stems[path], [flat_row(row) for row in facts["utterances"]]
-            columns = list(dict.fromkeys(name for row in rows for name in row))
-            pages = {
-                f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
-                f"{stem}.csv": _csv(rows, columns),
-                f"{stem}.html": render_page(facts, self._link(path), name=stem, curves=self._curves(facts)),
-            }
-            written = [self._put(name, text) for name, text in pages.items()]
-            self._columns[path] = columns
+            facts, stem = document(result, self._config_hash, self._version), self._stems[path]
+            attach(facts, stem, self._corrections)
+            written = write_clip(self.folder, stem, facts, media_link(self.folder, path), self._curves(facts))
+            self._columns[path] = columns_of(facts)
         self._entries[path] = self._entry_of(result)
         if time.monotonic() - self._noted > KEPT_UP:
             self._noted = time.monotonic()
@@ -181,13 +183,9 @@ class Sink:
         skipped = [{**_entry(Path(one["media"]), "skipped", ""), **one} for one in self._skipped_files()]
         self._put("summary.csv", _csv(map(_summary_row, [*self._entries.values(), *skipped]), columns))
         columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
-        rows = (
-            {"media": entry["media"], **row}
-            for path, entry in self._entries.items()
-            if path in self._columns
-            for row in self._stored_rows(path)
+        write_utterances(
+            self.folder, {path: self._stems[path] for path in self._entries if path in self._columns}, columns
         )
-        self._put("utterances.csv", _csv(rows, ["media", *columns]))
         timings = (
             {"media": str(path), "stage": stage, "seconds": round(seconds, 3)}
             for path, stages in self._timings.items()
@@ -221,23 +219,79 @@ class Sink:
     def _skipped_files(self) -> list[dict[str, Any]]:
         return [{"media": str(path), "reasons": [reason_as_json(why)]} for path, why in sorted(self._skipped.items())]
 
-    def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The flat rows of a clip, read back from its document."""
-        with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
-            yield from map(flat_row, json.load(file)["utterances"])
-
     def _curves(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         from emopipe.pipeline.report.curves import curves
 
         return curves(facts, self._store) if self._store is not None else []
 
-    def _link(self, path: Path) -> str:
-        """Where the page finds the media, as an address."""
-        relative = os.path.relpath(path.resolve(), self.folder.resolve())
-        return quote(os.fsencode(Path(relative).as_posix()))
-
     def _put(self, name: str, text: str) -> Path:
         return put(self.folder / name, text)
+
+
+def write_clip(
+    folder: Path, stem: str, facts: dict[str, Any], link: str, curves: Sequence[Mapping[str, Any]] | None = None
+) -> list[Path]:
+    """Write a clip's JSON, CSV and HTML. Returns the paths.
+
+    Args:
+        folder: of the run.
+        stem: name of the files, without a suffix.
+        facts: the clip's document.
+        link: where the page finds the media, as an address.
+        curves: for the page; None: those that it has.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    from emopipe.pipeline.report.clip_page import curves_on
+
+    if curves is None:
+        curves = curves_on(folder / f"{stem}.html")
+    pages = {
+        f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
+        f"{stem}.csv": _csv(map(flat_row, facts["utterances"]), columns_of(facts)),
+        f"{stem}.html": render_page(facts, link, name=stem, curves=curves),
+    }
+    return [put(folder / name, text) for name, text in pages.items()]
+
+
+def write_utterances(folder: Path, stems: Mapping[Path, str], columns: Sequence[str]) -> Path:
+    """Write `utterances.csv`: every utterance of every clip, read back from the clips' documents. Returns its path.
+
+    Args:
+        folder: of the run.
+        stems: input -> name of its files.
+        columns: of the clips' tables.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rows = (
+        {"media": str(path), **flat_row(row)}
+        for path, stem in stems.items()
+        for row in _stored(folder, stem)["utterances"]
+    )
+    return put(folder / "utterances.csv", _csv(rows, ["media", *columns]))
+
+
+def columns_of(facts: Mapping[str, Any]) -> list[str]:
+    """The columns of the table of a clip."""
+    return list(dict.fromkeys(name for row in facts["utterances"] for name in flat_row(row)))
+
+
+def _stored(folder: Path, stem: str) -> dict[str, Any]:
+    """A clip's document, read back."""
+    facts: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text("utf-8"))
+    return facts
+
+
+def media_link(folder: Path, media: Path) -> str:
+    """Where pages in a folder find the media, as an address."""
+    try:
+        relative = os.path.relpath(media.resolve(), folder.resolve())
+    except ValueError:  # on another drive
+        return media.resolve().as_uri()
+    return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def put(path: Path, text: str) -> Path:
@@ -349,17 +403,23 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
             flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
         elif name == "unverified_weights":
             flat[name] = "; ".join(value)
-        elif name not in ("unimodal", "without"):
+        elif name not in ("unimodal", "without", "corrections"):
             flat[name] = value
-    return flat
+    return flat | corrected_columns(row)
 
 
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(name, value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _cell(name: str, value: object) -> object:
+    """A cell; what people have written begins with an apostrophe where a spreadsheet would take it for a formula."""
+    is_formula = name.startswith("corrected_") and isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
+    return f"'{value}" if is_formula else value
 
 
 def render_page(

@@ -153,7 +153,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    5,
+    6,
     FaceInputs,
     FaceMeasurements,
     measure_face,

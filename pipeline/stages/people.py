@@ -259,7 +259,7 @@ def face_tracks_of(span: Span, people: Sequence[Person], main_track: int | None)
 
 TRACKS: Final = Stage(
     "tracks",
-    1,
+    2,
     TrackInputs,
     TrackTurns,
     find_track_turns,

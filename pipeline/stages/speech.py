@@ -229,7 +229,7 @@ def within(segments: Sequence[Interval], start: float, end: float) -> list[Inter
 
 SPEECH: Final = Stage(
     "speech",
-    2,
+    3,
     SpeechInputs,
     DetectedSpeech,
     detect_speech,
@@ -240,7 +240,7 @@ SPEECH: Final = Stage(
 )
 WORDS: Final = Stage(
     "words",
-    3,
+    4,
     TranscriptionInputs,
     Transcription,
     transcribe_words,

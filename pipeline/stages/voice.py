@@ -83,7 +83,7 @@ def with_progress(
 
 VOICE: Final = Stage(
     "voice",
-    2,
+    3,
     VoiceInputs,
     VoiceFeatures,
     measure_voice,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.errors import DatasetError
+from emopipe.models.data.split_names import split_name
 from emopipe.options import StudyOptions, chosen_modalities
 from emopipe.pipeline.backends.backbones import with_backbone
 from emopipe.pipeline.progress import Hook, silent
@@ -31,10 +32,23 @@ METHOD: Final = (
     "that share fold and seed, with a 95 % t interval whose variance is corrected for overlapping training sets "
     "(Nadeau and Bengio 2003)."
 )
+#: The same for a split of the dataset.
+SPLIT_METHOD: Final = (
+    "Every model is trained on the dataset's own training rows and tested on its split {split}; {epoch}. Scores are "
+    "means and standard deviations over the seeds. `pooled` is the mean over the seeds; its difference to the "
+    "reference has a 95 % percentile interval from 4,000 bootstrap resamples of the tested speakers (or, where "
+    "unknown, conversations or media files), drawn alike for both models. `runs` is the mean difference of runs that "
+    "share a seed, with a 95 % t interval over seeds."
+)
 #: How an epoch comes to be the one that is tested, by `select` of the training.
 EPOCH: Final = {
     "best": "the epoch is chosen on speakers outside the tested fold",
     "last": "the last epoch is tested, so nothing is chosen",
+}
+#: The same for a split of the dataset.
+SPLIT_EPOCH: Final = {
+    **EPOCH,
+    "best": "the epoch is chosen on its validation rows, or where it has no others, on speakers held out of training",
 }
 
 
@@ -47,6 +61,7 @@ class Study:
         metric: of the differences; auto: uar for classes, mae for values.
         modalities: only these; empty for all.
         requires: validate and test only on rows that have all of these.
+        split: test on this split of the dataset; "" for folds.
     """
 
     folds: int = 5
@@ -54,6 +69,7 @@ class Study:
     metric: str = "auto"
     modalities: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    split: str = ""
 
     @classmethod
     def of(cls, options: StudyOptions) -> Study:
@@ -65,6 +81,7 @@ class Study:
             options.get("metric", default.metric),
             chosen_modalities(options.get("modalities")),
             chosen_modalities(options.get("require")),
+            split_name(options.get("split", "")) or options.get("split", default.split),
         )
 
     def run(
@@ -79,7 +96,9 @@ class Study:
 
         first = next(iter(configs.values())).seed
         seeds = range(first, first + self.seeds)
-        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, out / "runs.jsonl", bridge(hook))
+        split = self.split or None
+        record = out / "runs.jsonl"
+        runs = compare.compare(dataset, configs, self.folds, seeds, self.requires, record, bridge(hook), split=split)
         write_csv(out / "runs.csv", [_flat(run) for run in runs])
         metric = compare.default_metric(runs) if self.metric == "auto" else self.metric
         groups = dict(zip(dataset.ids, dataset.groups, strict=True))
@@ -89,10 +108,17 @@ class Study:
     def words(self, dataset: Dataset, reference: str) -> str:
         """What was tested on what, as a line of Markdown."""
         inside = f" having {' and '.join(self.requires)}" if self.requires else ""
+        parts = f"split {self.split}" if self.split else f"{self.folds} folds"
         return (
-            f"{len(dataset)} utterances, tested on those{inside or ' with a label'}; {self.folds} folds x "
+            f"{len(dataset)} utterances, tested on those{inside or ' with a label'}; {parts} x "
             f"{self.seeds} seeds; reference `{reference}`.\n"
         )
+
+    def method(self, configs: Iterable[TrainConfig]) -> str:
+        """How the figures came about, as a paragraph of Markdown."""
+        epochs = SPLIT_EPOCH if self.split else EPOCH
+        epoch = " or ".join(epochs[one] for one in sorted({config.select for config in configs}))
+        return SPLIT_METHOD.format(split=self.split, epoch=epoch) if self.split else METHOD.format(epoch=epoch)
 
 
 def configurations(
@@ -169,7 +195,8 @@ def compare_models(
     metric, rows = study.run(dataset, configs, chosen, out, hook)
     write_csv(out / "comparison.csv", rows)
     head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
-    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{_method(configs.values())}\n")
+    method = study.method(configs.values())
+    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{method}\n")
     return _readable(rows, metric)
 
 
@@ -205,15 +232,10 @@ def ablate_model(
     shown = {table: _readable(part, metric) for table, part in found.items()}
     head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
     parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
-    write_text(out / "ablations.md", "\n".join([head, *parts, _method(configs.values()), ""]))
+    write_text(out / "ablations.md", "\n".join([head, *parts, study.method(configs.values()), ""]))
     if swept:
-        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric)
+        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric, study)
     return shown
-
-
-def _method(configs: Iterable[TrainConfig]) -> str:
-    """How the figures came about, as a paragraph of Markdown."""
-    return METHOD.format(epoch=" or ".join(EPOCH[one] for one in sorted({config.select for config in configs})))
 
 
 def _setting(name: str, value: float) -> str:
@@ -227,6 +249,7 @@ def _write_sweep(
     swept: Mapping[str, Mapping[float, TrainConfig]],
     by_name: Mapping[str, Row],
     metric: str,
+    study: Study,
 ) -> list[Row]:
     from emopipe.models.registry import configure
     from emopipe.pipeline.studies import plots
@@ -244,7 +267,7 @@ def _write_sweep(
     write_csv(out / "sweep.csv", rows)
     readable = _readable(rows, metric)
     head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
-    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{_method([config])}\n")
+    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{study.method([config])}\n")
     return readable
 
 

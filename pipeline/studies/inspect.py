@@ -41,6 +41,7 @@ class Inspection:
         modalities: how many rows lack which, and why.
         durations: of the utterances, in seconds.
         duplicates: pairs of rows that are nearly the same.
+        agreement: of the coders, where several labelled the same rows; their figures, and how many rows are tied.
         doubtful: rows whose label is contradicted, the most doubtful first.
         advice: what to do first.
     """
@@ -51,6 +52,7 @@ class Inspection:
     modalities: list[Row]
     durations: list[Row]
     duplicates: list[Row]
+    agreement: list[Row]
     doubtful: list[Row]
     advice: list[str]
 
@@ -62,6 +64,7 @@ class Inspection:
             "Speakers": self.speakers,
             "Modalities": self.modalities,
             "Durations in seconds": self.durations,
+            "Agreement of coders": self.agreement,
             "Near-duplicates": self.duplicates,
             "Labels to listen to": self.doubtful,
         }
@@ -95,6 +98,7 @@ def inspect_dataset(folder: Path, label: str = "label", out: Path | None = None)
         modalities=missing(dataset),
         durations=durations(dataset),
         duplicates=duplicates[:MOST],
+        agreement=agreement_of_coders(dataset, label),
         doubtful=doubtful[:MOST],
         advice=[*remarks(dataset, TrainConfig(label=label)), *advice(dataset, labels, duplicates, doubtful, counted)],
     )
@@ -158,6 +162,18 @@ def lengths(dataset: Dataset) -> Any:
     """(N,) seconds of the utterances, NaN where they are not known."""
     edges = [[np.nan if one is None else float(one) for one in dataset.column(name)] for name in ("start", "end")]
     return np.array(edges[1]) - np.array(edges[0])
+
+
+def agreement_of_coders(dataset: Dataset, label: str) -> list[Row]:
+    """How far the coders of a label agree, which is a ceiling for models; no row where there is one label a row."""
+    from emopipe.models.evaluation.agreement import coder_agreement
+
+    votes, agreement = dataset.votes(label), coder_agreement(dataset, label)
+    if votes is None or agreement is None:
+        return []
+    facts = {"rows": str(agreement.rows), "votes each": f"{agreement.votes:.1f}", "alpha": f"{agreement.alpha:.3f}"}
+    figures = {f"one coder against the others: {name}": f"{one:.3f}" for name, one in agreement.figures.items()}
+    return [{**facts, **figures, "without a majority": str(int(votes.tied.sum()))}]
 
 
 def durations(dataset: Dataset) -> list[Row]:

@@ -135,6 +135,40 @@ def sweep(
     return save(figure, out)
 
 
+def learning_curves(
+    axes_points: Mapping[str, Sequence[Mapping[str, float]]],
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    metric: str,
+    now: float,
+    out: Path,
+) -> list[Path]:
+    """One panel per axis: measured points with their intervals, and the power law with its doubt, dotted beyond.
+
+    Args:
+        axes_points: title -> points with `clips`, `value`, `low` and `high`.
+        lines: title -> rows of clips, the metric, and the ends of its interval.
+        metric: its name.
+        now: the clips that there are.
+        out: the path without suffix.
+    """
+    figure = Figure(figsize=(5.4 * len(axes_points), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(axes_points), sharey=True, squeeze=False).flat
+    for axes, (title, points) in zip(panels, axes_points.items(), strict=True):
+        x = [point["clips"] for point in points]
+        reach = [[abs(point["value"] - point[end]) for point in points] for end in ("low", "high")]
+        axes.errorbar(x, [point["value"] for point in points], reach, color=COLOURS[2], fmt="o", capsize=4)
+        line = np.array(lines.get(title, np.zeros((0, 4))))
+        axes.fill_between(line[:, 0], line[:, 2], line[:, 3], color=COLOURS[2], alpha=0.15, linewidth=0)
+        within = line[:, 0] <= max(x)
+        axes.plot(line[within, 0], line[within, 1], color=COLOURS[2])
+        axes.plot(line[~within, 0], line[~within, 1], color=COLOURS[2], linestyle=":")
+        axes.axvline(now, color="grey", linewidth=1, linestyle="--")
+        axes.set(title=title, xlabel="clips to train on (dashed: all there are)")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel(f"{metric.upper()} of people whom training did not see")
+    return save(figure, out)
+
+
 def histograms(panels: Mapping[str, Any], label: str, limits: tuple[float, float], title: str, out: Path) -> list[Path]:
     """One panel below the other for each array of numbers, all with the same axes and the mean marked.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
+from emopipe.errors import ConfigError, DatasetError, FeatureMismatch, LibraryMissing, TrainingError
 from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.formatting import span
@@ -19,6 +19,7 @@ from emopipe.pipeline.studies.tables import Row, markdown
 
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset
+    from emopipe.models.evaluation.compare import Run
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.predictor import Predictor, Spec
     from emopipe.models.training.config import TrainConfig
@@ -86,8 +87,7 @@ def train_checkpoint(
     from emopipe.models.training.suitable import FEW
 
     dataset = reading.read(folder)
-    chosen = choose_start(start, dataset, config)
-    config, first = started(config, chosen, offline=offline, hook=hook)
+    config, first, chosen = begin(start, dataset, config, offline=offline, hook=hook)
     config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
@@ -103,19 +103,52 @@ def train_checkpoint(
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     linear = linear_baseline(dataset, config, trained.split) if measured else None
     folds: list[Row] = []
+    predictor = trained.predictor
     verdict = beside_linear(measured, linear)
     if measured is None and len(trained.split[0]) < FEW:
         seconds = config.folds * (time.monotonic() - began)
         if seconds < LONGEST:
-            folds, verdict = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+            folds, verdict, runs = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
+            predictor = calibrated_by_folds(predictor, runs, config, hook=hook)
         else:
-            what = f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`"
+            what = (
+                f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`; "
+                "probabilities are not calibrated"
+            )
             hook(Event("warning", "train", what))
-    result = TrainedCheckpoint(checkpoint.identify(trained.predictor), measured, linear, folds, verdict)
-    about_start = origin_card(chosen, trained.predictor) if chosen else []
-    card = model_card(trained.predictor, measured, folder.name, folds_card(result), about_start)
-    checkpoint.save(out, trained.predictor, card)
+    result = TrainedCheckpoint(checkpoint.identify(predictor), measured, linear, folds, verdict)
+    about_start = origin_card(chosen, predictor) if chosen else []
+    card = model_card(predictor, measured, folder.name, folds_card(result), about_start)
+    checkpoint.save(out, predictor, card)
     return result
+
+
+def calibrated_by_folds(
+    predictor: Predictor, runs: Sequence[Run], config: TrainConfig, *, hook: Hook = silent
+) -> Predictor:
+    """A classifier with the temperature that models like it need, which were tested on folds of the speakers."""
+    from emopipe.models.evaluation.compare import answers_of
+    from emopipe.models.training.calibration import Answers, calibrated, helps, tempered_across_folds
+
+    classes = predictor.spec.classes
+    folds = [answers_of(run, classes) for run in runs if run.logits and set(run.classes) <= set(classes)]
+    folds = [fold for fold in folds if len(fold.truth)]
+    if len(folds) < 2 or not classes:
+        return predictor
+    every = Answers.join(folds)
+    chosen = tempered_across_folds(folds)
+    others = Answers.join(chosen)
+    figures = (
+        f"on folds that did not choose it, log loss {every.log_loss():.3f} -> {others.log_loss():.3f}, "
+        f"calibration error {every.error():.3f} -> {others.error():.3f}"
+    )
+    if not helps(folds, chosen):
+        hook(Event("info", "train", f"the temperature stays 1: another is not better {figures}"))
+        return predictor
+    tempered = calibrated(predictor, every, accuracy=config.abstain_accuracy)
+    what = f"temperature {tempered.spec.temperature:.2f}, chosen on folds of the speakers"
+    hook(Event("info", "train", f"{what}; {figures}"))
+    return tempered
 
 
 def suited(
@@ -150,11 +183,12 @@ def beside_linear(ours: Evaluation | None, theirs: Evaluation | None) -> str:
 
 def by_folds(
     dataset: Dataset, config: TrainConfig, start: Predictor | None, record: Path, *, hook: Hook
-) -> tuple[list[Row], str]:
+) -> tuple[list[Row], str, list[Run]]:
     """Measure a configuration and a linear model on the same folds of the speakers (with one speaker: of the clips).
 
     Returns:
-        A row for each as text, and how they compare, in a sentence.
+        A row for each as text, how they compare, in a sentence, and the runs of the configuration; nothing where the
+        clips are too few to be parted, as when a class or the other classes are all of one fold.
     """
     from emopipe.models.evaluation import compare
     from emopipe.models.training.validation import better
@@ -166,19 +200,23 @@ def by_folds(
     plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
     configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
     starts = {} if start is None else {config.model: start}
-    runs = compare.compare(
-        data, configs, config.folds, (config.seed,), record=record, hook=bridge(hook, starts=False), starts=starts
-    )
+    forward = bridge(hook, starts=False)
+    try:
+        runs = compare.compare(data, configs, config.folds, (config.seed,), record=record, hook=forward, starts=starts)
+    except (DatasetError, TrainingError) as error:
+        hook(Event("warning", "train", f"folds cannot measure what to expect: {error.what}"))
+        return [], "", []
     metric, groups = compare.default_metric(runs), dict(zip(data.ids, data.groups, strict=True))
     found = {row["model"]: row for row in compare.scores(runs)}
     rows = [{"model": name, metric: f"{one[metric]:.3f} ± {one[f'{metric}_sd']:.3f}"} for name, one in found.items()]
+    mine = [run for run in runs if run.model == config.model]
     if len(found) < 2:
-        return rows, ""
+        return rows, "", mine
     gap = compare.differences(runs, LINEAR, groups, metric)[0]
     told = f"{metric} less that of the linear model {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
     if better(metric, gap.reference, gap.pooled):
-        return rows, f"A linear model does better: {told}. {TRAIN_LINEAR}"
-    return rows, f"{told[0].upper()}{told[1:]}."
+        return rows, f"A linear model does better: {told}. {TRAIN_LINEAR}", mine
+    return rows, f"{told[0].upper()}{told[1:]}.", mine
 
 
 def folds_card(result: TrainedCheckpoint) -> list[str]:
@@ -228,6 +266,39 @@ def fits(spec: Spec, dataset: Dataset) -> bool:
     except FeatureMismatch:
         return False
     return True
+
+
+def begin(
+    start: str, dataset: Dataset, config: TrainConfig, *, offline: bool, hook: Hook
+) -> tuple[TrainConfig, Predictor | None, str | None]:
+    """Find the checkpoint to begin with and load it; tells which one it is, or why there is none.
+
+    Returns:
+        The configuration with its model and options, the checkpoint, and its name; None for random weights.
+    """
+    from emopipe.models.registry import entry
+
+    chosen = choose_start(start, dataset, config)
+    if chosen is None and start == AUTO_START and entry(config.model).model.by_gradient:
+        told = Event("info", "train", f"begins with random weights: {why_none_fits(dataset, config)}")
+        hook(replace(told, kind="warning") if entry(config.model).model.learns_other_classes else told)
+    return *started(config, chosen, offline=offline, hook=hook), chosen
+
+
+def why_none_fits(dataset: Dataset, config: TrainConfig) -> str:
+    """Why training cannot begin with a shipped checkpoint, in words."""
+    from emopipe.models import checkpoint
+    from emopipe.models.registry import entry
+
+    if not entry(config.model).model.learns_other_classes:
+        return f"the model {config.model} takes nothing over from a checkpoint of other classes; --start names one"
+    same = [name for name in checkpoint.shipped() if checkpoint.read_spec(name).model == config.model]
+    fitting = [name for name in same if fits(checkpoint.read_spec(name), dataset)]
+    if fitting:
+        return f"{', '.join(fitting)} has other options of the model than were asked for"
+    if not same:
+        return f"no checkpoint of the model {config.model} is shipped"
+    return f"no shipped checkpoint ({', '.join(same)}) was trained on features like these; extract them again"
 
 
 def started(
@@ -349,7 +420,7 @@ def evaluate_model(
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
 
     dataset = reading.read(folder)
-    config, first = started(config, choose_start(start, dataset, config), offline=offline, hook=hook)
+    config, first, _ = begin(start, dataset, config, offline=offline, hook=hook)
     if given is not None and not folds:  # what is measured are rows that training holds out
         given = {*given, "select"}
     config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)
@@ -416,6 +487,7 @@ def _figures(measured: Evaluation) -> list[str]:
         "",
         *("| " + " | ".join(row) + " |" for row in table),
         "",
+        *([] if measured.agreement is None else [measured.agreement.words(), ""]),
     ]
 
 

@@ -175,3 +175,27 @@ def test_checkpoints_from_before_read_the_columns_that_they_seal(name: str) -> N
     spec = checkpoint.read_spec(name)
     assert spec.extraction["face"]["features"] == ["blendshapes", "mesh"]
     assert not {*EMOTIONS, *EXPRESSION} & set(spec.schema["face"])
+
+
+def test_expressions_of_several_faces_are_those_of_each_by_itself() -> None:
+    crops = list(RNG.integers(0, 256, (5, SIDE, SIDE, 3), np.uint8))
+    encoder = ExpressionEncoder()
+    together, alone = encoder.measure_all(crops), [encoder.measure(crop) for crop in crops]
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert encoder.measure_all([]) == []
+
+
+def test_a_clip_has_every_face_in_order_however_many_are_read_at_once(
+    landmarker: FaceLandmarker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Media(SAMPLES / "happy.mp4") as media:
+        frames = list(media.frames(5))
+    tables = []
+    for at_once in (1, 7):
+        monkeypatch.setattr("emopipe.extractors.face.mediapipe.EXPRESSIONS_AT_ONCE", at_once)
+        tables.append(landmarker.track(iter(frames)))
+    one, other = tables
+    assert one.num_rows > 20 and one["time"].equals(other["time"]) and one["track"].equals(other["track"])
+    for name in (*EMOTIONS, *EXPRESSION, "AU12"):
+        assert np.allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-4)

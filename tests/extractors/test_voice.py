@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
+from emopipe.extractors.voice import spectral
 from emopipe.extractors.voice.acoustic import COLUMNS, UNITS, acoustic_features
 from emopipe.extractors.voice.features import feature_names, voice_sequence
 from emopipe.extractors.voice.whisper_encoder import encoder_states
-from tests.conftest import tone
+from emopipe.pipeline.media.decoding import Media
+from tests.conftest import SAMPLES, tone
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +26,15 @@ def tiny_whisper() -> Any:
     torch.manual_seed(0)
     dims = ModelDimensions(80, 1500, 16, 2, 2, 51865, 32, 16, 2, 1)
     return Whisper(dims).eval()
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Six seconds of talk, silence and noise."""
+    with Media(SAMPLES / "conversation.mp4") as media:
+        talk = np.asarray(media.audio)[16_000 : 5 * 16_000]
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    return np.concatenate([talk, np.zeros(16_000, np.float32), noise])
 
 
 def buzz(seconds: float, hertz: float) -> np.ndarray:
@@ -91,3 +104,45 @@ def test_a_voice_sequence_has_named_columns_and_windows(tiny_whisper: Any) -> No
     assert pitch == pytest.approx(12 * np.log2(140 / 65), abs=0.5)
     with pytest.raises(ValueError, match="too short"):
         voice_sequence(np.zeros(1000, np.float32), tiny_whisper, start=0, window=1)
+
+
+def test_measures_are_those_of_librosa(speech: np.ndarray) -> None:
+    import librosa
+    from librosa import feature
+
+    magnitude = spectral.magnitudes(speech, 512, 160)
+    mel = spectral.decibels(spectral.mel_filters(512, 64) @ magnitude**2)
+    expected_mel = librosa.power_to_db(feature.melspectrogram(S=magnitude**2, sr=16_000, n_mels=64), top_db=None)
+    pairs = {
+        "magnitudes": (magnitude, np.abs(librosa.stft(speech, n_fft=512, hop_length=160))),
+        "mel": (mel, expected_mel),
+        "cepstrum": (spectral.cepstrum(mel, 20), feature.mfcc(S=mel, n_mfcc=20)),
+        "delta": (spectral.delta(mel), feature.delta(mel, mode="nearest")),
+        "contrast": (spectral.contrast(magnitude, 5), feature.spectral_contrast(S=magnitude, sr=16_000, n_bands=5)),
+        "zero crossings": (
+            spectral.zero_crossings(speech, 512, 160),
+            feature.zero_crossing_rate(speech, frame_length=512, hop_length=160)[0],
+        ),
+        "centroid": (spectral.centroid(magnitude), feature.spectral_centroid(S=magnitude, sr=16_000)[0]),
+        "rolloff": (spectral.rolloff(magnitude), feature.spectral_rolloff(S=magnitude, sr=16_000)[0]),
+        "flatness": (spectral.flatness(magnitude), feature.spectral_flatness(S=magnitude)[0]),
+        "onsets": (spectral.onsets(mel, 6), librosa.onset.onset_strength(S=mel, sr=16_000, hop_length=160)),
+        "yin": (
+            spectral.yin(speech, 65, 500, 1024, 160),
+            librosa.yin(speech, fmin=65, fmax=500, sr=16_000, frame_length=1024, hop_length=160),
+        ),
+    }
+    for name, (ours, theirs) in pairs.items():
+        assert ours.shape == theirs.shape, name
+        assert np.allclose(ours, theirs, rtol=1e-4, atol=2e-4), name
+
+
+def test_the_default_path_compiles_nothing() -> None:
+    """Librosa has numba compile parts of it when it is first imported."""
+    code = (
+        "import sys, numpy as np\n"
+        "from emopipe.extractors.voice.acoustic import acoustic_features\n"
+        "acoustic_features(np.zeros(16_000, np.float32))\n"
+        "assert not {'librosa', 'numba'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,6 +36,22 @@ def test_correlation_of_a_constant_or_of_no_numbers_is_nan(guess: np.ndarray) ->
     assert math.isnan(metrics.regression(np.array([1.0, 2.0, 3.0]), guess)["corr"])
 
 
+def test_labels_between_minus_one_and_one_are_scored_as_ch_sims_does() -> None:
+    truth = np.array([-1.0, -0.8, -0.6, -0.2, 0.0, 0.0, 0.2, 0.6, 0.8, 1.0], dtype=np.float32)
+    guess = np.array([-0.9, -0.6, -0.7, -0.1, 0.05, -0.05, 0.1, 0.9, 0.71, 0.3], dtype=np.float32)
+    found = metrics.regression(truth, guess, largest=1.0)
+    # truth 0 0 1 1 2 2 3 3 4 4, guess 0 1 0 1 2 2 2 4 4 3: a value on an edge is of the class below it
+    assert found["acc5"] == pytest.approx(5 / 10)
+    assert found["acc3"] == pytest.approx(9 / 10)  # only 0.2 against 0.1 is wrong
+    assert found["acc2"] == pytest.approx(9 / 10)  # zero is not positive, so only 0 against 0.05 is wrong
+    assert found["f1"] == pytest.approx(0.6 * 10 / 11 + 0.4 * 8 / 9)
+    assert found["mae"] == pytest.approx(np.abs(truth - guess).mean())
+    assert set(metrics.mmsa(found)) == {"Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"}
+    assert all(math.isnan(value) for value in metrics.regression(np.zeros(0), np.zeros(0), 1.0).values())
+    alone = metrics.regression(np.append(truth, 0.5), np.append(guess, np.nan), 1.0)
+    assert alone["acc5"] == found["acc5"] and alone["parse_failure_rate"] == pytest.approx(1 / 11)
+
+
 def test_a_failed_prediction_counts_as_failed_and_in_nothing_else() -> None:
     found = metrics.regression(np.append(TRUTH, [1.0, -2.0]), np.append(GUESS, [np.nan, np.nan]))
     assert found["parse_failure_rate"] == pytest.approx(2 / 10)

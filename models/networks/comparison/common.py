@@ -41,16 +41,9 @@ class Baseline(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The `task` loss, which is the `total`."""
-        costs = losses.task_costs(output.logits, labels_of(batch), self.shape.task, self.config.label_smoothing)
+        costs = losses.task_costs(output.logits, batch.targets, self.shape.task, self.config.label_smoothing)
         task = losses.mean(costs, batch.weights)
         return {"task": task, "total": task}
-
-
-def labels_of(batch: Batch) -> Tensor:
-    """The labels of a batch that must have some."""
-    if batch.labels is None:
-        raise ValueError("the batch has no labels")
-    return batch.labels
 
 
 def need_modalities(shape: Shape, least: int, model: str) -> None:

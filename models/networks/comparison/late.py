@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
-from emopipe.models.networks.comparison.common import equal_shares, labels_of
+from emopipe.models.networks.comparison.common import equal_shares
 from emopipe.models.networks.emoe import Branch, EmoeConfig, sealed
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.networks.words import chosen
@@ -89,7 +89,7 @@ class Towers(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """L_uni, the mean loss of the towers that an utterance has (the `total`)."""
-        labels, smoothing = labels_of(batch), self.config.label_smoothing
+        labels, smoothing = batch.targets, self.config.label_smoothing
         columns = [self.shape.modalities.index(name) for name in self.names]
         costs = [losses.task_costs(output.unimodal[name], labels, self.shape.task, smoothing) for name in self.names]
         total = losses.unimodal(costs, batch.present[:, columns], batch.weights)

@@ -17,7 +17,7 @@ from emopipe.errors import ConfigError
 from emopipe.models.configs import Chance, Factor, Heads, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks import losses
-from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, mean_step
+from emopipe.models.networks.comparison.common import Baseline, equal_shares, mean_step
 from emopipe.models.networks.model import Output, Shape
 
 Pair = tuple[Tensor, Tensor, Tensor]
@@ -172,7 +172,7 @@ class Misa(Baseline):
         """L = L_task + 0.1 L_diff + 0.3 L_sim + L_recon; L_task is cross-entropy, or the squared error of values."""
         config, f, present = self.config, output.features, batch.present
         terms = {
-            "task": losses.mean(self._costs(output.logits, labels_of(batch)), batch.weights),
+            "task": losses.mean(self._costs(output.logits, batch.targets), batch.weights),
             "difference": self._differences(f["private"].float(), f["shared"].float(), present),
             "similarity": self._similarities(f["shared"].float(), present),
             "reconstruction": self._reconstructions(f["rebuilt"].float(), f["utterance"].float(), present),

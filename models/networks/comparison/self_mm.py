@@ -13,7 +13,7 @@ from torch.nn import functional
 from emopipe.models.configs import Chance, Limit, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks import losses
-from emopipe.models.networks.comparison.common import Baseline, equal_shares, labels_of, last_step, mean_step
+from emopipe.models.networks.comparison.common import Baseline, equal_shares, last_step, mean_step
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import Output, Shape
 
@@ -232,10 +232,10 @@ class SelfMm(Baseline):
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """L = L_M + sum_s mean(tanh|y_s - y_M| L_s); without generated labels (validation) L_M alone."""
         task, present = self.shape.task, batch.present
-        costs = losses.task_costs(output.logits, labels_of(batch), task, self.config.label_smoothing)
+        costs = losses.task_costs(output.logits, batch.targets, task, self.config.label_smoothing)
         terms = {"task": losses.mean(costs, batch.weights)}
         if self.training and batch.rows is not None:
-            target = self._target(labels_of(batch))
+            target = self._target(batch)
             self.memory.to(target.device)
             labels = self.memory.labels(batch.rows, target, len(self.shape.modalities))
             terms["unimodal"] = self._unimodal(output, labels, target, batch)
@@ -244,11 +244,11 @@ class SelfMm(Baseline):
         terms["total"] = sum(terms.values(), torch.zeros((), device=present.device))
         return terms
 
-    def _target(self, labels: Tensor) -> Tensor:
-        """y_M as (B, 1) values, or (B, C) one-hot classes."""
+    def _target(self, batch: Batch) -> Tensor:
+        """y_M as (B, 1) values, or (B, C) classes, one-hot or shares."""
         if self.shape.task == "regression":
-            return labels.unsqueeze(1)
-        return functional.one_hot(labels, self.shape.outputs).float()
+            return batch.targets.unsqueeze(1)
+        return functional.one_hot(batch.targets, self.shape.outputs).float() if batch.shares is None else batch.shares
 
     def _unimodal(self, output: Output, labels: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Summed over the modalities: generated labels (B, M, L) weigh by how far they are from the given (B, L)."""

@@ -20,7 +20,7 @@ from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.configs import of_modality
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
-from emopipe.models.networks.comparison.common import equal_shares, labels_of
+from emopipe.models.networks.comparison.common import equal_shares
 from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.decoding import Labels, label_answers, parse_number, say_number
 from emopipe.models.networks.egmf.encoder import AudioVisualEncoder, CrossModalFusion, SequenceEncoder, Steps
@@ -281,11 +281,10 @@ class Egmf(FusionModel):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The `task` loss, the `entropy` term of the gate (not weighted), and their `total`."""
-        labels = labels_of(batch)
         if "answer_costs" in output.features:
             costs = output.features["answer_costs"]
         else:
-            costs = losses.task_costs(output.logits, labels, self.shape.task, self.config.label_smoothing)
+            costs = losses.task_costs(output.logits, batch.targets, self.shape.task, self.config.label_smoothing)
         alpha = output.features["alpha"]
         mixed = self._has_signals(batch).unsqueeze(1).expand(alpha.shape)
         terms = {"task": losses.mean(costs, batch.weights), "entropy": losses.entropy(alpha, mixed)}

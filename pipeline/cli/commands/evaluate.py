@@ -46,3 +46,4 @@ def evaluate(
             return
         rows = [(name, f"{value:.4f}", f"{measured.sd[name]:.4f}") for name, value in measured.mean.items()]
         console.table(f"{model} on {dataset}, {len(measured.runs)} runs", ("metric", "mean", "sd"), rows)
+        console.agreement(measured.agreement)

@@ -27,6 +27,14 @@ def test_a_media_file_is_a_conversation_ordered_by_start() -> None:
     assert found.earlier("u3") == ()
 
 
+def test_lines_of_another_split_are_never_in_a_conversation() -> None:
+    split = ["train", "test", "train", "test", None]
+    for column in ("dialogue", "media"):
+        found = transcript(**{column: ["m"] * 5}, split=split, words=list("abcde"))
+        assert [found.earlier(f"u{row}") for row in range(5)] == [(), (), ("a",), ("b",), ()]
+        assert found.conversations([f"u{row}" for row in range(5)]).tolist() == [0, 1, 0, 1, 2]
+
+
 def test_the_manifest_order_is_the_last_resort() -> None:
     found = transcript(dialogue=[1.0, 1.0, 1.0], utterance=[0.0, None, 1.0], words=["a", "b", "c"])
     assert found.earlier("u2") == ("a", "b")

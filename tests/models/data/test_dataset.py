@@ -45,6 +45,12 @@ def test_what_is_there_is_exposed(small: Dataset) -> None:
     assert small.labels("label").tolist() == ["joy", None, "joy", "joy"]
 
 
+def test_a_conversation_without_speakers_stays_on_one_side(small: Dataset) -> None:
+    dialogues = pa.array(["train/0", "train/0", "", None])
+    groups = small.with_manifest(small.manifest.append_column("dialogue", dialogues)).groups
+    assert groups.tolist() == ["speaker:x", "dialogue:train/0", "id:c", "id:d"]
+
+
 def test_several_rows_may_share_one_sequence(small: Dataset) -> None:
     one, two = small.sample(0).features["face"], small.sample(1).features["face"]
     assert one is not None and two is not None

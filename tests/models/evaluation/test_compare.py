@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from emopipe.errors import ConfigError
+from emopipe.errors import ConfigError, StudyError, TrainingError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import presence
 from emopipe.models.evaluation.ablate import FULL, SWEEP, ablations, sweep
 from emopipe.models.evaluation.compare import SCORES, Run, compare, differences, read_runs, scores
-from emopipe.models.evaluation.evaluate import fold_datasets, train_fold
+from emopipe.models.evaluation.evaluate import evaluate, fold_datasets, split_datasets, train_fold
 from emopipe.models.training.config import TrainConfig
+from emopipe.models.training.loop import train
 
 QUICK = TrainConfig(epochs=2, batch_size=32, lr=5e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
 CONFIGS = {
@@ -195,3 +198,51 @@ def test_a_sweep_holds_the_configured_value() -> None:
     assert found["temperature"][2.0].options == {"alpha": 0.3, "temperature": 2.0}
     with pytest.raises(ConfigError, match="no parts"):
         sweep(replace(QUICK, model="lf-dnn", options={}))
+
+
+def with_splits(dataset: Dataset) -> Dataset:
+    """Half of the speakers train, others validate, the rest test."""
+    names = sorted(set(dataset.speakers))
+    parts = dict(zip(names, ("train", "train", "valid", "test") * len(names), strict=False))
+    at = dataset.manifest.column_names.index("split")
+    splits = pa.array([parts[name] for name in dataset.speakers], pa.string())
+    return dataset.with_manifest(dataset.manifest.set_column(at, "split", splits))
+
+
+def test_a_split_of_the_dataset_is_tested_over_seeds(shared: Dataset, tmp_path: Path) -> None:
+    data = with_splits(shared)
+    configs = {"emoe": CONFIGS["emoe"], "lf-dnn": CONFIGS["lf-dnn"]}
+    found = compare(data, configs, seeds=(0, 1), split="test", record=tmp_path / "runs.jsonl")
+    assert [(run.fold, run.seed) for run in found] == [(0, 0), (0, 0), (0, 1), (0, 1)]
+    assert all(run.ids == data.ids[data.split == "test"].tolist() for run in found)
+    alone = train(data, replace(QUICK, seed=1)).predictor
+    assert found[2].metrics == pytest.approx(evaluate(alone, data, "test").metrics)
+    groups = dict(zip(data.ids, data.groups, strict=True))
+    other = differences(found, "emoe", groups, "uar", resamples=200)[1]
+    gaps = [found[at + 1].metrics["uar"] - found[at].metrics["uar"] for at in (0, 2)]
+    assert other.run_high - other.run_low == pytest.approx(2 * 12.706 * np.std(gaps, ddof=1) / np.sqrt(2), rel=1e-3)
+    again = compare(data, configs, seeds=(0, 1), split="test", record=tmp_path / "runs.jsonl")
+    assert again == found
+    assert {run.key for run in again}.isdisjoint(run.key for run in compare(data, configs, folds=2, seeds=(0,)))
+
+
+def test_a_split_that_cannot_be_tested_is_refused(shared: Dataset) -> None:
+    data = with_splits(shared)
+    with pytest.raises(StudyError, match="no labelled row has the split 'other'"):
+        compare(data, CONFIGS, split="other")
+    with pytest.raises(StudyError, match="all labelled rows are of 'test'"):
+        compare(data.subset(data.split == "test"), CONFIGS, split="test")
+    at = data.manifest.column_names.index("speaker")
+    same = data.with_manifest(data.manifest.set_column(at, "speaker", pa.array(["x"] * len(data))))
+    with pytest.raises(TrainingError, match="both training and test: x"):
+        compare(same, CONFIGS, split="test")
+
+
+def test_rows_that_are_validated_on_have_what_is_required(shared: Dataset) -> None:
+    data = with_splits(shared)
+    ((inner, test),) = split_datasets(data, QUICK, "test", ("face", "voice"))
+    assert presence(test, ("face", "voice")).all()
+    assert set(inner.split) == {"train", "valid"}
+    trained = train_fold(inner, QUICK, ("face", "voice"))
+    held = inner.subset(trained.split[1])
+    assert presence(held, ("face", "voice")).all() and set(held.split) == {"valid"}

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.training.calibration import abstain_threshold, calibrate, fit_temperature, risk_coverage
+from emopipe.models.evaluation.evaluate import cross_validate, evaluate, fold_datasets
+from emopipe.models.training.calibration import (
+    Answers,
+    abstain_threshold,
+    calibrate,
+    fit_temperature,
+    helps,
+    risk_coverage,
+    tempered_across_folds,
+)
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
 
@@ -64,3 +74,31 @@ def test_regression_is_left_as_it_is(shared: Dataset) -> None:
     predictor = train(shared, config).predictor
     assert calibrate(predictor, shared) is predictor
     assert replace(predictor.spec) == predictor.spec
+
+
+def overconfident(rng: np.random.Generator, factor: float, rows: int = 200) -> Answers:
+    """Answers whose logits are too large by a factor."""
+    logits = rng.normal(size=(rows, 3)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.array([rng.choice(3, p=share) for share in shares])
+    return Answers(factor * logits, truth)
+
+
+def test_the_temperature_of_folds_is_chosen_by_the_other_folds_where_that_helps() -> None:
+    rng = np.random.default_rng(0)
+    folds = [overconfident(rng, 4.0) for _ in range(4)]
+    tempered = tempered_across_folds(folds)
+    assert helps(folds, tempered)
+    assert Answers.join(tempered).error() < 0.5 * Answers.join(folds).error()
+    opposite = [overconfident(rng, 4.0), overconfident(rng, 0.25)]
+    assert not helps(opposite, tempered_across_folds(opposite))
+
+
+def test_cross_validation_tells_the_calibration_error_at_that_temperature(make: Callable[..., Dataset]) -> None:
+    data = make(count=160, splits=False, noise=2.5)
+    raw = {"relative": False, "strengths": (1e6,)}  # hardly regularised, so far too sure
+    config = TrainConfig("linear", raw, device="cpu")
+    summary = cross_validate(data, config, folds=4)
+    inner, test = fold_datasets(data, config, 4)[0]
+    uncalibrated = evaluate(train(inner, config).predictor, test, None).metrics
+    assert summary.runs[0]["uar"] == uncalibrated["uar"] and summary.runs[0]["ece"] < uncalibrated["ece"]

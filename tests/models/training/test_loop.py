@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from emopipe.errors import ConfigError, DeviceUnavailable, TrainingError
-from emopipe.models.checkpoint import identify
+from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
@@ -26,6 +26,7 @@ from emopipe.models.training.config import TrainConfig, configuration, read_conf
 from emopipe.models.training.loop import Trained, train
 from emopipe.models.training.optimisation import choose_device
 from emopipe.models.training.plan import balanced_weights, choose_split, make_plan
+from tests.models import mmsa_files
 from tests.models.conftest import learnable
 
 QUICK = TrainConfig(epochs=4, batch_size=32, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
@@ -452,3 +453,19 @@ def test_rare_classes_can_count_more_but_not_as_much(partial: Dataset) -> None:
         weights = balanced_weights(data, targets, rows, replace(QUICK, balance="balanced", balance_strength=strength))
         ratios.append(weights[9] / weights[0])
     assert ratios == pytest.approx([1.0, 2.0, 4.0])
+
+
+def test_metrics_are_those_of_the_range_of_the_labels(tmp_path: Path) -> None:
+    tables = mmsa_files.content()
+    config = TrainConfig(model="linear", label="sentiment", epochs=1)
+    wide = read(mmsa_files.write(tmp_path / "wide.pkl", tables))
+    for table in tables.values():
+        table["regression_labels"] = table["regression_labels"] / 3
+    narrow = read(mmsa_files.write(tmp_path / "narrow.pkl", tables))
+    assert "acc7" in evaluate(train(wide, config).predictor, wide, "test").metrics
+    trained = train(narrow, config)
+    save(tmp_path / "checkpoint", trained.predictor, "card")
+    measured = evaluate(load(tmp_path / "checkpoint"), narrow, "test").metrics
+    assert "acc2" in measured and "acc7" not in measured
+    gradient = train(narrow, replace(config, model="lf-dnn", options={"hidden": 8}))
+    assert "acc5" in gradient.history[0]["valid"] and "acc7" not in gradient.history[0]["valid"]

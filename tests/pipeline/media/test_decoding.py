@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import count, pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from emopipe.errors import EmopipeError
 from emopipe.pipeline.media.decoding import Media, ahead
 from emopipe.pipeline.media.images import read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
+from tests.pipeline.media.coded_media import FPS, numbered_image
 
 
 def code_of(path: Path) -> str:
@@ -148,3 +152,43 @@ def test_pictures_are_read_and_refused(tmp_path: Path) -> None:
     bad.write_text("no picture")
     with pytest.raises(EmopipeError, match="EMO-104"):
         read_image(bad)
+
+
+def test_frames_without_a_size_that_is_decoded_are_told_and_take_no_memory(tmp_path: Path) -> None:
+    """A frame of 144 MB lies in 300 kB."""
+    with av.open(str(tmp_path / "huge.avi"), "w") as container:
+        stream = container.add_stream("png", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 8000, 6000, "rgb24"
+        frame = av.VideoFrame(8000, 6000, "rgb24")
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Media(tmp_path / "huge.avi") as media:
+        assert list(media.frames(5)) == []
+        assert [fault.code for fault in media.video_faults][:1] == ["frame_size"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("rate", [2, 5, 12.5])
+def test_sampling_leaves_frames_undecoded_and_takes_the_same_ones(tmp_path: Path, rate: float, threads: int) -> None:
+    clip = tmp_path / "b_frames.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"bf": "3", "b-pyramid": "normal"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number in range(4 * FPS):
+            frame = av.VideoFrame.from_ndarray(numbered_image(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Media(clip, threads) as media:
+        every = {round(frame.time * FPS): frame.rgb for frame in media.frames(FPS)}
+        taken = {round(frame.time * FPS): frame.rgb for frame in media.frames(rate)}
+        assert media.video_faults == []
+        timeline = media._rewind()
+        decoded = sum(1 for _ in media._decode([media._selection.video], timeline, rate))
+    assert len(every) == 4 * FPS and decoded < (0.7 if rate <= 5 else 1.0) * len(every)
+    slots = [int(number * rate / FPS + 1e-6) for number in every]
+    assert list(taken) == [number for number in every if slots.index(slots[number]) == number]
+    assert all(np.array_equal(rgb, every[number]) for number, rgb in taken.items())

@@ -17,9 +17,9 @@ from emopipe.extractors.face.table import face_table
 from emopipe.extractors.voice.acoustic import COLUMNS
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import Absent
-from emopipe.pipeline.report.clip_page import page_data
+from emopipe.pipeline.report.clip_page import curves_on, page_data
 from emopipe.pipeline.report.curves import MISSING, MOST_POINTS, coded, curves, sampled
-from emopipe.pipeline.report.outputs import DISCLAIMER, render_page
+from emopipe.pipeline.report.outputs import DISCLAIMER, render_page, write_clip
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
 from tests.pipeline.report.test_batch_page import said
@@ -126,6 +126,16 @@ def test_the_script_gets_numbers_in_the_order_of_the_labels() -> None:
     assert (data["name"], data["media"], data["probe"]) == ("interview", "interview.mp4", KEYS["probe"])
     values = [judged(0, 1, label=None, value=0.4, probabilities={}, unimodal={"text": {"value": 0.2}}, without={})]
     assert page_data(record(values), [], {}, 1.0)["rows"][0]["unimodal"] == {"text": [0.2]}
+
+
+def test_a_page_that_is_written_anew_keeps_its_curves(store: Store, tmp_path: Path) -> None:
+    drawn = curves(record(ROWS), store)
+    write_clip(tmp_path, "clip", record(ROWS), "a.mp4", drawn)
+    before = (tmp_path / "clip.html").read_text()
+    write_clip(tmp_path, "clip", record(ROWS), "a.mp4")
+    assert (tmp_path / "clip.html").read_text() == before and curves_on(tmp_path / "clip.html") == drawn
+    (tmp_path / "clip.html").write_text("of an earlier version")
+    assert curves_on(tmp_path / "clip.html") == [] and curves_on(tmp_path / "gone.html") == []
 
 
 def test_nothing_in_words_or_names_ends_the_script_or_begins_an_element() -> None:

@@ -62,9 +62,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     rows = list(clips(folder))
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("file", "label", "speaker", "state", "valence"))
-        writer.writerows((*row, *OTHER_LABELS[row[1]]) for row in rows if row[2] != "dan")
-        writer.writerow(("broken.mp4", "anger", "anna", "stress", -1))
+        writer.writerow(("file", "label", "speaker", "state", "valence", "mood_1", "mood_2", "mood_3"))
+        for name, label, speaker in rows:
+            state, valence = OTHER_LABELS[label]
+            votes = (state, "stress" if speaker == "ben" else state, state)
+            if speaker != "dan":
+                writer.writerow((name, label, speaker, state, valence, *votes))
+        writer.writerow(("broken.mp4", "anger", "anna", "stress", -1, "stress", "", "stress"))
     (folder / "broken.mp4").write_text("not a video")
     commands = re.findall(r"^emopipe .*", (ROOT / "docs" / "training.md").read_text("utf-8"), flags=re.M)
     assert "emopipe extract my_dataset/ --labels my_dataset/labels.csv --out features" in commands
@@ -184,7 +188,7 @@ def test_training_prints_the_linear_model_beside_its_own_result(dataset: tuple[P
     assert re.search(r"\| emoe \| \d.*\n\| linear \| \d", card) and "less that of the linear model" in card
 
 
-@pytest.mark.parametrize("label", ["state", "valence"])
+@pytest.mark.parametrize("label", ["state", "valence", "mood"])
 def test_labels_of_other_names_and_numbers_begin_with_the_shipped_checkpoint(
     dataset: tuple[Path, Path], label: str
 ) -> None:
@@ -200,6 +204,8 @@ def test_labels_of_other_names_and_numbers_begin_with_the_shipped_checkpoint(
     assert sealed["training"]["start"]["kept"]["modalities"] == ["text", "face", "voice"]
     measured = emopipe("evaluate", features, "--model", out, "--split", "all", "--json")
     assert measured.exit_code == 0 and '"text+face+voice"' in measured.stdout
+    assert ("Agreement of coders: alpha" in measured.output or '"alpha"' in measured.stdout) == (label == "mood")
+    assert ("learns the shares of votes of mood_1" in done.output) == (label == "mood")
     clip = root / "my_dataset" / "dan happiness.mp4"
     done = emopipe("run", clip, "--model", out, "--out", root / f"{label}_out", "--offline")
     assert done.exit_code == 0, done.output

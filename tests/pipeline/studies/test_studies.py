@@ -12,6 +12,7 @@ from emopipe.errors import EmopipeError
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.studies.compare import configurations
 from emopipe.pipeline.studies.tables import markdown
+from tests.models import mmsa_files
 from tests.models.conftest import learnable
 
 SMALL = """
@@ -65,6 +66,28 @@ def test_compare_writes_one_table_and_every_run(folder: Path, tmp_path: Path) ->
     invoke(*arguments, "--reference", "lf-dnn")
     assert (tmp_path / "runs.jsonl").read_text() == before
     assert "reference `lf-dnn`" in (tmp_path / "comparison.md").read_text()
+
+
+def test_models_are_compared_on_a_split_of_the_dataset(tmp_path: Path) -> None:
+    path = mmsa_files.write(tmp_path / "mosi.pkl", mmsa_files.content())
+    options = [
+        "--models",
+        "linear,lf-dnn",
+        "--label",
+        "sentiment",
+        "--epochs",
+        1,
+        "--seeds",
+        2,
+        "--reference",
+        "linear",
+    ]
+    invoke("compare", path, "--out", tmp_path / "study", "--split", "testing", *options)
+    text = (tmp_path / "study" / "comparison.md").read_text()
+    assert "split test x 2 seeds" in text and "tested on its split test; the epoch is chosen on its validation" in text
+    assert [row["fold"] for row in table(tmp_path / "study" / "runs.csv")] == ["0"] * 4
+    refused = invoke("compare", path, "--out", tmp_path / "study", "--split", "holdout", *options, code=2)
+    assert "EMO-509" in refused
 
 
 def test_ablate_writes_tables_and_the_sweep(folder: Path, tmp_path: Path) -> None:

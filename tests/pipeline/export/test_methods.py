@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import emopipe
 from emopipe.errors import InputNotFound, OutputError, reason
 from emopipe.pipeline import weights
+from emopipe.pipeline.export.methods import Description, describe, references, write
 from emopipe.pipeline.export.recording import Recording
 from emopipe.pipeline.records import MediaInfo
-from emopipe.pipeline.report.methods import Description, describe, references, write
 from emopipe.pipeline.store.store import Store
 from tests.pipeline.export.test_export import TWO_PEOPLE
 
@@ -100,7 +100,7 @@ def test_references_are_whole_and_of_things_that_there_are() -> None:
         assert entry["bibtex"].strip().startswith("@") and f"{{{key}," in entry["bibtex"]
         assert entry["bibtex"].count("{") == entry["bibtex"].count("}")
         for name in entry["of"]:
-            assert name in libraries | {"face", "emoe", "emoe-paper"} or weights.known(name) is not None, name
+            assert name in libraries | {"face", "voice", "emoe", "emoe-paper"} or weights.known(name) is not None, name
 
 
 @given(prompt=st.text(max_size=40))

@@ -19,7 +19,6 @@ from emopipe.pipeline import weights
 from emopipe.pipeline.export.recording import Recording
 from emopipe.pipeline.report.pages import render
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
 #: Files that a description consists of.
 SECTION: Final = "methods.md"
 REFERENCES: Final = "references.bib"
@@ -108,7 +107,7 @@ class Description:
 @cache
 def references() -> Mapping[str, Mapping[str, Any]]:
     """Key of a reference -> `of`, the names of what it stands for, and `bibtex`."""
-    return tomllib.loads((TEMPLATES / "references.toml").read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_name("references.toml").read_text("utf-8"))
 
 
 def describe(recordings: Iterable[Recording], failed: int = 0) -> Description:

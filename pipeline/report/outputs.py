@@ -26,6 +26,7 @@ from emopipe.files import remove_leftovers, write_atomic
 from emopipe.pipeline.corrections.kept import attach, read_kept
 from emopipe.pipeline.corrections.review import corrected_columns
 from emopipe.pipeline.records import FileResult, UtteranceResult
+from emopipe.pipeline.store.store import Store
 
 DISCLAIMER: Final = (
     "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
@@ -113,6 +114,7 @@ class Sink:
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
         skipped: files beside the inputs that are not recordings.
+        store: holds what was measured, for the curves of the pages; None: pages without curves.
 
     Raises:
         OutputError: when the folder cannot be made or written to; CorrectionsError when corrections that were applied
@@ -126,8 +128,10 @@ class Sink:
         config_hash: str,
         version: str,
         skipped: Mapping[Path, Reason] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.folder = folder
+        self._store = store
         self._skipped = dict(skipped or {})
         self._config_hash = config_hash
         self._version = version
@@ -159,7 +163,7 @@ class Sink:
         if result.state != "failed":
             facts, stem = document(result, self._config_hash, self._version), self._stems[path]
             attach(facts, stem, self._corrections)
-            written = write_clip(self.folder, stem, facts, media_link(self.folder, path))
+            written = write_clip(self.folder, stem, facts, media_link(self.folder, path), self._curves(facts))
             self._columns[path] = columns_of(facts)
         self._entries[path] = self._entry_of(result)
         if time.monotonic() - self._noted > KEPT_UP:
@@ -215,11 +219,18 @@ class Sink:
     def _skipped_files(self) -> list[dict[str, Any]]:
         return [{"media": str(path), "reasons": [reason_as_json(why)]} for path, why in sorted(self._skipped.items())]
 
+    def _curves(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        from emopipe.pipeline.report.curves import curves
+
+        return curves(facts, self._store) if self._store is not None else []
+
     def _put(self, name: str, text: str) -> Path:
         return put(self.folder / name, text)
 
 
-def write_clip(folder: Path, stem: str, facts: dict[str, Any], link: str) -> list[Path]:
+def write_clip(
+    folder: Path, stem: str, facts: dict[str, Any], link: str, curves: Sequence[Mapping[str, Any]] | None = None
+) -> list[Path]:
     """Write a clip's JSON, CSV and HTML. Returns the paths.
 
     Args:
@@ -227,14 +238,19 @@ def write_clip(folder: Path, stem: str, facts: dict[str, Any], link: str) -> lis
         stem: name of the files, without a suffix.
         facts: the clip's document.
         link: where the page finds the media, as an address.
+        curves: for the page; None: those that it has.
 
     Raises:
         OutputError: a file cannot be written.
     """
+    from emopipe.pipeline.report.clip_page import curves_on
+
+    if curves is None:
+        curves = curves_on(folder / f"{stem}.html")
     pages = {
         f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
         f"{stem}.csv": _csv(map(flat_row, facts["utterances"]), columns_of(facts)),
-        f"{stem}.html": render_page(facts, link),
+        f"{stem}.html": render_page(facts, link, name=stem, curves=curves),
     }
     return [put(folder / name, text) for name, text in pages.items()]
 
@@ -406,13 +422,25 @@ def _cell(name: str, value: object) -> object:
     return f"'{value}" if is_formula else value
 
 
-def render_page(facts: dict[str, Any], media_link: str) -> str:
-    """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+def render_page(
+    facts: dict[str, Any], media_link: str, *, name: str | None = None, curves: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """A self-contained HTML page on which the clip is looked at and corrected.
+
+    Args:
+        facts: the clip's document.
+        media_link: address from which the page plays the recording.
+        name: of the clip's files, without suffix; None: the recording's.
+        curves: of :func:`~emopipe.pipeline.report.curves.curves`.
+    """
+    from emopipe.pipeline.report.clip_page import page_data
     from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
     from emopipe.pipeline.report.rankings import changed_without, least_certain, said_and_shown
 
-    labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
+    labels = sorted({label for row in facts["utterances"] for label in row["probabilities"]})
+    ends = [row["end"] for row in facts["utterances"]]
+    duration = facts["duration"] or max(ends, default=0) or 1
     reasons = [reason_from_json(reason) for reason in facts["reasons"]]
     absent = [code for row in facts["utterances"] for code in row["absent"].values()]
     return render(
@@ -421,6 +449,8 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
         reasons=reasons,
         codes=explained([*(reason.code for reason in reasons), *absent]),
         media_link=media_link,
+        duration=duration,
+        data=page_data(facts, labels, colours(labels), duration, name=name, curves=curves),
         labels=labels,
         colours=colours(labels),
         changed_without=changed_without,

@@ -123,6 +123,7 @@ SECTIONS: Final[dict[Any, str]] = {
     records.Person: "people",
     records.TurnResult: "turns",
     records.UtteranceResult: "utterances",
+    records.Correction: "corrections",
     Reason: "reasons",
     Where: "where",
     records.MediaInfo: "info",
@@ -253,6 +254,7 @@ FILES: Final = {
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
+    "`applied_corrections.json`": "what people corrected, see [Corrections](corrections.md); only where they did",
     "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
@@ -315,8 +317,9 @@ def schema_page() -> Iterator[str]:
     yield "## STEM.csv and utterances.csv"
     yield prose(
         """
-        A row per utterance with the columns of `utterances` above but `unimodal` and `without`; what is an object there
-        becomes a column for each of its keys:
+        A row per utterance with the columns of `utterances` above but `unimodal`, `without` and `corrections`; what is
+        an object there becomes a column for each of its keys. What people corrected has columns of its own, see
+        [Corrections](corrections.md#apply).
         """
     )
     yield grid(("in JSON", "columns"), _flattened())
@@ -368,6 +371,8 @@ def _fields(record: type) -> str:
         words = in_json(told[name])
         if record is records.UtteranceResult and name not in outputs.row_of(_utterance()):
             words += " Left out when there are none."
+        if record is records.Correction and name not in records.Correction("").as_json():
+            words += " Left out when it is not given."
         rows.append((code(name), type_words(hints[name]), unit(hints[name]), words))
     return grid(("key", "type", "unit", "what"), rows)
 

@@ -11,17 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import evaluate, export, extract, load, methods, run, train
+    from emopipe.api import correct, diff, evaluate, export, extract, load, methods, run, train
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
     __version__: str
 
-__all__ = ["EmopipeError", "Results", "__version__", "evaluate", "export", "extract", "load", "methods", "run", "train"]
+__all__ = [
+    "EmopipeError",
+    "Results",
+    "__version__",
+    "correct",
+    "diff",
+    "evaluate",
+    "export",
+    "extract",
+    "load",
+    "methods",
+    "run",
+    "train",
+]
 
 #: Name -> module that defines it.
 _LAZY = {
-    **dict.fromkeys(("evaluate", "export", "extract", "load", "methods", "run", "train"), "emopipe.api"),
+    **dict.fromkeys(
+        ("correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "train"), "emopipe.api"
+    ),
     "EmopipeError": "emopipe.errors",
     "Results": "emopipe.results",
 }

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.records import FileResult
+    from emopipe.pipeline.report.corrected import Corrected
+    from emopipe.pipeline.report.differences import Differences
     from emopipe.pipeline.store.store import Store
 
 DEFAULT_MODEL: Final = "emopipe-default"
@@ -167,6 +169,66 @@ def export(
     return exported
 
 
+def correct(
+    results: AnyPath,
+    corrections: AnyPath | Sequence[AnyPath] = (),
+    *,
+    by: str | None = None,
+    participants: AnyPath | None = None,
+) -> Corrected:
+    """Put corrections beside the predictions of a run, and measure how far people and model agree.
+
+    The predictions stay as they are. Corrections of the same person and recording that were applied before are
+    replaced; nothing is computed anew, and no video is read.
+
+    Args:
+        results: folder of the run.
+        corrections: files that the page of a clip saved (`corrections.json`), or ELAN files that were exported and
+            edited (`.eaf`); one or several; none to learn what was applied before.
+        by: who corrected, in place of what the files say.
+        participants: as for :func:`run`, for the page about all files.
+
+    Returns:
+        What became of each correction, and the agreement.
+
+    Raises:
+        InputNotFound: no run has left results there, or a file is missing.
+        CorrectionsError: a file does not hold corrections, or nobody is named.
+        OutputError: the results cannot be used, or not be written.
+    """
+    from emopipe.pipeline.corrections.documents import read_document
+    from emopipe.pipeline.export.elan_edits import read_edits
+    from emopipe.pipeline.report.corrected import apply_corrections
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.report.participants import read_participants
+
+    folder = Path(results)
+    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    given = []
+    for path in _paths(corrections):
+        given += [read_edits(path, folder, by)] if path.suffix.lower() == ".eaf" else read_document(path, by)
+    return apply_corrections(folder, given, groups)
+
+
+def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Differences:
+    """Compare two runs over the same recordings, utterance by utterance; utterances are matched by time.
+
+    Args:
+        first, second: folders of the runs.
+        out: folder for `diff.csv` and `diff.json`, with all utterances; None writes none.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        OutputError: the results cannot be used, or a file cannot be written.
+    """
+    from emopipe.pipeline.report.differences import compare_results, write_differences
+
+    found = compare_results(Path(first), Path(second))
+    if out is not None:
+        write_differences(found, Path(out))
+    return found
+
+
 def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:
     """Write what a paper tells of how recordings were analysed.
 
@@ -205,6 +267,7 @@ def extract(
     out: AnyPath,
     *,
     labels: AnyPath | None = None,
+    corrections: AnyPath | None = None,
     corpus: str | None = None,
     progress: bool | Hook = True,
     **options: Unpack[RunOptions],
@@ -215,11 +278,14 @@ def extract(
         path: a labels table, a folder or a media file.
         out: folder of the dataset; must not exist.
         labels: a labels table whose paths are relative to the folder `path`.
+        corrections: results with corrections (see :func:`correct`): what people labelled or confirmed in them is
+            extracted from the recordings `path`.
         corpus: `path` is the folder of this published corpus, as its authors hand it out.
         progress, options: as for :func:`run`.
 
     Raises:
         LabelsTableError: an unusable table.
+        OptionConflict: more than one of labels, corrections and corpus.
         CorpusError: the folder does not hold the corpus.
         OutputError: `out` exists or cannot be written.
         DatasetError: no source gave an utterance.
@@ -232,7 +298,7 @@ def extract(
 
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
-    read = _sources(source, table, corpus)
+    read = _sources(source, table, corpus, corrections)
     rows = read.rows
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
@@ -240,7 +306,7 @@ def extract(
         job = extraction_job(
             ExtractionConfig.from_dict(extraction_overrides(options)),
             store,
-            labelled=table is not None or corpus is not None,
+            labelled=not (table is None and corpus is None and corrections is None),
             modalities=chosen_modalities(options.get("modalities")) or MODALITIES,
             device=options.get("device", "auto"),
             offline=options.get("offline", False),
@@ -251,18 +317,23 @@ def extract(
     return DatasetResult(Path(out), len(rows), failures, read.reasons)
 
 
-def _sources(source: Path, table: Path | None, corpus: str | None) -> Labels:
-    """What a dataset is extracted from: the rows of a corpus or of a labels table, or files without labels.
+def _sources(source: Path, table: Path | None, corpus: str | None, corrections: AnyPath | None) -> Labels:
+    """What a dataset is extracted from: rows of a corpus, of a labels table, of corrections, or unlabelled files.
 
     Raises:
-        OptionConflict: both a corpus and a table.
+        OptionConflict: more than one of a corpus, a table and corrections.
     """
     from emopipe.pipeline.datasets.corpora.reading import read_corpus
     from emopipe.pipeline.datasets.labels import Labels, read_labels, unlabelled_sources
+    from emopipe.pipeline.export.corrected_labels import corrected_labels
 
+    if corpus is not None and table is not None:
+        raise OptionConflict("a corpus brings its own labels", hint="Leave out the labels table, or --corpus")
+    if corrections is not None and (corpus is not None or table is not None):
+        raise OptionConflict("corrections are labels of their own", hint="Leave out the table or corpus, or them")
+    if corrections is not None:
+        return corrected_labels(Path(corrections), source)
     if corpus is not None:
-        if table is not None:
-            raise OptionConflict("a corpus brings its own labels", hint="Leave out the labels table, or --corpus")
         return read_corpus(corpus, source).labels()
     if table is not None:
         return read_labels(table, None if table == source else source)

@@ -319,6 +319,13 @@ class CorpusError(EmopipeError):
     advice = "Compare the folder with the layout that `emopipe corpus NAME` tells"
 
 
+class CorrectionsError(EmopipeError):
+    """A file of corrections is unusable."""
+
+    code = "EMO-511"
+    advice = "Save it again from the page of the clip, or export to ELAN and edit again"
+
+
 # Output
 
 
@@ -588,6 +595,25 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "media_not_named": ReasonKind(
         "the table names no recording, although recordings lie beside it",
         "Add a column file that names them, if face and voice shall count",
+    ),
+    "recording_not_in_results": ReasonKind(
+        "corrections are of a recording that is not in the results",
+        "Name the results that they were made of; the recording may have been renamed or have failed",
+    ),
+    "other_content": ReasonKind(
+        "corrections were made of a recording of the same name with other content",
+        "Name the results that they were made of, or correct the new ones",
+    ),
+    "utterance_not_in_results": ReasonKind(
+        "a correction is of an utterance that is not in the results",
+        "Name the results that it was made of: other settings cut other utterances",
+    ),
+    "correction_unusable": ReasonKind(
+        "a correction cannot be used", "Correct the utterance once more on the page of the clip"
+    ),
+    "correctors_disagree": ReasonKind(
+        "those who corrected an utterance do not agree, and none of their answers has a majority",
+        "Talk it over and correct it once more, or ask one more person",
     ),
     "split_ignored": ReasonKind(
         "the table has a split, and another column that looks like one and is not used",

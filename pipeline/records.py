@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from emopipe.errors import Reason
 
@@ -206,6 +206,43 @@ class TurnResult:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What somebody says of an utterance; the prediction stays as it is beside it. What was not corrected is None.
+
+    Attributes:
+        by: who corrected.
+        when: date and time, ISO 8601; "" when it is not known.
+        label: the class in place of the predicted one.
+        value: the value of a regression.
+        person: who speaks.
+        text: the words.
+        bounds: when it starts and ends.
+        note: a remark.
+        confirmed: it was looked at, and what is not corrected is right.
+    """
+
+    by: str
+    when: str = ""
+    label: str | None = None
+    value: float | None = None
+    person: str | None = None
+    text: str | None = None
+    bounds: tuple[Seconds, Seconds] | None = None
+    note: str | None = None
+    confirmed: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """As it is written to JSON: `by`, `when` and what was corrected."""
+        given = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        return {**given, "when": self.when, **({} if self.bounds is None else {"bounds": list(self.bounds)})}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Correction:
+        """As it was written."""
+        return cls(**{**facts, "bounds": tuple(facts["bounds"]) if facts.get("bounds") else None})
+
+
+@dataclass(frozen=True)
 class UtteranceResult:
     """What was found and predicted of one utterance.
 
@@ -227,6 +264,7 @@ class UtteranceResult:
             `value` -> number); empty where no other modality is present, and for models with a language model inside.
         abstained: the model is too unsure to answer, or there was no evidence.
         unverified_weights: names of weights that measured it and are not the catalogue's.
+        corrections: what people say of it, one for each.
     """
 
     start: Seconds
@@ -246,6 +284,7 @@ class UtteranceResult:
     abstained: bool
     unverified_weights: tuple[str, ...] = ()
     without: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    corrections: Sequence[Correction] = ()
 
     @classmethod
     def of(cls, utterance: Utterance, prediction: Prediction, unverified: Sequence[str]) -> UtteranceResult:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import usable
@@ -16,6 +17,9 @@ from emopipe.models.training.config import TrainConfig
 
 #: With fewer clips, settings are those for few.
 FEW: Final = 1000
+#: Relative to the speaker nothing is read where fewer clips are of speakers who show several classes: where each shows
+#: one, what is usual for the speaker is what the class looks like.
+VARIED: Final = 0.5
 #: A class with fewer clips, or of fewer speakers, is warned of.
 LEAST_CLIPS, LEAST_SPEAKERS = 10, 2
 
@@ -28,12 +32,14 @@ class Counts:
         clips: rows with a label and a modality, those of split `test` left out.
         speakers: different ones among them; 0 where none is named.
         classes: class -> clips and speakers; empty for values.
+        varied: share of the clips whose speaker has clips of another class, too; of values 1 where speakers are named.
         validated: the dataset names rows to validate on.
     """
 
     clips: int
     speakers: int
     classes: Mapping[str, tuple[int, int]]
+    varied: float
     validated: bool
 
     @classmethod
@@ -47,13 +53,22 @@ class Counts:
             own = speakers[labels == name]
             classes[str(name)] = (len(own), len({one for one in own if one is not None}))
         named = len({one for one in speakers if one is not None})
-        return cls(len(rows), named, classes, bool((data.split[rows] == "valid").any()))
+        varied = _varied(speakers, labels) if classes else float(named > 0)
+        return cls(len(rows), named, classes, varied, bool((data.split[rows] == "valid").any()))
 
     def words(self) -> str:
         """The counts, in words."""
         parts = [f"{self.clips} clips"]
         parts += [f"{self.speakers} speaker{'s' * (self.speakers != 1)}"] if self.speakers else ["no speaker named"]
         return ", ".join([*parts, *([f"{len(self.classes)} classes"] if self.classes else [])])
+
+
+def _varied(speakers: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Share of the rows whose speaker has rows of another class, too."""
+    classes: dict[Any, set[Any]] = {}
+    for speaker, label in zip(speakers, labels, strict=True):
+        classes.setdefault(speaker, set()).add(label)
+    return float(np.mean([one is not None and len(classes[one]) > 1 for one in speakers])) if len(speakers) else 0.0
 
 
 def suit(
@@ -106,7 +121,7 @@ def small(counts: Counts, features: Mapping[str, int], starts: bool) -> dict[str
     dropout = {
         name: round(float(np.clip(1 - counts.clips / max(width, 1), 0.1, 0.7)), 2) for name, width in features.items()
     }
-    options: dict[str, Any] = {"relative": counts.speakers > 0, "linear": True, "label_smoothing": 0.1}
+    options: dict[str, Any] = {"relative": counts.varied >= VARIED, "linear": True, "label_smoothing": 0.1}
     options["input_dropout"] = dropout
     return options if starts else {**options, "width": 32, "layers": 1}
 

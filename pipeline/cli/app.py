@@ -12,9 +12,11 @@ from emopipe.pipeline.cli.commands.ablate import ablate
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
 from emopipe.pipeline.cli.commands.corpus import corpus
+from emopipe.pipeline.cli.commands.correct import correct
 from emopipe.pipeline.cli.commands.curve import curve
 from emopipe.pipeline.cli.commands.demo import demo
 from emopipe.pipeline.cli.commands.diagnose import diagnose
+from emopipe.pipeline.cli.commands.diff import diff
 from emopipe.pipeline.cli.commands.doctor import doctor
 from emopipe.pipeline.cli.commands.evaluate import evaluate
 from emopipe.pipeline.cli.commands.export import export
@@ -37,7 +39,15 @@ app = typer.Typer(
 USE, TRAIN, STUDY, MAINTAIN = "Use", "Train", "Study", "Maintain"
 #: Group of the help -> its commands, in order.
 COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    USE: {"demo": demo, "run": run, "report": report, "export": export, "methods": methods},
+    USE: {
+        "demo": demo,
+        "run": run,
+        "report": report,
+        "export": export,
+        "correct": correct,
+        "diff": diff,
+        "methods": methods,
+    },
     TRAIN: {
         "corpus": corpus,
         "extract": extract,

@@ -157,7 +157,7 @@ def run_files(
         sink = (
             None
             if dry or out is None
-            else Sink(out, every, config_hash(job.config), version("emopipe"), inputs.skipped)
+            else Sink(out, every, config_hash(job.config), version("emopipe"), inputs.skipped, store)
         )
         batch = _Batch(job, engine, store, hook)
         if inputs.skipped:

@@ -15,7 +15,11 @@ from emopipe.pipeline.export.subtitles import one_line
 from emopipe.pipeline.records import UtteranceResult
 
 #: EAF tells when it was made; ours tells the same each time.
-_NO_DATE: Final = "2000-01-01T00:00:00+00:00"
+NO_DATE: Final = "2000-01-01T00:00:00+00:00"
+#: The utterances have the annotation ids from "a2" on, person by person.
+FIRST_ANNOTATION: Final = 2
+#: Properties of an ELAN file: of which recording it is, and of which content.
+RECORDING, PROBE = "emopipe.recording", "emopipe.probe"
 #: Type of tier -> how it hangs on its parent, in ELAN's words; None: it stands alone.
 _TYPES: Final = {
     "utterance": None,
@@ -41,6 +45,7 @@ class PersonTiers:
 
     Attributes:
         name: of the person; "" when it is not known who speaks.
+        numbers: place of each of their utterances among all of the recording.
         utterances: what they say.
         emotions, confidences: of each utterance; "" where there is none.
         words: of each utterance.
@@ -48,6 +53,7 @@ class PersonTiers:
     """
 
     name: str
+    numbers: list[int]
     utterances: list[Interval]
     emotions: list[str]
     confidences: list[str]
@@ -58,26 +64,30 @@ class PersonTiers:
 def person_tiers(recording: Recording) -> list[PersonTiers]:
     """The tiers of each person, those of unknown speakers last."""
     result = recording.result
-    spoken = list(zip(result.utterances, words_of(result.utterances, recording.words), strict=True))
+    heard_words = words_of(result.utterances, recording.words)
+    spoken = [
+        (one, heard, number) for number, (one, heard) in enumerate(zip(result.utterances, heard_words, strict=True))
+    ]
     turns = [(recording.name_of(turn.person), turn) for turn in result.turns]
     names = dict.fromkeys([person.name for person in result.people])
-    names |= dict.fromkeys([name for name, _ in turns] + [one.speaker or "" for one, _ in spoken])
+    names |= dict.fromkeys([name for name, _ in turns] + [one.speaker or "" for one, *_ in spoken])
     people = []
     for name in sorted(names, key=lambda name: not name):
         pairs = sorted(
             (pair for pair in spoken if (pair[0].speaker or "") == name), key=lambda pair: (pair[0].start, pair[0].end)
         )
-        utterances = apart((one.start, one.end, one.text) for one, _ in pairs)
+        utterances = apart((one.start, one.end, one.text) for one, *_ in pairs)
         words = [
             apart(((word.start, word.end, word.text) for word in heard), (place.start, place.end))
-            for (_, heard), place in zip(pairs, utterances, strict=True)
+            for (_, heard, _), place in zip(pairs, utterances, strict=True)
         ]
         people.append(
             PersonTiers(
                 name,
+                [number for *_, number in pairs],
                 utterances,
-                [emotion(one) for one, _ in pairs],
-                ["" if one.confidence is None else f"{one.confidence:.4f}" for one, _ in pairs],
+                [emotion(one) for one, *_ in pairs],
+                ["" if one.confidence is None else f"{one.confidence:.4f}" for one, *_ in pairs],
                 words,
                 apart((turn.start, turn.end, "overlap" if turn.overlap else "") for who, turn in turns if who == name),
             )
@@ -137,14 +147,19 @@ def write_eaf(recording: Recording, path: Path) -> None:
     from pympi import Eaf
 
     file = Eaf(author="emopipe")
-    file.adocument["DATE"] = _NO_DATE
+    file.adocument["DATE"] = NO_DATE
     file.remove_tier("default")
     _link_media(file, recording.result.media, path)
     _add_types(file, sorted({name for one in recording.result.utterances for name in one.probabilities}))
-    for person in person_tiers(recording):
-        _add_person(file, person)
+    people = person_tiers(recording)
+    file.maxaid = FIRST_ANNOTATION - 1
+    for person in people:
+        _add_utterances(file, person)
+    for person in people:
+        _add_annotations(file, person)
     _order_slots(file)
-    file.properties = [("lastUsedAnnotationId", file.maxaid)]
+    about = [(RECORDING, _text(recording.stem)), (PROBE, recording.result.keys.get("probe", ""))]
+    file.properties = [("lastUsedAnnotationId", file.maxaid), *(pair for pair in about if pair[1])]
     file.to_file(str(path))
 
 
@@ -178,29 +193,37 @@ def _add_types(file: Any, labels: Sequence[str]) -> None:
         file.linguistic_types["emotion"]["CONTROLLED_VOCABULARY_REF"] = "emotion"
 
 
-def _add_person(file: Any, person: PersonTiers) -> None:
+def tier_name(kind: str, person: str) -> str:
+    """The name of a person's tier."""
+    return f"{kind}@{person}" if person else kind
+
+
+def _add_utterances(file: Any, person: PersonTiers) -> None:
+    """Add a person's tiers and annotate the utterances.
+
+    These come before all others, so that their ids follow from the results alone, not from what is in the store.
+    """
     name = one_line(person.name)
-
-    def tier(kind: str, parent: str | None = None) -> str:
-        called = f"{kind}@{name}" if name else kind
-        file.add_tier(called, kind, parent, part=name or None)
-        return called
-
-    utterances = tier("utterance")
+    utterances = tier_name("utterance", name)
+    for kind in _TYPES:
+        parent = None if kind in ("utterance", "turns") else utterances
+        if kind != "turns" or person.turns:
+            file.add_tier(tier_name(kind, name), kind, parent, part=name or None)
     for place in person.utterances:
         file.add_annotation(utterances, place.start, place.end, place.text)
-    for kind, values in (("emotion", person.emotions), ("confidence", person.confidences)):
-        called = tier(kind, utterances)
+
+
+def _add_annotations(file: Any, person: PersonTiers) -> None:
+    """Annotate all but the utterances."""
+    utterances, emotions, confidences, words, turns = (tier_name(kind, one_line(person.name)) for kind in _TYPES)
+    for called, values in ((emotions, person.emotions), (confidences, person.confidences)):
         for place, value in zip(person.utterances, values, strict=True):
             if value:
                 file.add_ref_annotation(called, utterances, (place.start + place.end) / 2, value)
-    words = tier("words", utterances)
     for word in (word for heard in person.words for word in heard):
         file.add_annotation(words, word.start, word.end, word.text)
-    if person.turns:
-        turns = tier("turns")
-        for turn in person.turns:
-            file.add_annotation(turns, turn.start, turn.end, turn.text)
+    for turn in person.turns:
+        file.add_annotation(turns, turn.start, turn.end, turn.text)
 
 
 def _order_slots(file: Any) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emopipe.errors import OutputError
 from emopipe.extractors.contracts import Word
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import Absent, FileResult, Person, TurnResult, UtteranceResult
+from emopipe.pipeline.records import Absent, Correction, FileResult, Person, TurnResult, UtteranceResult
 from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
 from emopipe.pipeline.store.store import Store
@@ -148,9 +148,12 @@ def file_result(facts: Mapping[str, Any]) -> FileResult:
         checkpoint=known["checkpoint"],
         people=[Person(**{**person, "tracks": tuple(person["tracks"])}) for person in known["people"]],
         turns=[TurnResult(**turn) for turn in known["turns"]],
-        utterances=[
-            UtteranceResult(**{**row, "unverified_weights": tuple(row.get("unverified_weights", ()))})
-            for row in known["utterances"]
-        ],
+        utterances=[_utterance(row) for row in known["utterances"]],
         keys=facts.get("keys", {}),
     )
+
+
+def _utterance(row: Mapping[str, Any]) -> UtteranceResult:
+    corrections = tuple(Correction.from_json(facts) for facts in row.get("corrections", ()))
+    unverified = tuple(row.get("unverified_weights", ()))
+    return UtteranceResult(**{**row, "unverified_weights": unverified, "corrections": corrections})

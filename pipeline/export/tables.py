@@ -27,6 +27,8 @@ _KINDS: Final = {
     **dict.fromkeys(("media", "speaker", "role", "text", "label", "unverified_weights"), pa.string()),
     "abstained": pa.bool_(),
 }
+#: Columns of corrected utterances that are not numbers.
+_CORRECTED: Final = ("correction", *(f"corrected_{name}" for name in ("label", "speaker", "text", "by")))
 #: py-feat's columns that its accessors want in every table, whether they are measured or not.
 _PYFEAT_ALWAYS: Final = (*("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore"), "X", "Y", "Z")
 #: Action units that OpenFace has, too.
@@ -58,7 +60,7 @@ def write_utterances(recording: Recording, path: Path) -> None:
 
 
 def _kind(name: str) -> pa.DataType:
-    if name.startswith("absent_"):
+    if name.startswith("absent_") or name in _CORRECTED:
         return pa.string()
     return _KINDS.get(name, pa.int32() if name == "utterance" else pa.float64())
 

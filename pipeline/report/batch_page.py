@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from emopipe.errors import Reason
+from emopipe.pipeline.corrections.review import review_of
 from emopipe.pipeline.formatting import clock, printable
 from emopipe.pipeline.report.codes import explained
 from emopipe.pipeline.report.outputs import DISCLAIMER, put, read_manifest, read_skipped, reason_from_json
@@ -65,7 +66,8 @@ class Span:
 class Clip:
     """A file with results: its entry in the manifest, each person's timeline, and the seconds between its marks.
 
-    `step` is 0 where every utterance has a span of its own.
+    `step` is 0 where every utterance has a span of its own; `reviewed` counts utterances that people looked at, by
+    :attr:`~emopipe.pipeline.corrections.review.Review.kind`.
     """
 
     media: Path
@@ -73,6 +75,7 @@ class Clip:
     duration: float
     lanes: list[tuple[Appearance, list[Span]]]
     step: float
+    reviewed: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class Batch:
                 tally.add(row)
             spans = _steps(speaker_rows, step) if step else [_span(row) for row in speaker_rows]
             lanes.append((Appearance(media, Person.of(media, speaker, role), speaker, tally), spans))
-        self.clips.append(Clip(media, entry, duration, lanes, step))
+        reviewed: Counter[str] = Counter(review.kind for row in rows if (review := review_of(row)) is not None)
+        self.clips.append(Clip(media, entry, duration, lanes, step, reviewed))
 
     @property
     def appearances(self) -> list[Appearance]:
@@ -232,6 +236,7 @@ def render_summary(batch: Batch, participants: Participants | None = None) -> st
         states=Counter(states.values()),
         material=sum(clip.duration for clip in batch.clips),
         people=people,
+        reviewed=sum((clip.reviewed for clip in batch.clips), Counter[str]()),
         asked={person: tally for person, tally in people.items() if person.role != INTERVIEWER},
         interviewers={person: tally for person, tally in people.items() if person.role == INTERVIEWER},
         apart=any(person.speaker for person in people),

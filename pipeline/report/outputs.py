@@ -23,7 +23,10 @@ from urllib.parse import quote
 
 from emopipe.errors import EmopipeError, InputNotFound, OutputError, Reason, Where
 from emopipe.files import remove_leftovers, write_atomic
+from emopipe.pipeline.corrections.kept import attach, read_kept
+from emopipe.pipeline.corrections.review import corrected_columns
 from emopipe.pipeline.records import FileResult, UtteranceResult
+from emopipe.pipeline.store.store import Store
 
 DISCLAIMER: Final = (
     "Estimates of displayed expression, not of inner state. Inferring emotions of people at work or in education "
@@ -31,7 +34,7 @@ DISCLAIMER: Final = (
 )
 MANIFEST: Final = "manifest.json"
 #: Stems of the files of a batch, which no clip's files may have.
-RESERVED: Final = ("manifest", "summary", "utterances", "timings")
+RESERVED: Final = ("manifest", "summary", "utterances", "timings", "applied_corrections")
 #: A file name may have 255 bytes; this leaves room for suffixes.
 LONGEST_STEM: Final = 180
 #: While a batch runs, the manifest is brought up to date this often, in seconds.
@@ -40,7 +43,7 @@ KEPT_UP: Final = 10.0
 
 def row_of(utterance: UtteranceResult) -> dict[str, Any]:
     """An utterance as it is written to JSON."""
-    row = {
+    row: dict[str, Any] = {
         "start": round(utterance.start, 3),
         "end": round(utterance.end, 3),
         "speaker": utterance.speaker,
@@ -58,7 +61,11 @@ def row_of(utterance: UtteranceResult) -> dict[str, Any]:
         "abstained": utterance.abstained,
         "without": {modality: _rounded(shares) for modality, shares in utterance.without.items()},
     }
-    return {**row, "unverified_weights": list(utterance.unverified_weights)} if utterance.unverified_weights else row
+    if utterance.unverified_weights:
+        row["unverified_weights"] = list(utterance.unverified_weights)
+    if utterance.corrections:
+        row["corrections"] = [one.as_json() for one in utterance.corrections]
+    return row
 
 
 def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -107,9 +114,11 @@ class Sink:
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
         skipped: files beside the inputs that are not recordings.
+        store: holds what was measured, for the curves of the pages; None: pages without curves.
 
     Raises:
-        OutputError: when the folder cannot be made or written to.
+        OutputError: when the folder cannot be made or written to; CorrectionsError when corrections that were applied
+            to the results of an earlier run cannot be read.
     """
 
     def __init__(
@@ -119,8 +128,10 @@ class Sink:
         config_hash: str,
         version: str,
         skipped: Mapping[Path, Reason] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.folder = folder
+        self._store = store
         self._skipped = dict(skipped or {})
         self._config_hash = config_hash
         self._version = version
@@ -134,6 +145,7 @@ class Sink:
             remove_leftovers(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
+        self._corrections = read_kept(folder)
         self._put(MANIFEST, self._manifest())
 
     def keep(self, path: Path, entry: Mapping[str, Any]) -> None:
@@ -141,7 +153,7 @@ class Sink:
         self._entries[path] = dict(entry)
         if entry["outputs"]:
             self._stems[path] = entry["outputs"]
-            self._columns[path] = list(dict.fromkeys(name for row in self._stored_rows(path) for name in row))
+            self._columns[path] = columns_of(_stored(self.folder, self._stems[path]))
 
     def write(self, result: FileResult) -> list[Path]:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
@@ -149,16 +161,10 @@ class Sink:
         self._timings[path] = result.computed
         written: list[Path] = []
         if result.state != "failed":
-            facts = document(result, self._config_hash, self._version)
-            stem, rows = self._stems[path], [flat_row(row) for row in facts["utterances"]]
-            columns = list(dict.fromkeys(name for row in rows for name in row))
-            pages = {
-                f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
-                f"{stem}.csv": _csv(rows, columns),
-                f"{stem}.html": render_page(facts, address_from(self.folder, path)),
-            }
-            written = [self._put(name, text) for name, text in pages.items()]
-            self._columns[path] = columns
+            facts, stem = document(result, self._config_hash, self._version), self._stems[path]
+            attach(facts, stem, self._corrections)
+            written = write_clip(self.folder, stem, facts, media_link(self.folder, path), self._curves(facts))
+            self._columns[path] = columns_of(facts)
         self._entries[path] = self._entry_of(result)
         if time.monotonic() - self._noted > KEPT_UP:
             self._noted = time.monotonic()
@@ -177,13 +183,9 @@ class Sink:
         skipped = [{**_entry(Path(one["media"]), "skipped", ""), **one} for one in self._skipped_files()]
         self._put("summary.csv", _csv(map(_summary_row, [*self._entries.values(), *skipped]), columns))
         columns = list(dict.fromkeys(name for path in self._entries for name in self._columns.get(path, [])))
-        rows = (
-            {"media": entry["media"], **row}
-            for path, entry in self._entries.items()
-            if path in self._columns
-            for row in self._stored_rows(path)
+        write_utterances(
+            self.folder, {path: self._stems[path] for path in self._entries if path in self._columns}, columns
         )
-        self._put("utterances.csv", _csv(rows, ["media", *columns]))
         timings = (
             {"media": str(path), "stage": stage, "seconds": round(seconds, 3)}
             for path, stages in self._timings.items()
@@ -217,21 +219,78 @@ class Sink:
     def _skipped_files(self) -> list[dict[str, Any]]:
         return [{"media": str(path), "reasons": [reason_as_json(why)]} for path, why in sorted(self._skipped.items())]
 
-    def _stored_rows(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The flat rows of a clip, read back from its document."""
-        with (self.folder / f"{self._stems[path]}.json").open(encoding="utf-8") as file:
-            yield from map(flat_row, json.load(file)["utterances"])
+    def _curves(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        from emopipe.pipeline.report.curves import curves
+
+        return curves(facts, self._store) if self._store is not None else []
 
     def _put(self, name: str, text: str) -> Path:
         return put(self.folder / name, text)
 
 
-def address_from(folder: Path, path: Path) -> str:
-    """Where a page in a folder finds a recording, as an address."""
+def write_clip(
+    folder: Path, stem: str, facts: dict[str, Any], link: str, curves: Sequence[Mapping[str, Any]] | None = None
+) -> list[Path]:
+    """Write a clip's JSON, CSV and HTML. Returns the paths.
+
+    Args:
+        folder: of the run.
+        stem: name of the files, without a suffix.
+        facts: the clip's document.
+        link: where the page finds the media, as an address.
+        curves: for the page; None: those that it has.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    from emopipe.pipeline.report.clip_page import curves_on
+
+    if curves is None:
+        curves = curves_on(folder / f"{stem}.html")
+    pages = {
+        f"{stem}.json": json.dumps(facts, indent=1, ensure_ascii=False) + "\n",
+        f"{stem}.csv": _csv(map(flat_row, facts["utterances"]), columns_of(facts)),
+        f"{stem}.html": render_page(facts, link, name=stem, curves=curves),
+    }
+    return [put(folder / name, text) for name, text in pages.items()]
+
+
+def write_utterances(folder: Path, stems: Mapping[Path, str], columns: Sequence[str]) -> Path:
+    """Write `utterances.csv`: every utterance of every clip, read back from the clips' documents. Returns its path.
+
+    Args:
+        folder: of the run.
+        stems: input -> name of its files.
+        columns: of the clips' tables.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rows = (
+        {"media": str(path), **flat_row(row)}
+        for path, stem in stems.items()
+        for row in _stored(folder, stem)["utterances"]
+    )
+    return put(folder / "utterances.csv", _csv(rows, ["media", *columns]))
+
+
+def columns_of(facts: Mapping[str, Any]) -> list[str]:
+    """The columns of the table of a clip."""
+    return list(dict.fromkeys(name for row in facts["utterances"] for name in flat_row(row)))
+
+
+def _stored(folder: Path, stem: str) -> dict[str, Any]:
+    """A clip's document, read back."""
+    facts: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text("utf-8"))
+    return facts
+
+
+def media_link(folder: Path, media: Path) -> str:
+    """Where pages in a folder find the media, as an address."""
     try:
-        relative = os.path.relpath(path.resolve(), folder.resolve())
+        relative = os.path.relpath(media.resolve(), folder.resolve())
     except ValueError:  # on another drive
-        return path.resolve().as_uri()
+        return media.resolve().as_uri()
     return quote(os.fsencode(Path(relative).as_posix()))
 
 
@@ -344,26 +403,44 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
             flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
         elif name == "unverified_weights":
             flat[name] = "; ".join(value)
-        elif name not in ("unimodal", "without"):
+        elif name not in ("unimodal", "without", "corrections"):
             flat[name] = value
-    return flat
+    return flat | corrected_columns(row)
 
 
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(name, value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def render_page(facts: dict[str, Any], media_link: str) -> str:
-    """A self-contained HTML page with the clip's timeline; it plays the video from the address where it lies."""
+def _cell(name: str, value: object) -> object:
+    """A cell; what people have written begins with an apostrophe where a spreadsheet would take it for a formula."""
+    is_formula = name.startswith("corrected_") and isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
+    return f"'{value}" if is_formula else value
+
+
+def render_page(
+    facts: dict[str, Any], media_link: str, *, name: str | None = None, curves: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """A self-contained HTML page on which the clip is looked at and corrected.
+
+    Args:
+        facts: the clip's document.
+        media_link: address from which the page plays the recording.
+        name: of the clip's files, without suffix; None: the recording's.
+        curves: of :func:`~emopipe.pipeline.report.curves.curves`.
+    """
+    from emopipe.pipeline.report.clip_page import page_data
     from emopipe.pipeline.report.codes import explained
     from emopipe.pipeline.report.pages import colours, render
     from emopipe.pipeline.report.rankings import changed_without, least_certain, said_and_shown
 
-    labels = sorted({name for row in facts["utterances"] for name in row["probabilities"]})
+    labels = sorted({label for row in facts["utterances"] for label in row["probabilities"]})
+    ends = [row["end"] for row in facts["utterances"]]
+    duration = facts["duration"] or max(ends, default=0) or 1
     reasons = [reason_from_json(reason) for reason in facts["reasons"]]
     absent = [code for row in facts["utterances"] for code in row["absent"].values()]
     return render(
@@ -372,6 +449,8 @@ def render_page(facts: dict[str, Any], media_link: str) -> str:
         reasons=reasons,
         codes=explained([*(reason.code for reason in reasons), *absent]),
         media_link=media_link,
+        duration=duration,
+        data=page_data(facts, labels, colours(labels), duration, name=name, curves=curves),
         labels=labels,
         colours=colours(labels),
         changed_without=changed_without,

@@ -46,7 +46,10 @@ EPOCH: Final = {
     "last": "the last epoch is tested, so nothing is chosen",
 }
 #: The same for a split of the dataset.
-SPLIT_EPOCH: Final = {**EPOCH, "best": "the epoch is chosen on its validation rows"}
+SPLIT_EPOCH: Final = {
+    **EPOCH,
+    "best": "the epoch is chosen on its validation rows, or where it has no others, on speakers held out of training",
+}
 
 
 @dataclass(frozen=True)

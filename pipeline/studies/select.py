@@ -249,11 +249,11 @@ def _row(one: Candidate, rank: int, represents: int) -> Row:
 
 
 def _write(selection: Selection, chosen: Sequence[Candidate], name: str, out: Path) -> None:
-    from emopipe.pipeline.report.outputs import address_from
+    from emopipe.pipeline.report.outputs import media_link
     from emopipe.pipeline.report.pages import colours, render
 
     write_csv(out / "select.csv", selection.rows)
     labels = sorted({label for one in chosen for label in one.utterance.probabilities})
-    links = [address_from(out, one.media) for one in chosen]
+    links = [media_link(out, one.media) for one in chosen]
     facts: dict[str, Any] = {"selection": selection, "chosen": list(zip(selection.rows, chosen, links, strict=True))}
     write_text(out / "select.html", render("select.html", name=name, labels=labels, colours=colours(labels), **facts))

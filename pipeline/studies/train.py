@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import ConfigError, FeatureMismatch, LibraryMissing
+from emopipe.errors import ConfigError, DatasetError, FeatureMismatch, LibraryMissing, TrainingError
 from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.formatting import span
@@ -187,7 +187,8 @@ def by_folds(
     """Measure a configuration and a linear model on the same folds of the speakers (with one speaker: of the clips).
 
     Returns:
-        A row for each as text, how they compare, in a sentence, and the runs of the configuration.
+        A row for each as text, how they compare, in a sentence, and the runs of the configuration; nothing where the
+        clips are too few to be parted, as when a class or the other classes are all of one fold.
     """
     from emopipe.models.evaluation import compare
     from emopipe.models.training.validation import better
@@ -199,9 +200,12 @@ def by_folds(
     plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
     configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
     starts = {} if start is None else {config.model: start}
-    runs = compare.compare(
-        data, configs, config.folds, (config.seed,), record=record, hook=bridge(hook, starts=False), starts=starts
-    )
+    forward = bridge(hook, starts=False)
+    try:
+        runs = compare.compare(data, configs, config.folds, (config.seed,), record=record, hook=forward, starts=starts)
+    except (DatasetError, TrainingError) as error:
+        hook(Event("warning", "train", f"folds cannot measure what to expect: {error.what}"))
+        return [], "", []
     metric, groups = compare.default_metric(runs), dict(zip(data.ids, data.groups, strict=True))
     found = {row["model"]: row for row in compare.scores(runs)}
     rows = [{"model": name, metric: f"{one[metric]:.3f} ± {one[f'{metric}_sd']:.3f}"} for name, one in found.items()]

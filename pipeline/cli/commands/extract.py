@@ -18,6 +18,10 @@ def extract(
     path: Annotated[Path, typer.Argument(help="A labels table, a folder or a media file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; must not exist.", show_default=False)],
     labels: Annotated[Path | None, typer.Option(help="A labels table whose paths are relative to the folder.")] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="Results with corrections: what people labelled or confirmed in them.", show_default=False),
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="The folder is this corpus's own; see `emopipe corpus list`.", show_default=False)
     ] = None,
@@ -31,7 +35,9 @@ def extract(
             from emopipe.pipeline.datasets.corpora.registry import corpus as named
 
             console.print(named(corpus).terms)
-        made = extract_dataset(path, out, labels=labels, corpus=corpus, progress=console.hook, **options)
+        made = extract_dataset(
+            path, out, labels=labels, corrections=corrections, corpus=corpus, progress=console.hook, **options
+        )
         if made.reasons:
             console.print(f"{len(made.reasons)} notes on the labels are in {out / 'reasons.csv'}")
         console.print(f"{made.sources - len(made.failures)} of {made.sources} sources are in {out}/")

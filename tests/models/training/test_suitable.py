@@ -63,6 +63,13 @@ def test_a_checkpoint_to_begin_with_keeps_its_size(few: Dataset) -> None:
     assert train(few, TrainConfig(**{**vars(config), "epochs": 1}), start=start).predictor.spec.options["relative"]
 
 
+def test_nothing_is_read_relative_to_speakers_who_each_show_one_class(few: Dataset) -> None:
+    speakers = {"anger": "anna", "happiness": "ben", "neutral": "carla", "sadness": "dora"}
+    one_each = changed(few, speaker=[speakers[label] for label in few.labels("label")])
+    assert not suit(PLAIN, one_each, None, ())[0].options["relative"]
+    assert suit(TrainConfig(label="sentiment"), one_each, None, ())[0].options["relative"]
+
+
 def test_rows_to_validate_on_still_choose_the_epoch(few: Dataset) -> None:
     config, _ = suit(PLAIN, changed(few, split=["valid"] * 12 + ["train"] * 36), None, ())
     assert config.select == "best"

@@ -1,0 +1,1 @@
+"""Corrections that people make of predictions: read, keep beside the predictions, bring together, measure agreement."""

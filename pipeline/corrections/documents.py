@@ -97,8 +97,8 @@ def _date(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Len(1, 100), AfterValidator(_name)]
-Words = Annotated[str, Len(0, 10_000), AfterValidator(_words)]
+Name = Annotated[str, Len(1, 200), AfterValidator(_name)]
+Words = Annotated[str, Len(0, 20_000), AfterValidator(_words)]
 Date = Annotated[str, Len(0, 40), AfterValidator(_date)]
 Time = Annotated[float, Interval(ge=0, le=10_000_000)]
 _STRICT: Final = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -205,9 +205,9 @@ def corrector(by: str, path: Path) -> str:
         name = _name(by)
     except ValueError:
         name = ""
-    if not name or len(name) > 100:
+    if not name or len(name) > 200:
         what = f"who corrected is {printable(by[:40])!r}, which is not a name"
-        raise CorrectionsError(what, path=path, hint="Give one of up to 100 characters in one line with --by NAME")
+        raise CorrectionsError(what, path=path, hint="Give one of up to 200 characters in one line with --by NAME")
     return name
 
 

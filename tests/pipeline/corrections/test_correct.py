@@ -20,7 +20,7 @@ from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.corrections.documents import as_document, parse_document
 from emopipe.pipeline.corrections.kept import KEPT
 from emopipe.pipeline.corrections.review import majority, review_of
-from emopipe.pipeline.report.outputs import Sink
+from emopipe.pipeline.report.outputs import Sink, write_clip
 from tests.pipeline.corrections.results import (
     LABELS,
     SPOKEN,
@@ -186,6 +186,17 @@ def test_pages_still_play_the_recording_when_applied_from_elsewhere(
     assert f'src="{link}"' in (folder / "interview.html").read_text("utf-8")
 
 
+def test_pages_keep_their_curves(folder: Path) -> None:
+    """Curves are drawn of what the store holds, which is not read again."""
+    facts = json.loads((folder / "interview.json").read_text("utf-8"))
+    curves = [{"name": "pitch </script>", "values": [1, None, 2]}]
+    write_clip(folder, "interview", facts, "interview.mp4", curves)
+    apply(folder, ANA)
+    page = (folder / "interview.html").read_text("utf-8")
+    data = page.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data)["curves"] == curves and "Ana: sadness" in page
+
+
 def test_in_python_a_result_read_back_has_them(folder: Path) -> None:
     from emopipe.pipeline.export.recording import read_recordings
 
@@ -205,12 +216,12 @@ def test_in_python_a_result_read_back_has_them(folder: Path) -> None:
         ({"label": "joyful"}, "there is no label 'joyful'; choose of anger, happiness"),
         ({"label": ""}, "label"),
         ({"label": "a\nb"}, "label"),
-        ({"label": "x" * 101}, "label"),
+        ({"label": "x" * 201}, "label"),
         ({"label": 3}, "label"),
         ({"value": 0.5}, "a value, but the model chooses between labels"),
         ({"value": 1e300}, "value"),
         ({"person": "\x1b[31m"}, "person"),
-        ({"text": "x" * 10_001}, "text"),
+        ({"text": "x" * 20_001}, "text"),
         ({"bounds": [3, 2]}, "not after its start"),
         ({"bounds": [0.5, 1e6]}, "the recording at 10 s"),
         ({"bounds": [-1, 1]}, "bounds"),

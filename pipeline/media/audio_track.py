@@ -102,13 +102,16 @@ class AudioTrack:
     def _fill(self, seconds: float) -> None:
         """Silence for a late start or lost packets."""
         self._received += seconds
+        self._append_silence(seconds)
+
+    def _append_silence(self, seconds: float) -> None:
         samples = round(seconds * SAMPLE_RATE)
         self._length += samples
         for sound in self.sounds:
             sound.append_silence(samples)
 
     def _resample(self, frame: Any) -> None:
-        """Convert a frame; a stream may change its rate and its channels on the way."""
+        """Convert a frame; a stream may change its rate and its channels on the way, also to what nothing can mix."""
         import av
 
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -118,7 +121,14 @@ class AudioTrack:
             self._resampler = av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
             self._format, self._channels = now, frame.layout.nb_channels if self._apart else 1
         frame.pts = None
-        self._keep(self._resampler.resample(frame))
+        try:
+            resampled = self._resampler.resample(frame)
+        except av.FFmpegError:
+            self._resampler = self._format = None
+            self.damage.sign(self._received, f"{frame.layout.nb_channels} channels that cannot be mixed")
+            self._append_silence(frame.samples / frame.sample_rate)
+        else:
+            self._keep(resampled)
 
     def _drain(self) -> None:
         """Take over what the resampler still holds."""

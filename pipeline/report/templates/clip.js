@@ -191,10 +191,13 @@
     item.querySelector(".answer").append(element("span", (whole ? "corrected" : fix.confirmed ? "confirmed" : "note") + (changes ? `: ${changes}` : ""), { className: "mark" }));
   }
 
+  // What is confirmed is told with it: a file may be applied to the answers of another model.
+  const answerOf = row => (row.label ? { label: row.label } : Number.isFinite(row.value) ? { value: row.value } : {});
+
   function asDocument() {
     const utterances = [...corrections].sort(([a], [b]) => a - b).map(([index, fix]) => {
-      const { start, end, speaker } = data.rows[index];
-      return { start, end, speaker, ...fix };
+      const row = data.rows[index], { start, end, speaker } = row;
+      return { start, end, speaker, ...(fix.confirmed ? answerOf(row) : {}), ...fix };
     });
     return { format: FORMAT, version: VERSION, by: at("by").value.trim(), saved: now(), recordings: [{ name: data.name, media: data.media, probe: data.probe, utterances }] };
   }
@@ -223,6 +226,7 @@
     for (const one of own.utterances) {
       const index = places.get(`${one.start} ${one.end} ${one.speaker}`);
       const fix = Object.fromEntries(Object.entries(CHECKS).filter(([key, check]) => one[key] !== undefined && check(one[key])).map(([key]) => [key, one[key]]));
+      for (const [key, answer] of index === undefined ? [] : Object.entries(answerOf(data.rows[index]))) if (fix[key] === answer) delete fix[key];
       if (index === undefined || !Object.keys(fix).some(key => key !== "when")) { lost += 1; continue; }
       corrections.set(index, fix);
       showRow(index);

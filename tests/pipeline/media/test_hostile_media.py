@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emopipe.errors import InputError, NoStreams, NotMedia
+from emopipe.pipeline.media.audio_track import AudioTrack
 from emopipe.pipeline.media.clock import LONGEST_ITEM, LONGEST_PAUSE, MOST_PAUSES, Stamped, StreamClock, Timeline
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.media.streams import open_container
@@ -30,6 +32,28 @@ def written(path: Path, samples: np.ndarray, rate: int) -> Path:
         file.setframerate(rate)
         file.writeframes((samples * 20_000).astype("<i2").tobytes())
     return path
+
+
+def sound_frame(layout: str, start: float, seconds: float = 0.5, rate: int = 16_000) -> av.AudioFrame:
+    frame = av.AudioFrame(format="fltp", layout=layout, samples=round(seconds * rate))
+    frame.sample_rate = rate
+    frame.time_base, frame.pts = Fraction(1, rate), round(start * rate)
+    for plane in frame.planes if layout == "mono" else ():
+        plane.update(np.full(frame.samples, 0.5, np.float32).tobytes())
+    return frame
+
+
+def test_channels_that_nothing_can_mix_are_silent_and_told() -> None:
+    track = AudioTrack(Timeline(0.0))
+    for start, layout in ((0.0, "mono"), (0.5, "57C"), (1.0, "mono")):
+        list(track.add(sound_frame(layout, start)))
+    list(track.close())
+    (sound,) = track.sounds
+    loud = np.abs(sound[:]) > 0.1
+    assert len(sound) == pytest.approx(1.5 * 16_000, abs=50)
+    assert loud[500:7500].all() and not loud[8500:15500].any() and loud[16500:23500].all()
+    (fault,) = track.faults()
+    assert fault.code == "data_damaged" and "57 channels that cannot be mixed" in fault.what
 
 
 @pytest.mark.parametrize("rate", [1, 10, 999, 1_000_000])

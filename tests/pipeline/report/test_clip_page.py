@@ -332,7 +332,8 @@ def test_corrections_are_saved_and_come_back(page: Page) -> None:
     (own,) = saved["recordings"]
     assert (own["name"], own["media"], own["probe"]) == ("interview", "interview.mp4", KEYS["probe"])
     first, second = own["utterances"]
-    assert first == {"start": 1.0, "end": 2.0, "speaker": "S1", "confirmed": True, "when": first["when"]}
+    confirmed = {"label": ROWS[0]["label"], "confirmed": True, "when": first["when"]}
+    assert first == {"start": 1.0, "end": 2.0, "speaker": "S1", **confirmed}
     changed = {"label": "joy", "text": f"{HOSTILE}!", "note": HOSTILE, "person": "S1", "bounds": [2.25, 5]}
     assert second == {"start": 2.0, "end": 5.0, "speaker": HOSTILE, "when": second["when"], **changed}
     page.driver.refresh()

@@ -14,7 +14,7 @@ NEGATIVE: Final = frozenset(
     {"anger", "angry", "contempt", "disgust", "fear", "frustrated", "frustration", "negative", "sad", "sadness"}
 )
 #: What the data begin with on a page.
-_DATA: Final = '<script type="application/json" id="data">'
+DATA: Final = '<script type="application/json" id="data">'
 #: Of an utterance, as it is.
 _PLAIN: Final = ("start", "end", "speaker", "text", "label", "value", "confidence", "abstained", "absent")
 
@@ -82,7 +82,7 @@ def curves_on(page: Path) -> list[Mapping[str, Any]]:
     """The curves that a page has already; none where there is no such page."""
     try:
         text = page.read_text("utf-8")
-        data = text.partition(_DATA)[2].partition("</script>")[0]
+        data = text.partition(DATA)[2].partition("</script>")[0]
         curves: list[Mapping[str, Any]] = json.loads(data)["curves"]
     except (OSError, ValueError, LookupError, TypeError):
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from emopipe.pipeline.execution.engine import Engine, Here
 from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import FileResult
+from emopipe.pipeline.report.clip_page import DATA
 from emopipe.pipeline.store.store import Store
 from tests.conftest import ROOT, blank, tone, write_media
 from tests.pipeline.stand_ins import StandIns, write_checkpoint
@@ -398,7 +400,20 @@ def test_a_full_store_is_told_and_costs_no_result(model: Path, clips: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert "EMO-602" in done.stderr and "the disk is full" in done.stderr and "Traceback" not in done.stderr
     batch(clips, model, tmp_path, out="whole")
-    assert outputs(tmp_path / "whole") == outputs(tmp_path / "out")
+    whole, full = outputs(tmp_path / "whole"), outputs(tmp_path / "out")
+    assert whole.keys() == full.keys()
+    for name in whole:
+        if re.fullmatch(r"\d\.html", name):  # only the curves come from the store
+            assert page_facts(full[name]) == {**page_facts(whole[name]), "curves": page_facts(full[name])["curves"]}
+        else:
+            assert whole[name] == full[name]
+    assert any(b"Without curves" in full[name] for name in full)
+
+
+def page_facts(page: bytes) -> dict[str, Any]:
+    """What the script of a clip's page works with."""
+    facts: dict[str, Any] = json.loads(page.decode().partition(DATA)[2].partition("</script>")[0])
+    return facts
 
 
 def test_a_full_output_disk_ends_the_run_and_loses_nothing(model: Path, clips: Path, tmp_path: Path) -> None:
@@ -433,7 +448,7 @@ def test_a_store_that_cannot_be_written_is_told_before_work_begins(model: Path, 
 def test_a_clip_whose_page_cannot_be_made_is_unfinished_and_the_failure_is_told(
     model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> str:
+    def broken(*_: Any, **__: Any) -> str:
         raise ValueError("no page")
 
     monkeypatch.setattr("emopipe.pipeline.report.outputs.render_page", broken)

@@ -120,7 +120,7 @@ def test_the_page_is_self_contained_and_names_every_utterance(interview: tuple[R
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert all(row["text"].replace("'", "&#39;") in page for row in document(out, "interview")["utterances"])
     assert 'src="' in page and "interview.mp4" in page
-    assert page.count('class="seg"') == len(document(out, "interview")["utterances"])
+    assert page.count('class="row"') == len(document(out, "interview")["utterances"])
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ _IGNORED = frozenset({"version", "versions", "device", "threads", "max_faces"})
 #: Raised when the layout changes so that older readers must refuse.
 FORMAT: Final = 1
 
+#: Entries of a configuration that are tables.
+_TABLES: Final = ("options", "schema", "extraction", "priors", "training")
 #: Where the checkpoints that come with the package live.
 SHIPPED: Final = Path(__file__).parent / "checkpoints"
 
@@ -174,6 +176,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             hint="Install the version of emopipe that wrote it, or train again",
             path=folder,
         )
+    wrong = [name for name in _TABLES if not isinstance(config.get(name, {}), dict)]
+    if wrong:
+        raise damaged(folder, f"{wrong[0]} in config.json is not a table")
     return dict(config)
 
 

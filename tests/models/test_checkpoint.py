@@ -136,6 +136,14 @@ def test_a_configuration_that_is_no_table_of_text_is_damaged(folder: Path, text:
             read(folder)
 
 
+@pytest.mark.parametrize("name", ["options", "schema", "extraction", "priors", "training"])
+def test_a_configuration_with_text_in_the_place_of_a_table_is_damaged(folder: Path, name: str) -> None:
+    edit(folder, **{name: "text"})
+    for read in (load, sealed.read_sealed, checkpoint.read_spec):
+        with pytest.raises(CheckpointError, match=f"{name} in config.json is not a table"):
+            read(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

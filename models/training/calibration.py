@@ -17,13 +17,17 @@ from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.predictor import Predictor
 
 
-def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+def fit_temperature(
+    logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None = None, doubt: float = 0.0
+) -> float:
     """Fit the temperature T whose softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
 
     Args:
         logits: (N, C) of validation data.
         labels: (N,) class indices.
         weights: (N,) sample weights.
+        doubt: share of each label that is spread evenly over the classes, so that a few answers that are all right do
+            not ask for certainty.
 
     Returns:
         T in [0.05, 20]; 1 without data.
@@ -36,7 +40,8 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[Any], weights: NDArray
 
     def loss(log_t: float) -> float:
         scaled = z / np.exp(log_t)
-        return float((share * (logsumexp(scaled, axis=1) - scaled[rows, labels])).sum())
+        said = (1 - doubt) * scaled[rows, labels] + doubt * scaled.mean(axis=1)
+        return float((share * (logsumexp(scaled, axis=1) - said)).sum())
 
     minimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(minimum.x))
@@ -117,6 +122,11 @@ class Answers:
         """The answers of several models of the same classes to different rows."""
         return cls(np.concatenate([one.logits for one in parts]), np.concatenate([one.truth for one in parts]))
 
+    @property
+    def doubt(self) -> float:
+        """How much of a label so few answers leave open: 1 / (N + 2), as Platt (1999) has it."""
+        return 1 / (len(self.truth) + 2)
+
     def probabilities(self, temperature: float) -> NDArray[np.float64]:
         """(N, C) at a temperature."""
         shares: NDArray[np.float64] = softmax(np.asarray(self.logits, dtype=np.float64) / temperature, axis=1)
@@ -134,10 +144,14 @@ class Answers:
 
 
 def calibrated(
-    predictor: Predictor, answers: Answers, weights: NDArray[Any] | None = None, accuracy: float = 0.0
+    predictor: Predictor,
+    answers: Answers,
+    weights: NDArray[Any] | None = None,
+    accuracy: float = 0.0,
+    doubt: float = 0.0,
 ) -> Predictor:
     """Fit temperature and abstain threshold of a classifier to answers of it, or of models like it."""
-    temperature = fit_temperature(answers.logits, answers.truth, weights)
+    temperature = fit_temperature(answers.logits, answers.truth, weights, doubt)
     probabilities = answers.probabilities(temperature)
     correct = probabilities.argmax(axis=1) == answers.truth
     threshold = abstain_threshold(probabilities.max(axis=1, initial=0), correct, accuracy) if accuracy > 0 else 0.0
@@ -154,7 +168,8 @@ def tempered_across_folds(folds: Sequence[Answers]) -> list[Answers]:
     tempered = []
     for number, fold in enumerate(folds):
         others = Answers.join([one for other, one in enumerate(folds) if other != number])
-        tempered.append(replace(fold, logits=fold.logits / fit_temperature(others.logits, others.truth)))
+        temperature = fit_temperature(others.logits, others.truth, doubt=others.doubt)
+        tempered.append(replace(fold, logits=fold.logits / temperature))
     return tempered
 
 

@@ -145,7 +145,7 @@ def calibrated_by_folds(
     if not helps(folds, chosen):
         hook(Event("info", "train", f"the temperature stays 1: another is not better {figures}"))
         return predictor
-    tempered = calibrated(predictor, every, accuracy=config.abstain_accuracy)
+    tempered = calibrated(predictor, every, accuracy=config.abstain_accuracy, doubt=every.doubt)
     what = f"temperature {tempered.spec.temperature:.2f}, chosen on folds of the speakers"
     hook(Event("info", "train", f"{what}; {figures}"))
     return tempered

@@ -99,6 +99,7 @@ class _Face:
     def _row(self, at: float, rgb: np.ndarray) -> dict[str, float | int | None]:
         light = float(rgb.mean())
         if abs(light - DEADLY) < 2:
+            time.sleep(0.5)  # no network dies within the first milliseconds of its stage, before that is told
             os.kill(os.getpid(), 9)
         if abs(light - GREEDY) < 2 and self._hoard is None:
             self._hoard = np.ones(1 << 27)

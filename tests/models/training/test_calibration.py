@@ -102,3 +102,11 @@ def test_cross_validation_tells_the_calibration_error_at_that_temperature(make: 
     inner, test = fold_datasets(data, config, 4)[0]
     uncalibrated = evaluate(train(inner, config).predictor, test, None).metrics
     assert summary.runs[0]["uar"] == uncalibrated["uar"] and summary.runs[0]["ece"] < uncalibrated["ece"]
+
+
+def test_models_of_folds_that_are_never_wrong_are_not_made_certain() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 12)
+    right = Answers(np.eye(3)[truth] * 2.0, truth)
+    for tempered in tempered_across_folds([right, right]):
+        assert 0.9 < tempered.probabilities(1.0).max() < 0.97

@@ -138,3 +138,34 @@ def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[Any], 
     counts = np.bincount(which, minlength=bins)
     gaps = np.abs(np.bincount(which, confidence, bins) - np.bincount(which, np.asarray(correct, float), bins))
     return float(gaps[counts > 0].sum() / len(confidence))
+
+
+def nominal_alpha(counts: NDArray[np.float64]) -> float:
+    """Krippendorff's alpha of classes: 1 for perfect agreement, 0 for chance.
+
+    As in K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). Not everybody need judge every row.
+
+    Args:
+        counts: (N, K) votes for each class; rows with fewer than two votes count for nothing.
+
+    Returns:
+        NaN where all votes are the same, or there are none.
+    """
+    counts = counts[counts.sum(1) >= 2]
+    each, marginal = counts.sum(1), counts.sum(0)
+    observed = (counts * (each[:, None] - counts)).sum(1) / (each - 1)
+    total = marginal.sum()
+    expected = (marginal * (total - marginal)).sum() / (total - 1)
+    return float(1 - observed.sum() / expected) if expected > 0 else float("nan")
+
+
+def interval_alpha(values: NDArray[np.float64]) -> float:
+    """Krippendorff's alpha of (N, coders) values, NaN where one gave none; else as :func:`nominal_alpha`."""
+    values = values[np.isfinite(values).sum(1) >= 2]
+    every = values[np.isfinite(values)]
+    if len(every) == 0 or np.ptp(every) == 0:
+        return float("nan")
+    each = np.isfinite(values).sum(1)
+    squares = np.nansum((values - np.nanmean(values, axis=1, keepdims=True)) ** 2, axis=1)
+    expected = ((every - every.mean()) ** 2).sum() * len(every) / (len(every) - 1)
+    return float(1 - (each * squares / (each - 1)).sum() / expected)

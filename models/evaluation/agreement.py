@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.metrics import interval_alpha, nominal_alpha
 
 Numbers = NDArray[np.float64]
 _TOLERANCE: Final = 1e-9
@@ -67,14 +68,11 @@ def of_counts(counts: Numbers) -> Agreement | None:
     if len(counts) == 0:
         return None
     each = counts.sum(1, keepdims=True)
-    pairs = (counts * (each - counts)).sum(1) / (each[:, 0] - 1)
-    total, marginal = counts.sum(), counts.sum(0)
-    expected = (marginal * (total - marginal)).sum() / (total - 1)
     table = left_out(counts)
     truth, hits = table.sum(1), np.diagonal(table)
     recalls = hits[truth > 0] / truth[truth > 0]
     figures = {"uar": float(recalls.mean()), "accuracy": float(hits.sum() / table.sum())}
-    return Agreement(len(counts), float(each.mean()), _alpha(pairs.sum(), expected), figures)
+    return Agreement(len(counts), float(each.mean()), nominal_alpha(counts), figures)
 
 
 def left_out(counts: Numbers) -> Numbers:
@@ -98,22 +96,13 @@ def of_values(values: Numbers) -> Agreement | None:
     if len(values) == 0:
         return None
     each = np.isfinite(values).sum(1)
-    spread = _squares(values) / (each - 1)
-    every = values[np.isfinite(values)]
-    expected = ((every - every.mean()) ** 2).sum() * len(every) / (len(every) - 1)
     sums = np.nansum(values, axis=1, keepdims=True)
     others = (sums - values) / (each[:, None] - 1)
     figures = {
         "mae": _mean_over_coders(values, others, lambda own, rest: float(np.abs(own - rest).mean())),
         "corr": _mean_over_coders(values, others, _correlation),
     }
-    return Agreement(len(values), float(each.mean()), _alpha((each * spread).sum(), expected), figures)
-
-
-def _squares(values: Numbers) -> Numbers:
-    """(N,) summed squared distances from the mean of each row."""
-    squares: Numbers = np.nansum((values - np.nanmean(values, axis=1, keepdims=True)) ** 2, axis=1)
-    return squares
+    return Agreement(len(values), float(each.mean()), interval_alpha(values), figures)
 
 
 def _mean_over_coders(values: Numbers, others: Numbers, figure: Callable[[Numbers, Numbers], float]) -> float:
@@ -127,8 +116,3 @@ def _correlation(own: Numbers, rest: Numbers) -> float:
     if len(own) < 2 or np.ptp(own) == 0 or np.ptp(rest) == 0:
         return float("nan")
     return float(np.corrcoef(own, rest)[0, 1])
-
-
-def _alpha(observed: float, expected: float) -> float:
-    """1 less observed by expected disagreement; NaN where all votes are the same, so that none can be expected."""
-    return float(1 - observed / expected) if expected > 0 else float("nan")

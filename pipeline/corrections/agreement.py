@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final
+
+import numpy as np
 
 from emopipe.pipeline.corrections.review import votes
 
@@ -45,9 +47,9 @@ def agreements(rows: Iterable[Mapping[str, Any]]) -> list[Agreement]:
     labels, values = ([(row[field], votes(row, field)) for row in corrected] for field in ("label", "value"))
     return [
         *_with_model(labels, cohens_kappa, KAPPA),
-        *_with_model(values, _alpha_of_values, ALPHA),
-        *_between(labels, nominal),
-        *_between(values, interval),
+        *_with_model(values, alpha_of_values, ALPHA),
+        *_between(labels, alpha_of_labels),
+        *_between(values, alpha_of_values),
     ]
 
 
@@ -64,19 +66,15 @@ def _with_model(
             yield Agreement(name, (who, "model"), len(pairs), measure(pairs))
 
 
-def _between(judged: Judged, distance: Callable[[Any, Any], float]) -> Iterator[Agreement]:
+def _between(judged: Judged, measure: Callable[[Sequence[Sequence[Any]]], float | None]) -> Iterator[Agreement]:
     several = [(model, answers) for model, answers in judged if len(answers) > 1]
     if several:
         units = [tuple(answers.values()) for _, answers in several]
-        yield Agreement(ALPHA, tuple(_people(several)), len(units), krippendorffs_alpha(units, distance))
+        yield Agreement(ALPHA, tuple(_people(several)), len(units), measure(units))
 
 
 def _people(judged: Judged) -> list[str]:
     return sorted({who for _, answers in judged for who in answers})
-
-
-def _alpha_of_values(pairs: Sequence[tuple[float, float]]) -> float | None:
-    return krippendorffs_alpha(pairs, interval)
 
 
 def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
@@ -86,37 +84,25 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     first, second = zip(*pairs, strict=True)
     if len({*first, *second}) < 2:
         return None
-    value = float(cohen_kappa_score(first, second))
+    return _defined(float(cohen_kappa_score(first, second)))
+
+
+def alpha_of_labels(units: Sequence[Sequence[str]]) -> float | None:
+    """Krippendorff's alpha of the labels that people gave each thing; None where it is not defined."""
+    from emopipe.models.metrics import nominal_alpha
+
+    labels = sorted({label for unit in units for label in unit})
+    counts = [[unit.count(label) for label in labels] for unit in units]
+    return _defined(nominal_alpha(np.array(counts, dtype=float).reshape(len(units), len(labels))))
+
+
+def alpha_of_values(units: Sequence[Sequence[float]]) -> float | None:
+    """Krippendorff's alpha of the values that people gave each thing; None where it is not defined."""
+    from emopipe.models.metrics import interval_alpha
+
+    values = list(zip_longest(*units, fillvalue=np.nan))
+    return _defined(interval_alpha(np.array(values, dtype=float).reshape(len(values), len(units)).T))
+
+
+def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def nominal(one: Any, other: Any) -> float:
-    """The distance of two classes."""
-    return float(one != other)
-
-
-def interval(one: float, other: float) -> float:
-    """The distance of two values."""
-    return (one - other) ** 2
-
-
-def krippendorffs_alpha(units: Iterable[Sequence[Any]], distance: Callable[[Any, Any], float]) -> float | None:
-    """Krippendorff's alpha: one less the disagreement within units by that to be expected between all answers.
-
-    As in K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). Not everybody need judge every unit.
-
-    Args:
-        units: the answers to each thing that was judged; those with fewer than two count for nothing.
-        distance: of two answers.
-
-    Returns:
-        None where all answers are the same, or there are none.
-    """
-    paired = [unit for unit in units if len(unit) > 1]
-    counts = Counter(answer for unit in paired for answer in unit)
-    total = counts.total()
-    expected = sum(n * m * distance(one, other) for one, n in counts.items() for other, m in counts.items())
-    if not expected:
-        return None
-    observed = sum(sum(distance(one, other) for one in unit for other in unit) / (len(unit) - 1) for unit in paired)
-    return 1 - (total - 1) * observed / expected

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from emopipe.pipeline.corrections.agreement import (
     agreements,
+    alpha_of_labels,
+    alpha_of_values,
     cohens_kappa,
-    interval,
-    krippendorffs_alpha,
-    nominal,
 )
 
 #: Four observers and twelve units: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C.
@@ -20,8 +19,8 @@ UNITS = [[int(answer) for answer in unit if answer != "."] for unit in zip(*OBSE
 
 
 def test_alpha_is_that_of_the_published_example() -> None:
-    assert krippendorffs_alpha(UNITS, nominal) == pytest.approx(0.743, abs=5e-4)
-    assert krippendorffs_alpha(UNITS, interval) == pytest.approx(0.849, abs=5e-4)
+    assert alpha_of_labels(UNITS) == pytest.approx(0.743, abs=5e-4)
+    assert alpha_of_values(UNITS) == pytest.approx(0.849, abs=5e-4)
 
 
 def test_kappa_is_that_of_the_published_example() -> None:
@@ -32,18 +31,23 @@ def test_kappa_is_that_of_the_published_example() -> None:
 
 def test_where_all_answers_are_the_same_agreement_is_not_defined() -> None:
     assert cohens_kappa([("a", "a"), ("a", "a")]) is None
-    assert krippendorffs_alpha([["a", "a"], ["a", "a"]], nominal) is None
-    assert krippendorffs_alpha([], nominal) is None
+    assert alpha_of_labels([["a", "a"], ["a", "a"]]) is None
+    assert alpha_of_labels([]) is None
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1 / 3])
+def test_equal_values_whose_mean_is_rounded_have_no_alpha(value: float) -> None:
+    assert alpha_of_values([[value] * 3, [value] * 2]) is None
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), max_size=8))
 def test_alpha_is_at_most_one_and_does_not_depend_on_order(units: list[list[str]]) -> None:
-    value = krippendorffs_alpha(units, nominal)
-    turned = krippendorffs_alpha([list(reversed(unit)) for unit in reversed(units)], nominal)
+    value = alpha_of_labels(units)
+    turned = alpha_of_labels([list(reversed(unit)) for unit in reversed(units)])
     assert (value is None) == (turned is None)
     if value is not None and turned is not None:
         assert value <= 1 and value == pytest.approx(turned)
-    agreed = krippendorffs_alpha([[unit[0]] * 2 for unit in units], nominal)
+    agreed = alpha_of_labels([[unit[0]] * 2 for unit in units])
     assert agreed is None or agreed == pytest.approx(1)
 
 

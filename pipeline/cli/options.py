@@ -37,6 +37,10 @@ Checkpoint = Annotated[str, typer.Argument(help="A checkpoint: its name or its f
 Results = Annotated[
     Path, typer.Option(help="Folder for the results; repeated, the command goes on.", show_default=False)
 ]
+RunResults = Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)]
+StoreOfRun = Annotated[
+    Path | None, typer.Option("--store", help="Folder in which the run kept what it measured.", show_default=False)
+]
 Participants = Annotated[
     Path | None,
     typer.Option(help="CSV with a column person or file, and columns of groups to compare.", show_default=False),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json, Participants
+from emopipe.pipeline.cli.options import Debug, Json, Participants, RunResults
 from emopipe.pipeline.cli.session import session
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ HEADER = ("recording", "time", "speaker", "by", "correction", "outcome", "what t
 
 
 def correct(
-    results: Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)],
+    results: RunResults,
     corrections: Annotated[
         list[Path] | None,
         typer.Argument(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json
+from emopipe.pipeline.cli.options import Debug, Json, RunResults, StoreOfRun
 from emopipe.pipeline.cli.session import session
 
 #: The names of the formats, for the help: the formats themselves are loaded when they are used.
@@ -15,14 +15,12 @@ FORMATS = "parquet, frames.csv, openface.csv, srt, vtt, eaf, textgrid, rttm, xls
 
 
 def export(
-    results: Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)],
+    results: RunResults,
     to: Annotated[str, typer.Option("--to", help=f"Formats, with commas: {FORMATS}.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files; beside the results by default.", show_default=False)
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder in which the run kept what it measured.", show_default=False)
-    ] = None,
+    store: StoreOfRun = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json
+from emopipe.pipeline.cli.options import Debug, Json, RunResults, StoreOfRun
 from emopipe.pipeline.cli.session import session
 
 
 def methods(
-    results: Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)],
+    results: RunResults,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files; the results by default.", show_default=False)
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder in which the run kept what it measured.", show_default=False)
-    ] = None,
+    store: StoreOfRun = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

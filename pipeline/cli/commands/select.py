@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json
+from emopipe.pipeline.cli.options import Debug, Json, StoreOfRun
 from emopipe.pipeline.cli.session import session
 
 
@@ -20,9 +20,7 @@ def select(
     labelled: Annotated[
         Path | None, typer.Option(help="A dataset of what is labelled already, to choose other things.")
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder in which the run kept what it measured.", show_default=False)
-    ] = None,
+    store: StoreOfRun = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

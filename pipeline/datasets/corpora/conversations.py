@@ -69,7 +69,7 @@ MELD: Final = Corpus(
     columns=MELD_COLUMNS,
 )
 
-#: IEMOCAP's emotions that are not among the names that all corpora share; "xxx" is no agreement.
+#: IEMOCAP's emotions that are not among the names that all corpora share; "xxx" says that the raters did not agree.
 IEMOCAP_EMOTIONS: Final = {"fru": "frustration", "exc": "excitement", "oth": "other", "xxx": ""}
 _TURN: Final = re.compile(
     r"\[(\d+\.?\d*) - (\d+\.?\d*)\]\s+(Ses\d\d[FM]_\w+)\s+([a-z]{3})\s+\[([\d.]+), ([\d.]+), ([\d.]+)\]"

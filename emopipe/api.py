@@ -245,15 +245,13 @@ def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | No
         OutputError: the results cannot be used, or the files cannot be written.
     """
     from emopipe.pipeline.export.methods import describe, write
-    from emopipe.pipeline.export.recording import read_recordings
+    from emopipe.pipeline.export.recording import recordings_of_run
     from emopipe.pipeline.report.outputs import read_manifest
-    from emopipe.pipeline.store.store import Store, store_dir
+    from emopipe.pipeline.store.store import store_dir
 
-    folder, kept = Path(results), Path(store or store_dir())
+    folder = Path(results)
     failed = sum(entry["state"] == "failed" for entry in read_manifest(folder).values())
-    with ExitStack() as stack:
-        opened = stack.enter_context(Store(kept)) if kept.is_dir() else None
-        description = describe(read_recordings(folder, opened), failed)
+    description = describe(recordings_of_run(folder, Path(store or store_dir())), failed)
     return write(description, folder if out is None else Path(out))
 
 

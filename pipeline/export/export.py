@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from emopipe.errors import OutputError, Reason, reason
 from emopipe.files import atomic_file
 from emopipe.pipeline.export.formats import FORMATS, OutputFile
-from emopipe.pipeline.export.recording import Recording, read_recordings
-from emopipe.pipeline.store.store import Store
+from emopipe.pipeline.export.recording import Recording, recordings_of_run
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,7 @@ def export_folder(results: Path, formats: Sequence[str], *, out: Path | None = N
     Raises:
         InputNotFound: when there was no run, OutputError when its results cannot be used or files not be written.
     """
-    with ExitStack() as stack:
-        opened = stack.enter_context(Store(store)) if store.is_dir() else None
-        return export(read_recordings(results, opened), formats, out or results)
+    return export(recordings_of_run(results, store), formats, out or results)
 
 
 def export(recordings: Iterable[Recording], formats: Sequence[str], out: Path) -> Exported:

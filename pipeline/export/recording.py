@@ -119,6 +119,15 @@ def read_recordings(folder: Path, store: Store | None = None) -> Iterator[Record
             yield Recording(_read(folder / f"{stem}.json"), stem, store)
 
 
+def recordings_of_run(folder: Path, store: Path) -> Iterator[Recording]:
+    """The same with a store by its folder, which need not be there; it is open while they are gone through."""
+    if not store.is_dir():
+        yield from read_recordings(folder)
+        return
+    with Store(store) as opened:
+        yield from read_recordings(folder, opened)
+
+
 def recording_of(result: FileResult, stem: str, store: Store) -> Recording:
     """The recording of a result in memory, with the numbers rounded as they are written to JSON."""
     return Recording(file_result(document(result, "", "")), stem, store)

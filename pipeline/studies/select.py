@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -98,16 +97,13 @@ def select_utterances(
         InputNotFound: no run has left results there.
         DatasetError: no utterance can be labelled.
     """
-    from emopipe.pipeline.export.recording import read_recordings
-    from emopipe.pipeline.store.store import Store
+    from emopipe.pipeline.export.recording import recordings_of_run
 
-    with ExitStack() as stack:
-        opened = stack.enter_context(Store(store)) if store.is_dir() else None
-        found: list[Candidate] = []
-        passed: dict[str, int] = {}
-        for number, recording in enumerate(read_recordings(results, opened), start=1):
-            hook(Event("progress", "select", recording.media, done=number))
-            found += _candidates(recording, passed)
+    found: list[Candidate] = []
+    passed: dict[str, int] = {}
+    for number, recording in enumerate(recordings_of_run(results, store), start=1):
+        hook(Event("progress", "select", recording.media, done=number))
+        found += _candidates(recording, passed)
     if not found:
         raise DatasetError("no utterance can be labelled", hint="Run on recordings in which people speak or are seen")
     bare = sum(PREDICTED in one.features for one in found)

@@ -45,9 +45,9 @@ MARGIN: Final = 12
 SMOOTHING: Final = 0.1
 #: FER2013 pictures with fewer votes for the seven classes are left out; of each class at most so many are used.
 LEAST_VOTES: Final = 5
-MOST_OF_CLASS: Final = {"train": 2200, "valid": 300}
+MOST_OF_CLASS: Final = {"train": 6000, "valid": 10000}
 #: Side of the crop in each epoch: small ones cost half.
-EPOCHS: Final = (72, 72, 72, 96, 96, 96)
+EPOCHS: Final = (*(72,) * 8, *(88,) * 4, *(96,) * 4)
 #: Pictures of each corpus in an epoch.
 DRAWN: Final = 11000
 BATCH: Final = 64

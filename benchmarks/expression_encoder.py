@@ -47,7 +47,7 @@ SMOOTHING: Final = 0.1
 LEAST_VOTES: Final = 5
 MOST_OF_CLASS: Final = {"train": 6000, "valid": 10000}
 #: Side of the crop in each epoch: small ones cost half.
-EPOCHS: Final = (*(72,) * 8, *(88,) * 4, *(96,) * 4)
+EPOCHS: Final = (*(72,) * 8, *(88,) * 5, 96)
 #: Pictures of each corpus in an epoch.
 DRAWN: Final = 11000
 BATCH: Final = 64

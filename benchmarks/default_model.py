@@ -410,6 +410,7 @@ def card(work: Path) -> None:
     table = (work / "generalisation.md").read_text("utf-8") if (work / "generalisation.md").exists() else ""
     left_out = json.loads((work / "left-out.json").read_text())
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
+    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS}
     text = environment.get_template("default_model.card.md").render(facts)
     checkpoint.save(SHIPPED, checkpoint.load(work / "model"), text)
 

@@ -22,16 +22,12 @@ from emopipe.pipeline.report.curves import MISSING, MOST_POINTS, coded, curves, 
 from emopipe.pipeline.report.outputs import DISCLAIMER, render_page, write_clip
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
+from tests.pipeline.report.browser import Page, browser, needs_browser
 from tests.pipeline.report.test_batch_page import said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>{{ 7*7 }} & \"'"
 KEYS = {"probe": "a" * 40, "face": "f" * 40, "voice": "b" * 40}
 VOICE_BACKEND = {"voice.backend": "whisper-encoder"}
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER and find_spec("selenium")),
-    reason="needs selenium, and Debian's chromium and chromium-driver",
-)
 
 
 def record(rows: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:
@@ -144,87 +140,18 @@ def test_nothing_in_words_or_names_ends_the_script_or_begins_an_element() -> Non
     assert page.count("<script") == 2 and page.count("</script>") == 2
 
 
-class Page:
-    """A page in the browser, and what is done with it."""
-
-    def __init__(self, driver: Any, folder: Path) -> None:
-        self.driver, self.folder = driver, folder
-
-    def do(self, script: str, *values: Any) -> Any:
-        return self.driver.execute_script(script, *values)
-
-    def wait(self, condition: str, seconds: float = 10) -> Any:
-        until = time.monotonic() + seconds
-        while not (answer := self.do(f"return {condition}")):
-            assert time.monotonic() < until, f"{condition} does not come true"
-            time.sleep(0.05)
-        return answer
-
-    def click(self, selector: str, number: int = 0) -> None:
-        self.do("document.querySelectorAll(arguments[0])[arguments[1]].click()", selector, number)
-
-    def fill(self, name: str, value: Any) -> None:
-        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        self.do(
-            script + "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));",
-            name,
-            value,
-        )
-
-    def keys(self, *keys: str) -> None:
-        for key in keys:
-            self.do(
-                "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))", key
-            )
-
-    @property
-    def shown(self) -> list[int]:
-        """Numbers of the utterances that are listed, by their starts."""
-        starts = self.do("return [...document.querySelectorAll('.row:not([hidden])')].map(e => +e.dataset.start)")
-        return [[row["start"] for row in ROWS].index(start) for start in starts]
-
-    def saved(self) -> dict[str, Any]:
-        path = self.folder / "corrections.json"
-        path.unlink(missing_ok=True)
-        self.click("#save")
-        until = time.monotonic() + 10
-        while not path.exists() or not path.stat().st_size:
-            assert time.monotonic() < until, "nothing was saved"
-            time.sleep(0.05)
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
-
-    def requests(self) -> list[str]:
-        events = [json.loads(one["message"])["message"] for one in self.driver.get_log("performance")]
-        return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-
-
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A browser, and the folder of its downloads."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
     folder = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER or ""
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "no-first-run",
-        "mute-audio",
-        "autoplay-policy=no-user-gesture-required",
-    ):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument("--window-size=1280,1000")
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(30)
-    yield driver, folder
-    driver.quit()
+    with browser(folder) as driver:
+        yield driver, folder
+
+
+def listed(page: Page) -> list[int]:
+    """Numbers of the utterances that are listed, by their starts."""
+    starts = page.do("return [...document.querySelectorAll('.row:not([hidden])')].map(e => +e.dataset.start)")
+    return [[row["start"] for row in ROWS].index(start) for start in starts]
 
 
 @pytest.fixture
@@ -299,9 +226,9 @@ def test_filters_and_order(page: Page) -> None:
     ]
     for name, value, left in cases:
         page.fill(name, value)
-        assert page.shown == left, name
+        assert listed(page) == left, name
         page.fill(name, "time" if name == "order" else "")
-    assert page.shown == [0, 1, 2, 3, 4]
+    assert listed(page) == [0, 1, 2, 3, 4]
 
 
 def correct(page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from emopipe.pipeline.report.viewer import HOST, listening, viewer
+
+TOKEN = "x" * 43
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HAS_BROWSER = bool(BROWSER and DRIVER and find_spec("selenium"))
 needs_browser = pytest.mark.skipif(not HAS_BROWSER, reason="needs selenium, and Debian's chromium and chromium-driver")
@@ -64,6 +68,53 @@ class Page:
     def requests(self) -> list[str]:
         events = [json.loads(one["message"])["message"] for one in self.driver.get_log("performance")]
         return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+
+
+class ServedPage(Page):
+    """The page of a clip as a server shows it."""
+
+    def open(self, port: int, name: str) -> None:
+        self.driver.get(f"http://{HOST}:{port}/{TOKEN}/{name}.html")
+        self.wait("document.getElementById('media').readyState > 0")
+
+    @property
+    def status(self) -> str:
+        return str(self.do("return document.getElementById('status').innerText"))
+
+    @property
+    def marked(self) -> int:
+        return int(self.do("return document.querySelectorAll('.mark').length"))
+
+    def press(self, selector: str) -> str:
+        """Click, and give back what the page then says."""
+        self.do("document.getElementById('status').textContent = ''")
+        self.click(selector)
+        self.wait("document.getElementById('status').textContent")
+        return self.status
+
+    def relabel(self, number: int, label: str) -> None:
+        self.click(".row .time", number)
+        self.fill("edit-label", label)
+
+    def wait_for_marks(self, count: int) -> None:
+        self.wait(f"document.querySelectorAll('.mark').length === {count}")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[int]:
+    """The port on which a folder is served."""
+    import uvicorn
+
+    with listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(viewer(folder, TOKEN), log_config=None, lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 @contextmanager

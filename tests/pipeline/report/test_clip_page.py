@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from emopipe.extractors.face.table import face_table
@@ -18,8 +20,9 @@ from emopipe.extractors.voice.acoustic import COLUMNS
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import Absent
 from emopipe.pipeline.report.clip_page import curves_on, page_data
-from emopipe.pipeline.report.curves import MISSING, MOST_POINTS, coded, curves, sampled
+from emopipe.pipeline.report.curves import MISSING, MOST_PEAKS, MOST_POINTS, coded, curves, sampled
 from emopipe.pipeline.report.outputs import DISCLAIMER, render_page, write_clip
+from emopipe.pipeline.stages.waveform import PEAK_RATE
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
 from tests.pipeline.report.browser import Page, browser, needs_browser
@@ -98,6 +101,20 @@ def test_curves_are_what_the_stages_measured(store: Store) -> None:
     assert drawn["pitch", ""]["low"] == pytest.approx(130, abs=1)
     assert drawn["AU12", "S1"]["step"] == pytest.approx(0.1, abs=0.01)
     assert curves(record(ROWS, keys={}), store) == [] and curves(record([], duration=None), store) == []
+
+
+def test_a_waveform_is_as_fine_as_it_was_measured_until_it_is_two_hours_long(tmp_path: Path) -> None:
+    keys = {"probe": "a" * 40, "waveform": "d" * 40}
+    for seconds, together in ((3600, 1), (7201, 2)):
+        swing = np.linspace(0, 0.5, seconds * PEAK_RATE, dtype=np.float32)
+        with Store(tmp_path / str(seconds)) as store:
+            table = pa.table({"peak": swing})
+            store.put(keys["waveform"], {"waveform": table}, {"stage": "waveform", "content": "", "parameters": {}})
+            (drawn,) = curves(record(ROWS, keys=keys, duration=float(seconds)), store)
+        assert drawn["name"] == "waveform" and drawn["step"] == pytest.approx(together / PEAK_RATE)
+        codes = base64.b64decode(drawn["points"])
+        assert len(codes) == -(-len(swing) // together) <= MOST_PEAKS and (codes[0], codes[-1]) == (0, 254)
+        assert codes[len(codes) // 2] == pytest.approx(254 / 2 / 0.99, abs=1) and len(drawn["points"]) < 200_000
 
 
 def test_an_hour_has_no_more_points_than_can_be_drawn() -> None:
@@ -379,6 +396,10 @@ def test_an_hour_of_two_people_plays_and_stays_small(
         for number in range(20)
         for person in ("S1", HOSTILE)
     ]
+    peaks = coded(np.abs(np.sin(np.arange(3600 * PEAK_RATE))), 0, 1)
+    drawn.append(
+        {**line, "name": "waveform", "title": "Waveform", "person": "", "step": 1 / PEAK_RATE, "points": peaks}
+    )
     path = page.folder / "hour.html"
     path.write_text(render_page(hour(), "interview.mp4", curves=drawn))
     assert path.stat().st_size < 5_000_000

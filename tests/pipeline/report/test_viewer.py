@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,12 @@ import pytest
 import emopipe
 from emopipe.errors import InputNotFound, PortUnavailable
 from emopipe.pipeline.corrections.saved import SAVED
-from emopipe.pipeline.report.viewer import HOST, first_page, linked_file, listening, viewer
+from emopipe.pipeline.report.viewer import HOST, first_page, linked_file, listening
 from tests.conftest import SAMPLES
 from tests.pipeline.corrections.results import PROBE, SPOKEN, contents, document, edit, rows, write_results
-from tests.pipeline.report.browser import Page, browser, needs_browser
+from tests.pipeline.report.browser import TOKEN, ServedPage, browser, needs_browser, served
 
-TOKEN = "x" * 43
 HOSTILE = "<img src=x onerror='window.broken = 1'>"
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[int]:
-    """The port on which a folder is served."""
-    import uvicorn
-
-    with listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(viewer(folder, TOKEN), log_config=None, lifespan="off", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -342,36 +323,6 @@ def test_the_command_prints_its_address_and_ends_cleanly(folder: Path) -> None:
     assert (process.returncode, out, errors) == (0, "", "")
 
 
-class ServedPage(Page):
-    """The page of the interview as a server shows it."""
-
-    def open(self, port: int) -> None:
-        self.driver.get(f"http://{HOST}:{port}/{TOKEN}/interview.html")
-        self.wait("document.getElementById('media').readyState > 0")
-
-    @property
-    def status(self) -> str:
-        return str(self.do("return document.getElementById('status').innerText"))
-
-    @property
-    def marked(self) -> int:
-        return int(self.do("return document.querySelectorAll('.mark').length"))
-
-    def press(self, selector: str) -> str:
-        """Click, and give back what the page then says."""
-        self.do("document.getElementById('status').textContent = ''")
-        self.click(selector)
-        self.wait("document.getElementById('status').textContent")
-        return self.status
-
-    def relabel(self, number: int, label: str) -> None:
-        self.click(".row .time", number)
-        self.fill("edit-label", label)
-
-    def wait_for_marks(self, count: int) -> None:
-        self.wait(f"document.querySelectorAll('.mark').length === {count}")
-
-
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with browser(tmp_path_factory.mktemp("browser")) as driver:
@@ -392,7 +343,7 @@ def playable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_browser_plays_seeks_corrects_saves_and_finds_it_again(playable: Path, driver: Any) -> None:
     page = ServedPage(driver, playable)
     with served(playable) as port:
-        page.open(port)
+        page.open(port, "interview")
         page.click(".row .time", 3)
         page.wait("document.getElementById('media').currentTime === 5.8")
         page.do("document.getElementById('media').play()")
@@ -421,13 +372,13 @@ def test_a_browser_plays_seeks_corrects_saves_and_finds_it_again(playable: Path,
 def test_two_tabs_are_told_of_each_other(playable: Path, driver: Any) -> None:
     page = ServedPage(driver, playable)
     with served(playable) as port:
-        page.open(port)
+        page.open(port, "interview")
         page.fill("by", "Ana")
         page.relabel(1, "sadness")
         page.press("#send")
         first = driver.current_window_handle
         driver.switch_to.new_window("tab")
-        page.open(port)
+        page.open(port, "interview")
         page.wait("document.getElementById('status').textContent.startsWith('Ana saved')")
         page.fill("by", "Ana")
         page.wait_for_marks(1)

@@ -42,8 +42,11 @@ from tests.conftest import SAMPLES
 
 HOSTILE = '=HYPERLINK("http://x")<script>alert(1)</script> & --> \n\n{{ 7*7 }} \x00\x1b[31m \' " </v>'
 KEYS = {"face": "f" * 40, "voice": "a" * 40, "words": "b" * 40}
-#: sha256 of ELAN's schema of EAF 3.0.
-EAF_SCHEMA = "59e76f90d5840813314b1e635480d044287b811ebd63a40e25cb4e73c6ad72bb"
+#: ELAN's own schemas of EAF: of the version that we write, and of the latest. File -> sha256.
+EAF_SCHEMAS = {
+    "EAFv2.8.xsd": "0cc4790ef04882a7f4acaaf1faad62d38a2c4eeea7396d1ea4255654fcaa4326",
+    "EAFv3.0.xsd": "59e76f90d5840813314b1e635480d044287b811ebd63a40e25cb4e73c6ad72bb",
+}
 
 
 def utterance(start: float, end: float, **rest: Any) -> UtteranceResult:
@@ -255,8 +258,8 @@ def test_elan_has_tiers_per_person(written: Exported, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def elan_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ELAN's own schema of EAF 3.0, which the source package of pympi brings for its tests."""
+def elan_schemas(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """ELAN's own schemas, which the source package of pympi brings for its tests."""
     folder = tmp_path_factory.mktemp("pympi")
     wanted = f"pympi-ling=={version('pympi-ling')}"
     options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--quiet", "--dest", str(folder)]
@@ -265,28 +268,32 @@ def elan_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode:
         pytest.skip(f"no package index to fetch the source of {wanted} from: {done.stderr[-300:]}")
     (package,) = folder.glob("*.tar.gz")
+    paths = []
     with tarfile.open(package) as archive:
-        name = next(one for one in archive.getnames() if one.endswith("/EAFv3.0.xsd"))
-        schema = archive.extractfile(name)
-        assert schema is not None
-        content = schema.read()
-    assert hashlib.sha256(content).hexdigest() == EAF_SCHEMA
-    (folder / "EAFv3.0.xsd").write_bytes(content)
-    return folder / "EAFv3.0.xsd"
+        for name, digest in EAF_SCHEMAS.items():
+            member = archive.extractfile(next(one for one in archive.getnames() if one.endswith(f"/{name}")))
+            assert member is not None
+            content = member.read()
+            assert hashlib.sha256(content).hexdigest() == digest
+            paths.append(folder / name)
+            paths[-1].write_bytes(content)
+    return paths
 
 
 @pytest.mark.slow
-def test_elan_files_are_valid_by_elans_own_schema(written: Exported, tmp_path: Path, elan_schema: Path) -> None:
+def test_elan_files_are_valid_by_elans_own_schemas(written: Exported, tmp_path: Path, elan_schemas: list[Path]) -> None:
     from xmlschema import XMLSchema
 
-    schema, path = XMLSchema(str(elan_schema)), tmp_path / "out" / "two people.eaf"
+    path = tmp_path / "out" / "two people.eaf"
+    assert "EAFv2.8.xsd" in path.read_text("utf-8")[:1000]
     empty = file_of([], people=[], turns=[], keys={"probe": "0"})
     others = [Recording(hostile_file(), "hostile"), Recording(empty, "empty")]
-    for one in (path, *export(others, ["eaf"], tmp_path / "others").files):
-        assert [str(error) for error in schema.iter_errors(str(one))] == [], one.name
+    files = [path, *export(others, ["eaf"], tmp_path / "others").files]
     broken = tmp_path / "broken.eaf"
     broken.write_text(path.read_text("utf-8").replace('TIME_SLOT_REF1="ts1"', 'TIME_SLOT_REF1="ts999"'), "utf-8")
-    assert list(schema.iter_errors(str(broken))), "the schema finds what points nowhere"
+    for schema in map(XMLSchema, map(str, elan_schemas)):
+        assert [(one.name, str(error)) for one in files for error in schema.iter_errors(str(one))] == []
+        assert list(schema.iter_errors(str(broken))), "the schema finds what points nowhere"
 
 
 def test_elan_files_keep_what_the_schema_asks_for(written: Exported, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class _Guard:
 
         if scope["type"] != "http":
             return
-        given = scope["path"].split("/")[1].encode("utf-8", "surrogatepass")
+        given = scope["path"].removeprefix("/").partition("/")[0].encode("utf-8", "surrogatepass")
         app: ASGIApp = self._app
         if scope["path"] == "/favicon.ico":  # browsers ask for it, whatever a page says
             app = Response(status_code=204)

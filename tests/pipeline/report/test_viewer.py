@@ -144,6 +144,7 @@ def test_without_the_token_nothing_is_answered(port: int) -> None:
     for path in ("/", "/interview.html", "/_media/interview", f"/{TOKEN[:-1]}/interview.html", f"/{TOKEN}x/", "/%ff/"):
         answer = Answer(port, path)
         assert answer.status == 403 and b"interview" not in answer.content, path
+    assert Answer(port, "*", "OPTIONS").status == 403 and Answer(port, "/favicon.ico").content == b""
     assert Answer(port, f"/{'y' * 43}/_corrections/interview", "PUT", b"{}").status == 403
 
 

@@ -70,6 +70,17 @@ class Page:
         return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
 
 
+def serious_findings(page: Page) -> list[tuple[str, str]]:
+    """What axe-core finds on a page that is serious or critical: rule, and the first element."""
+    package = find_spec("axe_core_python")
+    if package is None or package.origin is None:
+        pytest.skip("needs axe-core-python, which holds axe-core")
+    page.do((Path(package.origin).parent / "axe.min.js").read_text())
+    report = page.driver.execute_async_script("axe.run().then(arguments[0])")
+    grave = [one for one in report["violations"] if one["impact"] in ("serious", "critical")]
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in grave]
+
+
 class ServedPage(Page):
     """The page of a clip as a server shows it."""
 

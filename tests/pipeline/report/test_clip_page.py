@@ -7,7 +7,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from emopipe.pipeline.report.outputs import DISCLAIMER, render_page, write_clip
 from emopipe.pipeline.stages.waveform import PEAK_RATE
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
-from tests.pipeline.report.browser import Page, browser, needs_browser
+from tests.pipeline.report.browser import Page, browser, needs_browser, serious_findings
 from tests.pipeline.report.test_batch_page import said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>{{ 7*7 }} & \"'"
@@ -338,21 +337,10 @@ def test_without_its_recording_it_can_still_be_read_and_corrected(page: Page) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Page, scheme: str) -> None:
-    package = find_spec("axe_core_python")
-    if package is None or package.origin is None:
-        pytest.skip("needs axe-core-python, which holds axe-core")
     emulated = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
     correct(page)
-    axe = Path(package.origin).parent / "axe.min.js"
-    page.do(axe.read_text())
-    found = page.driver.execute_async_script("axe.run().then(arguments[0])")
-    grave = [
-        (one["id"], one["nodes"][0]["html"][:200])
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert grave == []
+    assert serious_findings(page) == []
 
 
 @needs_browser

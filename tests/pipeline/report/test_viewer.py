@@ -25,7 +25,7 @@ from emopipe.pipeline.corrections.saved import SAVED
 from emopipe.pipeline.report.viewer import HOST, first_page, linked_file, listening
 from tests.conftest import SAMPLES
 from tests.pipeline.corrections.results import PROBE, SPOKEN, contents, document, edit, rows, write_results
-from tests.pipeline.report.browser import TOKEN, ServedPage, browser, needs_browser, served
+from tests.pipeline.report.browser import TOKEN, ServedPage, browser, needs_browser, serious_findings, served
 
 HOSTILE = "<img src=x onerror='window.broken = 1'>"
 
@@ -390,6 +390,7 @@ def test_two_tabs_are_told_of_each_other(playable: Path, driver: Any) -> None:
         page.relabel(4, "sadness")
         assert "Not saved" in page.press("#send")
         assert "Ana has saved other corrections" in page.wait("document.getElementById('conflict').innerText")
+        assert serious_findings(page) == []
         page.click("#combine")
         page.wait("document.getElementById('status').textContent.includes('3 utterances are saved')")
         driver.switch_to.window(second)

@@ -161,7 +161,8 @@ def _key(
 def facts_of(dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str]) -> list[Any]:
     """What runs depend on beside their fold and seed: configuration, data and folds."""
     options = asdict(configure(config.model, config.options))
-    options.pop("backbone_path", None)
+    for place in ("backbone_path", "text_weights_path"):
+        options.pop(place, None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
     return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
 

@@ -112,7 +112,10 @@ class Run:
         self.model, inherited = new_model(plan, config, start)
         self.model.to(self.device)
         groups = self.model.groups(plan.data)
-        self._batches = Batches(plan, config.batch_size, groups, self.device, relative=self.model.relative)
+        by_length = config.order == "length"
+        self._batches = Batches(
+            plan, config.batch_size, groups, self.device, relative=self.model.relative, by_length=by_length
+        )
         self._validation = Validation(plan, self._batches, 4 * config.batch_size)
         optimiser = make_optimiser(self.model, config, inherited.whole if inherited else ())
         average = WeightAverage(self.model, config.average)

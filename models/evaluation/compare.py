@@ -299,6 +299,28 @@ def _difference(
     )
 
 
+def score_interval(
+    run: Run, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
+) -> tuple[float, float, float]:
+    """Compute a metric of one run and the ends of its 95 % bootstrap interval; NaN ends for a single group.
+
+    Args:
+        run: of :func:`compare`.
+        groups: utterance -> what is resampled together.
+        metric: one of :data:`SCORES`.
+        resamples: how many.
+    """
+    common = answered([run])
+    if not common:
+        return math.nan, math.nan, math.nan
+    members = sorted({groups[name] for name in common})
+    classes = sorted({str(label) for label in [*run.truth, *run.predicted]})
+    weights = resampled_groups(len(members), resamples)
+    values = pooled([run], common, groups, members, classes, metric, weights)
+    low, high = np.nanpercentile(values[1:], (2.5, 97.5)) if len(members) > 1 else (math.nan, math.nan)
+    return float(values[0]), float(low), float(high)
+
+
 def answered(runs: Sequence[Run]) -> set[str]:
     """The utterances for which no run failed to give a value."""
     failed = {

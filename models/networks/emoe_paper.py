@@ -3,9 +3,9 @@
 Where it differs from :mod:`emopipe.models.networks.emoe`: BERT is part of the model; sequences have fixed lengths,
 padding and all; the router reads the raw features of all steps at once, and its first layer holds most of the weights;
 convolutions do not pad; the last step is read out whether it is padding or not; distillation has the `paper` form.
-Paper and code differ in places; the preset follows the code, because the published results come from it. What the paper
-prints instead are options: `encoders = "separate"`, `router_input = "encoded"`, `router_norm = "batch"`, `router_scale =
-"learned"`, `importance = "softmax"` and `similarity = "sum"`; all of them together are the recipes `emoe-printed-*`.
+Paper and code differ in places; the preset follows the code, because the published results come from it. What the
+paper prints instead are options: `encoders = "separate"`, `router_input = "encoded"`, `router_norm = "batch"`,
+`router_scale = "learned"`, `importance = "softmax"` and `similarity = "sum"`; the recipes `emoe-printed-*` have all.
 """
 
 from __future__ import annotations
@@ -252,7 +252,8 @@ class EmoePaper(Mixture):
         """Read BERT's weights, and see that the dataset is one this model can be trained on.
 
         Raises:
-            ConfigError: the weights are not named or cannot be read, or `steps` or `padding` are not those of the dataset's file.
+            ConfigError: the weights are not named or cannot be read, or `steps` or `padding` are not those of the
+                dataset's file.
             DatasetError: there are no token ids, or they are not of this BERT's vocabulary.
         """
         for name in self.shape.modalities:
@@ -272,7 +273,7 @@ class EmoePaper(Mixture):
         if not self.config.text_weights:
             raise ConfigError(
                 "the weights of BERT are not named",
-                hint='Set text_weights = "bert-base-uncased" in [model], a folder in transformers\' format, or "random"',
+                hint='Set [model] text_weights to "bert-base-uncased", a folder of one, or "random"',
             )
         if self.config.text_weights != RANDOM:
             self.text.load(self.config.text_weights_path or self.config.text_weights)

@@ -52,7 +52,8 @@ def with_backbone(config: TrainConfig, *, offline: bool = False, hook: Hook = si
     location = locate(options, offline=offline, hook=hook)
     if options.get("text_encoder") and not options.get("text_weights_path"):
         bert = locate({"backbone": options["text_weights"]}, offline=offline, hook=hook)
-        location |= {"text_weights_path": path for path in bert.values()}
+        if bert:
+            location["text_weights_path"] = bert["backbone_path"]
     return replace(config, options={**config.options, **location}) if location else config
 
 

@@ -362,7 +362,7 @@ def test_recipes_train_on_files_from_the_command_line(tmp_path: Path, name: str)
 
 def test_the_weights_of_bert_are_never_random_silently(data: Dataset, tmp_path: Path) -> None:
     for options in ({}, {"text_weights": ""}):
-        with pytest.raises(ConfigError, match="no folder with the weights|not named"):
+        with pytest.raises(ConfigError, match=r"no folder with the weights|not named"):
             model(**options).fit_inputs(data)
     model(text_weights="random").fit_inputs(data)
     named = model(text_weights="bert-base-uncased", text_weights_path=str(tmp_path / "nowhere"))

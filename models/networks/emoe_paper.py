@@ -311,7 +311,7 @@ class EmoePaper(Mixture):
             return full
         lengths = batch.lengths[rows, column]
         if name != "text" or self.text is None:
-            return full.index_copy(0, rows, lay_out(batch.features[name][rows], lengths, steps, side))
+            return full.index_copy(0, rows, lay_out(batch.features[name][rows].nan_to_num(), lengths, steps, side))
         if batch.tokens is None:
             raise DatasetError("the text has no token ids", hint=_NO_TOKENS)
         ids = lay_out(batch.tokens[rows].unsqueeze(2), lengths, steps, side).squeeze(2)

@@ -34,11 +34,14 @@ def ablations(base: TrainConfig, modalities: Sequence[str] = ()) -> dict[str, di
         modalities: that the dataset has; EGMF is trained without each of them.
 
     Raises:
-        ConfigError: the model is neither.
+        StudyError: the model is neither, or nothing can be left out of it.
     """
     is_egmf = issubclass(entry(base.model).model, Egmf)
     tables = _of_egmf(base, tuple(base.modalities or modalities)) if is_egmf else _of_emoe(base)
-    return {table: {FULL: base} | variants for table, variants in tables.items() if variants}
+    changed = {table: {FULL: base} | variants for table, variants in tables.items() if variants}
+    if not changed:
+        raise StudyError("nothing can be left out of words alone", hint="Ablate egmf on a dataset with face or voice")
+    return changed
 
 
 def _of_egmf(base: TrainConfig, modalities: tuple[str, ...]) -> dict[str, dict[str, TrainConfig]]:

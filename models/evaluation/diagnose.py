@@ -505,8 +505,10 @@ def by_group(
 
 def _part(inside: Inside, rows: Mask) -> Inside:
     """Some of the utterances."""
-    tables = {name: getattr(inside, name)[rows] for name in ("rows", "present", "there", "outputs", "logits")}
-    dicts = {
+    tables: dict[str, Any] = {
+        name: getattr(inside, name)[rows] for name in ("rows", "present", "there", "outputs", "logits")
+    }
+    dicts: dict[str, Any] = {
         name: {key: table[rows] for key, table in getattr(inside, name).items()}
         for name in ("weights", "tokens", "inputs")
     }

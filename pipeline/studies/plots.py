@@ -84,6 +84,7 @@ def scatter_side_by_side(places: Mapping[str, Any], labels: Mapping[str, Any], t
     panels = figure.subplots(1, len(places), sharex=True, sharey=True, squeeze=False).flat
     every = [label for one in labels.values() for label in one]
     classes = sorted(set(every)) if all(isinstance(label, str) for label in every) else []
+    look: dict[str, Any]
     for axes, (name, points) in zip(panels, places.items(), strict=True):
         for number, label in enumerate(classes):
             inside = np.asarray(labels[name]) == label

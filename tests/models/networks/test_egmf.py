@@ -252,7 +252,8 @@ def test_a_prompt_reads_in_order(small: EgmfConfig, language: Any) -> None:
     both = net.prompter.prompt(net.prompter.words("so bad"), ("not shown", "shown"), True)
     before, after = decode(both.ids[: both.slot]), decode(both.ids[both.slot + 2 :])
     assert before == f"shown\n{wording.opening}"
-    assert after.startswith(f"so bad{wording.closing}\n") and after.endswith(wording.choose.split("\n")[-1][-3:])
+    lead = wording.choose.split("\n")[-1].format(question=wording.questions["emotion"])
+    assert after.startswith(f"so bad{wording.closing}\n") and after.endswith(lead)
     assert wording.comma.join(CLASSES) in after
     bare = net.prompter.prompt(net.prompter.words("so bad"), (), False)
     assert bare.count == 0 and wording.opening not in decode(bare.ids) and wording.closing not in decode(bare.ids)

@@ -53,7 +53,9 @@ def _of_egmf(base: TrainConfig, modalities: tuple[str, ...]) -> dict[str, dict[s
     without = {f"without {' and '.join(names)}": replace(base, modalities=left) for names, left in rest.items() if left}
     if not signals:
         return {"modalities": without}
-    closed = {f"without expert d/{narrow}": (number,) for number, (narrow, _) in enumerate(BRANCHES, start=1)}
+    closed: dict[str, tuple[int, ...]] = {
+        f"without expert d/{narrow}": (number,) for number, (narrow, _) in enumerate(BRANCHES, start=1)
+    }
     closed["without experts"] = tuple(range(1, len(BRANCHES) + 1))
     gates = {"first": "first stage alone", "second": "second stage alone", "uniform": "without gate"}
     lora = {"without LoRA": 0} if config.lora_rank else {"with LoRA": EgmfConfig.lora_rank}

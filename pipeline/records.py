@@ -347,7 +347,7 @@ class FileResult:
         utterances: in order of time.
         computed: stage -> seconds of work, for the stages whose results were not in the store.
         keys: stage -> key of its result in the store.
-        privacy: what is hidden.
+        privacy: what is hidden; in documents only where something is.
     """
 
     media: Path

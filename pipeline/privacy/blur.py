@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,10 +112,12 @@ def _written(
     container: Any, source: Media, sound: SoundCopy, boxes: FaceBoxes, settings: BlurSettings, out: Path, hook: Hook
 ) -> Blurred:
     """Write pictures and sound, each as far as the other."""
-    video = _VideoWriter(container, source) if source.info.has_video else None
+    pictures = source.frames(_EVERY_FRAME)
+    first = next(pictures, None)
+    video = None if first is None else _VideoWriter(container, source, first.rgb)
     audio = _AudioWriter(container, sound) if sound.has_sound else None
     frames = without = 0
-    for frame in source.frames(_EVERY_FRAME) if video else ():
+    for frame in () if first is None else chain([first], pictures):
         places = boxes.at(frame.time)
         without += not places
         rgb = blurred_image(frame.rgb, places or ([(0.0, 0.0, 1.0, 1.0)] if settings.whole else []))
@@ -160,33 +163,30 @@ def blurred_image(rgb: np.ndarray, places: list[tuple[float, float, float, float
 class _VideoWriter:
     """Encodes pictures with their own times, so that a changing frame rate stays as it is."""
 
-    def __init__(self, container: Any, source: Media) -> None:
+    def __init__(self, container: Any, source: Media, rgb: np.ndarray) -> None:
         self._container = container
         rate = Fraction(source.info.frame_rate or 25).limit_denominator(1001)
         self._stream = container.add_stream("libx264", rate=rate)
         self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, _CLOCK)
-        self._size: tuple[int, int] | None = None
+        height, width = rgb.shape[:2]
+        self._stream.width, self._stream.height = max(2, width // 2 * 2), max(2, height // 2 * 2)
         self._last = -1
 
     def write(self, time: float, rgb: np.ndarray) -> None:
         """Encode a picture; one of another size than the first is brought to that."""
         from av import VideoFrame
 
-        if self._size is None:
-            height, width = rgb.shape[:2]
-            self._size = max(2, width // 2 * 2), max(2, height // 2 * 2)
-            self._stream.width, self._stream.height = self._size
-        frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(*self._size, format="yuv420p")
+        size = self._stream.width, self._stream.height
+        frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(*size, format="yuv420p")
         frame.pts = self._last = max(round(time * _CLOCK), self._last + 1)
         frame.time_base = Fraction(1, _CLOCK)
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Encode what is still on its way."""
-        if self._size is not None:
-            self._container.mux(self._stream.encode(None))
+        self._container.mux(self._stream.encode(None))
 
 
 class _AudioWriter:

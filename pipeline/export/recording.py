@@ -53,7 +53,9 @@ class Recording:
     def played(self) -> Path | None:
         """The file that is played: the recording, or a copy beside the results; None for nothing."""
         copy = self.result.privacy.media
-        return self.result.media if copy is None else (self.folder or Path()) / copy if copy else None
+        if copy is None:
+            return self.result.media
+        return self.folder / copy if copy and self.folder is not None else None
 
     def lacks(self, stage: str) -> bool:
         """Whether a stage did measure something that is not in the store."""

@@ -124,6 +124,7 @@ SECTIONS: Final[dict[Any, str]] = {
     records.TurnResult: "turns",
     records.UtteranceResult: "utterances",
     records.Correction: "corrections",
+    records.Privacy: "privacy",
     Reason: "reasons",
     Where: "where",
     records.MediaInfo: "info",
@@ -255,6 +256,7 @@ FILES: Final = {
     "`summary.html`": "the page about all files, where there are several",
     "`timings.csv`": "seconds of work for each input and stage",
     "`applied_corrections.json`": "what people corrected, see [Corrections](corrections.md); only where they did",
+    "`STEM.blurred.mp4`": "the copy that the page plays with `--blurred`, see [Privacy](privacy.md)",
     "`STEM.srt`, `STEM.eaf`, ...": "the formats of `--formats`, see [Export](export.md)",
 }
 DATASET: Final = {
@@ -304,7 +306,7 @@ def schema_page() -> Iterator[str]:
         files of its own; its reason is in the manifest.
         """
     )
-    result = records.FileResult(Path("a.mp4"), "ok", [])
+    result = records.FileResult(Path("a.mp4"), "ok", [], privacy=records.Privacy(pseudonyms=True))
     yield "## STEM.json"
     yield _keys(outputs.document(result, "", ""), records.FileResult)
     for record, title in SECTIONS.items():
@@ -663,6 +665,7 @@ def options_page() -> Iterator[str]:
     groups = {
         "Extraction": (options.ExtractionOptions, "run, extract"),
         "Work and store": (options.ExecutionOptions, "run, extract"),
+        "Privacy": (options.PrivacyOptions, "run"),
         "Training": (options.TrainingOptions, "train, evaluate"),
         "Studies": (options.StudyOptions, "the commands compare and ablate"),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import correct, diff, evaluate, export, extract, load, methods, run, train
+    from emopipe.api import blur, correct, diff, evaluate, export, extract, load, methods, run, share, train
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
@@ -21,6 +21,7 @@ __all__ = [
     "EmopipeError",
     "Results",
     "__version__",
+    "blur",
     "correct",
     "diff",
     "evaluate",
@@ -29,13 +30,15 @@ __all__ = [
     "load",
     "methods",
     "run",
+    "share",
     "train",
 ]
 
 #: Name -> module that defines it.
 _LAZY = {
     **dict.fromkeys(
-        ("correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "train"), "emopipe.api"
+        ("blur", "correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "share", "train"),
+        "emopipe.api",
     ),
     "EmopipeError": "emopipe.errors",
     "Results": "emopipe.results",

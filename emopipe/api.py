@@ -15,6 +15,7 @@ from emopipe.options import (
     AnyPath,
     ExecutionOptions,
     MachineOptions,
+    MeasurementOptions,
     RunOptions,
     StudyOptions,
     TrainingOptions,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
+    from emopipe.pipeline.export.share import Shared
+    from emopipe.pipeline.privacy.blur import Blurred
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.report.corrected import Corrected
     from emopipe.pipeline.report.differences import Differences
@@ -73,7 +76,8 @@ def run(
         on_plan: told of the plan before the work.
         options: those of the command `emopipe run`: `modalities`, `config`, `face`, `asr`, `text`, `fps`, `subject`,
             `enrol`, `people`, `diarizer`, `baseline`, `jobs`, `limit_memory`, `engine`, `ray_address`, `store`,
-            `no_store`, `device`, `offline`, `debug`; see :mod:`emopipe.options`.
+            `no_store`, `device`, `offline`, `debug`,
+            `pseudonyms`, `redact`, `blurred`, `pitch`; see :mod:`emopipe.options`.
 
     Returns:
         One result per file, failed ones too.
@@ -86,20 +90,25 @@ def run(
     """
     from emopipe.pipeline.execution.batch import find_inputs, run_files
     from emopipe.pipeline.execution.jobs import extraction_overrides, prediction_job
+    from emopipe.pipeline.execution.protection import protection_of
     from emopipe.pipeline.export.export import export_folder
     from emopipe.pipeline.export.formats import chosen_formats
     from emopipe.pipeline.report.participants import read_participants
 
     folder = None if out is None else Path(out)
-    if folder is None and (retry_failed or participants is not None or formats):
-        what = "retry_failed, participants and formats need the folder of a run"
+    if folder is None and (retry_failed or participants is not None or formats or options.get("blurred")):
+        what = "retry_failed, participants, formats and blurred need the folder of a run"
         raise OptionConflict(what, hint="Give out=FOLDER")
+    protection = protection_of(options)
+    disguise = protection.disguise
     forms = chosen_formats(formats) if formats else ()
     with ExitStack() as stack:
         hook = stack.enter_context(_hook(progress))
         store, keep = stack.enter_context(_store(options))
-        inputs = find_inputs(_paths(paths), folder if retry_failed else None)
-        groups = read_participants(Path(participants), inputs.every) if participants is not None else None
+        inputs = find_inputs(_paths(paths), folder if retry_failed else None, disguise)
+        groups = None
+        if participants is not None:
+            groups = read_participants(Path(participants), inputs.every).hidden(disguise)
         job = prediction_job(
             str(model),
             store,
@@ -116,6 +125,7 @@ def run(
             folder,
             engine,
             participants=groups,
+            protection=protection,
             phases=phases,
             explained=None if on_plan is None else lambda steps, stored: on_plan(steps, stored, engine.jobs),
             dry=dry_run,
@@ -127,9 +137,10 @@ def run(
             if on_result is not None:
                 on_result(result)
         if folder is not None and forms and not dry_run:
-            _tell_incomplete(export_folder(folder, forms, store=store.folder), hook)
-    order = {path: place for place, path in enumerate(inputs.every)}
-    return Results(sorted(files, key=lambda file: order.get(file.media, -1)), store.folder, keep, inputs.skipped)
+            _tell_incomplete(export_folder(folder, forms, store=store.folder, disguise=disguise), hook)
+    order = {disguise.path(path): place for place, path in enumerate(inputs.every)}
+    ordered = sorted(files, key=lambda file: order.get(file.media, -1))
+    return Results(ordered, store.folder, keep, inputs.skipped, disguise)
 
 
 def export(
@@ -138,6 +149,8 @@ def export(
     *,
     out: AnyPath | None = None,
     store: AnyPath | None = None,
+    pseudonyms: AnyPath | None = None,
+    redact: str | Sequence[str] | None = None,
     progress: bool | Hook = True,
 ) -> Exported:
     """Write the results of a run in the formats of other programs; no video is read again.
@@ -148,6 +161,9 @@ def export(
             `textgrid`, `rttm`, `xlsx`, `jsonl`.
         out: folder for the files; None: beside the results.
         store: folder in which the run kept what it measured; None: the default one.
+        pseudonyms: CSV with the columns `name` and `pseudonym`: names are replaced. Needed for formats with words when
+            the run had it.
+        redact: `names`, `numbers`: left out of words, beside what the run left out.
         progress: as for :func:`run`; told of what is incomplete.
 
     Returns:
@@ -160,11 +176,13 @@ def export(
     """
     from emopipe.pipeline.export.export import export_folder
     from emopipe.pipeline.export.formats import chosen_formats
+    from emopipe.pipeline.privacy.disguise import read_disguise
     from emopipe.pipeline.store.store import store_dir
 
-    kept = Path(store or store_dir())
+    kept, folder = Path(store or store_dir()), None if out is None else Path(out)
+    disguise = read_disguise(pseudonyms, redact)
     with _hook(progress) as hook:
-        exported = export_folder(Path(results), chosen_formats(to), out=None if out is None else Path(out), store=kept)
+        exported = export_folder(Path(results), chosen_formats(to), out=folder, store=kept, disguise=disguise)
         _tell_incomplete(exported, hook)
     return exported
 
@@ -255,6 +273,80 @@ def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | No
     return write(description, folder if out is None else Path(out))
 
 
+def blur(
+    video: AnyPath,
+    *,
+    out: AnyPath | None = None,
+    margin: float = 0.4,
+    hold: float = 1.0,
+    whole: bool = False,
+    pitch: float = 0.0,
+    store: AnyPath | None = None,
+    offline: bool = False,
+    progress: bool | Hook = True,
+) -> Blurred:
+    """Write a copy of a recording in which faces are blurred; nothing of the recording's metadata is in it.
+
+    Faces are those that a run left in the store, or are measured as the default model's run would.
+
+    Args:
+        video: the recording.
+        out: the copy, an MP4 file; None: `VIDEO.blurred.mp4` in the current folder.
+        margin: what is blurred around a face, as a share of its width and height on each side.
+        hold: seconds for which the place of a face stays blurred before it is first seen and after it is lost.
+        whole: blur all of a picture where no face is known.
+        pitch: semitones by which the sound is shifted; people who know a voice may still know it.
+        store: folder in which faces are found and kept; None: the default one.
+        offline: never use the network.
+        progress: as for :func:`run`.
+
+    Returns:
+        The copy, and in how many of its pictures no face is known.
+
+    Raises:
+        InputError: the recording cannot be read.
+        ConfigError: a setting is out of bounds.
+        OutputError: the copy cannot be written.
+        EnvironmentFault: a missing weight or library.
+    """
+    from emopipe.pipeline.execution.blurring import blur_recording
+    from emopipe.pipeline.execution.jobs import prediction_job
+    from emopipe.pipeline.privacy.face_boxes import BlurSettings
+
+    media = Path(video)
+    copy = Path(f"{media.stem}.blurred.mp4") if out is None else Path(out)
+    settings = BlurSettings(margin, hold, whole, pitch)
+    options: ExecutionOptions = {} if store is None else {"store": store}
+    with _hook(progress) as hook, _store(options) as (opened, _):
+        job = prediction_job(DEFAULT_MODEL, opened, offline=offline, hook=hook)
+        return blur_recording(media, copy, job, opened, settings, hook)
+
+
+def share(results: AnyPath, *, out: AnyPath | None = None, parts: str | Sequence[str] = ()) -> Shared:
+    """Make an archive of results to hand on, without pictures, sound, words and paths but those asked for.
+
+    Args:
+        results: folder of the run.
+        out: the archive; None: `RESULTS.zip`.
+        parts: what else is in it: `words`, `corrections`, `pages`, `blurred`, as a list or with commas.
+
+    Returns:
+        The archive, and what it holds.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        ConfigError: there is no such part.
+        PrivacyError: what is to be shared tells where a recording lies.
+        OutputError: the results cannot be used, or the archive cannot be written.
+    """
+    from emopipe.pipeline.export.share import chosen_parts
+    from emopipe.pipeline.export.share import share as write_archive
+
+    folder = Path(results)
+    archive = folder.with_name(f"{folder.resolve().name}.zip") if out is None else Path(out)
+    return write_archive(folder, archive, chosen_parts(parts))
+
+
 def _tell_incomplete(exported: Exported, hook: Hook) -> None:
     for media, why in exported.incomplete.items():
         hook(Event("warning", "export", f"{why}. {why.hint}", source=str(media)))
@@ -268,7 +360,7 @@ def extract(
     corrections: AnyPath | None = None,
     corpus: str | None = None,
     progress: bool | Hook = True,
-    **options: Unpack[RunOptions],
+    **options: Unpack[MeasurementOptions],
 ) -> DatasetResult:
     """Extract features into a dataset, one utterance per row of a labels table (or per utterance found).
 

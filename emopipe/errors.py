@@ -333,6 +333,22 @@ class CorrectionsError(EmopipeError):
     advice = "Save it again from the page of the clip, or export to ELAN and edit again"
 
 
+class PseudonymsTableError(EmopipeError):
+    """A pseudonyms table is unusable."""
+
+    code = "EMO-513"
+    advice = "Correct the table and repeat the command"
+    stops_all = True
+
+
+class PrivacyError(EmopipeError):
+    """Output would tell what pseudonyms, or words left out, are to hide."""
+
+    code = "EMO-514"
+    advice = "Give the pseudonyms table, or name a new folder with --out"
+    stops_all = True
+
+
 # Output
 
 

@@ -186,5 +186,23 @@ class StudyOptions(TrainingOptions, total=False):
     ]
 
 
-class RunOptions(ExtractionOptions, ExecutionOptions, total=False):
+class PrivacyOptions(TypedDict, total=False):
+    """What is hidden in the results."""
+
+    pseudonyms: Annotated[
+        AnyPath,
+        Option("CSV with the columns name and pseudonym: names in paths, words and tables are replaced.", type=Path),
+    ]
+    redact: Annotated[
+        str | Sequence[str], Option("Comma-separated subset of names,numbers: left out of words.", type=str)
+    ]
+    blurred: Annotated[bool, Option("Pages play a copy of the recording in which faces are blurred.", default=False)]
+    pitch: Annotated[float, Option("Semitones by which the sound of that copy is shifted, such as -4.")]
+
+
+class MeasurementOptions(ExtractionOptions, ExecutionOptions, total=False):
+    """All options of :func:`emopipe.extract` beside its own parameters."""
+
+
+class RunOptions(MeasurementOptions, PrivacyOptions, total=False):
     """All options of :func:`emopipe.run` beside its own parameters."""

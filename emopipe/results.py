@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from emopipe.errors import Reason
+from emopipe.pipeline.privacy.disguise import Disguise
 from emopipe.pipeline.records import Failure, FileResult, TurnResult, UtteranceResult
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Results(Sequence[FileResult]):
         store: folder of the store that holds what was measured.
         keep: whatever must live as long as the results, such as a temporary store.
         skipped: files beside them that are not recordings, and why.
+        disguise: what is hidden in them.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Results(Sequence[FileResult]):
         store: Path,
         keep: object = None,
         skipped: Mapping[Path, Reason] | None = None,
+        disguise: Disguise | None = None,
     ) -> None:
+        self._disguise = disguise or Disguise()
         self.skipped = dict(skipped or {})
         self._files = list(files)
         self._store = store
@@ -53,7 +57,7 @@ class Results(Sequence[FileResult]):
     def __getitem__(self, index: slice) -> Results: ...
     def __getitem__(self, index: int | slice) -> FileResult | Results:
         if isinstance(index, slice):
-            return Results(self._files[index], self._store, self._keep, self.skipped)
+            return Results(self._files[index], self._store, self._keep, self.skipped, self._disguise)
         return self._files[index]
 
     def __repr__(self) -> str:
@@ -94,7 +98,11 @@ class Results(Sequence[FileResult]):
 
         names = stems(file.media for file in self._files)
         with Store(self._store) as store:
-            whole = (recording_of(file, names[file.media], store) for file in self._files if file.state != "failed")
+            whole = (
+                recording_of(file, names[file.media], store, self._disguise)
+                for file in self._files
+                if file.state != "failed"
+            )
             return export(whole, chosen_formats(to), Path(out))
 
     def to_pandas(self) -> pd.DataFrame:

@@ -311,6 +311,27 @@ class UtteranceResult:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What is hidden in the results of a recording.
+
+    Attributes:
+        pseudonyms: names are replaced.
+        redacted: "names", "numbers": what is left out of the words.
+        media: name of the file beside the results that is played in place of the recording; "": nothing is played;
+            None: the recording itself.
+        pitch: semitones by which the sound of that file is shifted.
+    """
+
+    pseudonyms: bool = False
+    redacted: Sequence[str] = ()
+    media: str | None = None
+    pitch: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.pseudonyms or bool(self.redacted) or self.media is not None
+
+
+@dataclass(frozen=True)
 class FileResult:
     """What became of one input file.
 
@@ -326,6 +347,7 @@ class FileResult:
         utterances: in order of time.
         computed: stage -> seconds of work, for the stages whose results were not in the store.
         keys: stage -> key of its result in the store.
+        privacy: what is hidden; in documents only where something is.
     """
 
     media: Path
@@ -339,6 +361,7 @@ class FileResult:
     utterances: Sequence[UtteranceResult] = ()
     computed: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    privacy: Privacy = field(default_factory=Privacy)
 
 
 @dataclass(frozen=True)

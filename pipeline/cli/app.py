@@ -9,6 +9,7 @@ import typer
 
 from emopipe.pipeline.cli.commands import config, models
 from emopipe.pipeline.cli.commands.ablate import ablate
+from emopipe.pipeline.cli.commands.blur import blur
 from emopipe.pipeline.cli.commands.compare import compare
 from emopipe.pipeline.cli.commands.compare_extractors import compare_extractors
 from emopipe.pipeline.cli.commands.corpus import corpus
@@ -26,6 +27,7 @@ from emopipe.pipeline.cli.commands.methods import methods
 from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.select import select
+from emopipe.pipeline.cli.commands.share import share
 from emopipe.pipeline.cli.commands.store import store
 from emopipe.pipeline.cli.commands.train import train
 from emopipe.pipeline.cli.commands.view import view
@@ -49,6 +51,8 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "correct": correct,
         "diff": diff,
         "methods": methods,
+        "blur": blur,
+        "share": share,
     },
     TRAIN: {
         "corpus": corpus,

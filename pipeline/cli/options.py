@@ -16,6 +16,7 @@ from emopipe.options import (
     MachineOptions,
     ModalityOptions,
     Option,
+    PrivacyOptions,
     StudyOptions,
     TrainingOptions,
 )
@@ -26,6 +27,7 @@ PANELS: Final[dict[Any, str]] = {
     MachineOptions: "Machine",
     ExtractionOptions: "How it is measured",
     ExecutionOptions: "Work and store",
+    PrivacyOptions: "Privacy",
     TrainingOptions: "Training",
     StudyOptions: "Study",
 }
@@ -40,6 +42,13 @@ Results = Annotated[
 RunResults = Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)]
 StoreOfRun = Annotated[
     Path | None, typer.Option("--store", help="Folder in which the run kept what it measured.", show_default=False)
+]
+Pseudonyms = Annotated[
+    Path | None,
+    typer.Option(help="CSV with the columns name and pseudonym: names are replaced.", show_default=False),
+]
+Redact = Annotated[
+    str | None, typer.Option(help="Comma-separated subset of names,numbers: left out of words.", show_default=False)
 ]
 Participants = Annotated[
     Path | None,

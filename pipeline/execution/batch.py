@@ -18,8 +18,10 @@ from emopipe.pipeline.execution.forecast import Step, explain
 from emopipe.pipeline.execution.jobs import config_hash
 from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.execution.processes import Processes
+from emopipe.pipeline.execution.protection import Protection, refuse_mixed
 from emopipe.pipeline.execution.worker import Outcome
 from emopipe.pipeline.media.finding import find_media
+from emopipe.pipeline.privacy.disguise import Disguise
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, FileResult, Source, TurnResult, UtteranceResult
 from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
@@ -99,26 +101,33 @@ class Inputs:
         return sorted({*self.files, *self.refused, *self.kept}, key=os.fsencode)
 
 
-def find_inputs(paths: Sequence[Path], retry: Path | None = None) -> Inputs:
+def find_inputs(paths: Sequence[Path], retry: Path | None = None, disguise: Disguise | None = None) -> Inputs:
     """The files that paths, folders and patterns stand for.
 
     Args:
         paths: what the user names; when retrying they may be left out.
         retry: outputs of an earlier run: inputs that its manifest calls neither failed nor unfinished are kept.
+        disguise: what the earlier run hid; its manifest does not tell where the files are.
 
     Raises:
-        InputNotFound: when there was no earlier run.
+        InputNotFound: when there was no earlier run; OptionConflict when only its manifest, with pseudonyms, could tell
+            the files.
     """
+    hide = disguise or Disguise()
+    if retry is not None and not paths and hide.pseudonyms:
+        hint = "Name the files or folders once more"
+        raise OptionConflict("with pseudonyms, the earlier run does not tell where its files are", hint=hint)
     earlier = {} if retry is None else read_manifest(retry)
     media = find_media(paths or list(earlier))
-    finished = {path: earlier[path] for path in media.files if retry and _is_done(earlier.get(path), retry)}
+    hidden = {path: earlier.get(hide.path(path)) for path in media.files}
+    finished = {path: entry for path, entry in hidden.items() if retry and entry and _is_done(entry, retry)}
     unfinished = [path for path in media.files if path not in finished]
     return Inputs(unfinished, {Path(error.path or ""): error for error in media.errors}, finished, media.skipped)
 
 
-def _is_done(entry: Mapping[str, Any] | None, out: Path) -> bool:
+def _is_done(entry: Mapping[str, Any], out: Path) -> bool:
     """Whether an earlier run has done with an input, and what it wrote is still there."""
-    return entry is not None and entry["state"] in ("ok", "degraded") and (out / f"{entry['outputs']}.json").is_file()
+    return entry["state"] in ("ok", "degraded") and (out / f"{entry['outputs']}.json").is_file()
 
 
 def run_files(
@@ -128,6 +137,7 @@ def run_files(
     engine: Engine,
     *,
     participants: Participants | None = None,
+    protection: Protection | None = None,
     phases: bool = False,
     explained: Callable[[list[Step], int], None] | None = None,
     dry: bool = False,
@@ -144,6 +154,7 @@ def run_files(
         out: folder for the outputs; None writes none.
         engine: what does the work.
         participants: which groups people belong to, for the page about the batch.
+        protection: what is hidden in results and outputs.
         phases: do one stage of all files before the next stage, so that one model at a time is loaded.
         explained: told before the work which steps will be done, and how many files need none.
         dry: explain and go no further.
@@ -152,12 +163,22 @@ def run_files(
     Raises:
         OutputError: when the outputs cannot be written, and what befalls every file (see :class:`Engine`).
     """
-    every = inputs.every
+    protected = protection or Protection()
+    shown = protected.disguise.paths(inputs.every)
+    if out is not None:
+        refuse_mixed(out, protected.disguise)
     with Store(job.store) as store:
         sink = (
             None
             if dry or out is None
-            else Sink(out, every, config_hash(job.config), version("emopipe"), inputs.skipped, store)
+            else Sink(
+                out,
+                list(shown.values()),
+                config_hash(job.config),
+                version("emopipe"),
+                {protected.disguise.path(path): protected.disguise.reason(why) for path, why in inputs.skipped.items()},
+                store,
+            )
         )
         batch = _Batch(job, engine, store, hook)
         if inputs.skipped:
@@ -170,27 +191,28 @@ def run_files(
             return
         if sink is not None:
             for path, entry in inputs.kept.items():
-                sink.keep(path, entry)
+                sink.keep(shown[path], entry)
         try:
             refused = ((Source(str(path), media=path), Outcome(error)) for path, error in inputs.refused.items())
             for source, outcome in chain(refused, batch.run(phases)):
-                result = _result(job, source, outcome)
+                result = protected.hide(_result(job, source, outcome))
                 if sink is not None:
+                    result = protected.copy(result, source.media, sink, store, hook)
                     sink.write(result)
                 yield result
         except BaseException:
             with suppress(EmopipeError):
-                _finish(sink, every, participants)
+                _finish(sink, len(shown), participants)
             raise
-        _finish(sink, every, participants)
+        _finish(sink, len(shown), participants)
 
 
-def _finish(sink: Sink | None, inputs: Sequence[Path], participants: Participants | None) -> None:
+def _finish(sink: Sink | None, inputs: int, participants: Participants | None) -> None:
     """Write what there is about the run as a whole; the page about it when there is more than one input."""
     if sink is None:
         return
     sink.finish()
-    if len(inputs) > 1 or participants or (sink.folder / SUMMARY).exists():
+    if inputs > 1 or participants or (sink.folder / SUMMARY).exists():
         write_summary(sink.folder, participants)
 
 

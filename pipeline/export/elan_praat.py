@@ -149,7 +149,8 @@ def write_eaf(recording: Recording, path: Path) -> None:
     file = Eaf(author="emopipe")
     file.adocument["DATE"] = NO_DATE
     file.remove_tier("default")
-    _link_media(file, recording.result.media, path)
+    if recording.played is not None:
+        _link_media(file, recording.disguise.path(recording.played.resolve()), path)
     _add_types(file, sorted({name for one in recording.result.utterances for name in one.probabilities}))
     people = person_tiers(recording)
     file.maxaid = FIRST_ANNOTATION - 1
@@ -163,16 +164,15 @@ def write_eaf(recording: Recording, path: Path) -> None:
     file.to_file(str(path))
 
 
-def _link_media(file: Any, media: Path, path: Path) -> None:
+def _link_media(file: Any, whole: Path, path: Path) -> None:
     """Where ELAN finds the recording: by its full path, else from where the file lies. ELAN escapes no blanks there."""
-    whole = media.resolve()
     url = _text("file:///" + whole.as_posix().lstrip("/"))
     try:
         near = _text(Path(os.path.relpath(whole, path.parent.resolve())).as_posix())
         relative = near if near.startswith("../") else f"./{near}"
     except ValueError:  # on another drive
         relative = None
-    file.add_linked_file(url, relpath=relative, mimetype=mimetypes.guess_type(media.name)[0] or "unknown")
+    file.add_linked_file(url, relpath=relative, mimetype=mimetypes.guess_type(whole.name)[0] or "unknown")
 
 
 def _text(path: str) -> str:

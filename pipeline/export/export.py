@@ -10,6 +10,7 @@ from emopipe.errors import OutputError, Reason, reason
 from emopipe.files import atomic_file
 from emopipe.pipeline.export.formats import FORMATS, OutputFile
 from emopipe.pipeline.export.recording import Recording, recordings_of_run
+from emopipe.pipeline.privacy.disguise import Disguise
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Exported:
     incomplete: Mapping[Path, Reason] = field(default_factory=dict)
 
 
-def export_folder(results: Path, formats: Sequence[str], *, out: Path | None = None, store: Path) -> Exported:
+def export_folder(
+    results: Path, formats: Sequence[str], *, out: Path | None = None, store: Path, disguise: Disguise | None = None
+) -> Exported:
     """Export what a run left in its folder.
 
     Args:
@@ -33,11 +36,12 @@ def export_folder(results: Path, formats: Sequence[str], *, out: Path | None = N
         formats: of :data:`~emopipe.pipeline.export.formats.FORMATS`.
         out: folder for the files; None: beside the results.
         store: in which the run kept what it measured; need not be there.
+        disguise: what is hidden, beside what the run hid.
 
     Raises:
         InputNotFound: when there was no run, OutputError when its results cannot be used or files not be written.
     """
-    return export(recordings_of_run(results, store), formats, out or results)
+    return export(recordings_of_run(results, store, disguise), formats, out or results)
 
 
 def export(recordings: Iterable[Recording], formats: Sequence[str], out: Path) -> Exported:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from emopipe.errors import OutputError
 from emopipe.extractors.contracts import Word
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import Absent, Correction, FileResult, Person, TurnResult, UtteranceResult
+from emopipe.pipeline.privacy.disguise import Disguise, disguise_of
+from emopipe.pipeline.records import Absent, Correction, FileResult, Person, Privacy, TurnResult, UtteranceResult
 from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
 from emopipe.pipeline.store.store import Store
@@ -33,16 +34,28 @@ class Recording:
         result: what was found and predicted.
         stem: name of its files, without a suffix.
         store: holds what was measured; None when there is none.
+        disguise: what is hidden in the words that the store holds.
+        folder: of the run's results; None when there is none.
     """
 
     result: FileResult
     stem: str
     store: Store | None = None
+    disguise: Disguise = field(default_factory=Disguise)
+    folder: Path | None = None
 
     @property
     def media(self) -> str:
         """The recording's path as text, with escapes for what is not Unicode."""
         return str(self.result.media).encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def played(self) -> Path | None:
+        """The file that is played: the recording, or a copy beside the results; None for nothing."""
+        copy = self.result.privacy.media
+        if copy is None:
+            return self.result.media
+        return self.folder / copy if copy and self.folder is not None else None
 
     def lacks(self, stage: str) -> bool:
         """Whether a stage did measure something that is not in the store."""
@@ -64,8 +77,13 @@ class Recording:
 
     @property
     def words(self) -> list[Word]:
-        """The words that were recognised, with their times."""
-        return list(self._measured("words").get("words", []))
+        """The words that were recognised, with their times, hidden as in the result.
+
+        Raises:
+            PrivacyError: the result has pseudonyms, and they are not given.
+        """
+        disguise = disguise_of(self.result.privacy, self.disguise)
+        return disguise.words(self._measured("words").get("words", []), self.result)
 
     def voice(self) -> Iterator[tuple[int, FeatureSequence]]:
         """Number of each utterance whose voice was measured, and its features."""
@@ -104,33 +122,36 @@ class Recording:
         return {} if key is None or self.store is None else self.store.get(key) or {}
 
 
-def read_recordings(folder: Path, store: Store | None = None) -> Iterator[Recording]:
+def read_recordings(folder: Path, store: Store | None = None, disguise: Disguise | None = None) -> Iterator[Recording]:
     """The recordings of a run that did not fail, one at a time.
 
     Args:
         folder: the run's results.
         store: in which the run kept what it measured.
+        disguise: what is hidden, beside what the run hid.
 
     Raises:
-        InputNotFound: when there was no run, OutputError when what it wrote cannot be used.
+        InputNotFound: when there was no run, OutputError when what it wrote cannot be used, PrivacyError when several
+            recordings would have one name.
     """
-    for entry in read_manifest(folder).values():
-        if (stem := entry["outputs"]) is not None:
-            yield Recording(_read(folder / f"{stem}.json"), stem, store)
+    hide = disguise or Disguise()
+    stems = [Path(entry["outputs"]) for entry in read_manifest(folder).values() if entry["outputs"] is not None]
+    for stem, shown in hide.paths(stems).items():
+        yield Recording(hide.result(_read(folder / f"{stem}.json")), str(shown), store, hide, folder)
 
 
-def recordings_of_run(folder: Path, store: Path) -> Iterator[Recording]:
+def recordings_of_run(folder: Path, store: Path, disguise: Disguise | None = None) -> Iterator[Recording]:
     """The same with a store by its folder, which need not be there; it is open while they are gone through."""
     if not store.is_dir():
-        yield from read_recordings(folder)
+        yield from read_recordings(folder, disguise=disguise)
         return
     with Store(store) as opened:
-        yield from read_recordings(folder, opened)
+        yield from read_recordings(folder, opened, disguise)
 
 
-def recording_of(result: FileResult, stem: str, store: Store) -> Recording:
+def recording_of(result: FileResult, stem: str, store: Store, disguise: Disguise) -> Recording:
     """The recording of a result in memory, with the numbers rounded as they are written to JSON."""
-    return Recording(file_result(document(result, "", "")), stem, store)
+    return Recording(file_result(document(result, "", "")), stem, store, disguise)
 
 
 def _read(path: Path) -> FileResult:
@@ -159,6 +180,7 @@ def file_result(facts: Mapping[str, Any]) -> FileResult:
         turns=[TurnResult(**turn) for turn in known["turns"]],
         utterances=[_utterance(row) for row in known["utterances"]],
         keys=facts.get("keys", {}),
+        privacy=Privacy(**facts.get("privacy", {})),
     )
 
 

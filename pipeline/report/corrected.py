@@ -16,7 +16,7 @@ from emopipe.pipeline.corrections.agreement import Agreement, agreements
 from emopipe.pipeline.corrections.documents import Edit, Outcome, RecordingCorrections, summary
 from emopipe.pipeline.corrections.kept import Kept, attach, classes, find, probe_of, read_kept, write_kept
 from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
-from emopipe.pipeline.report.outputs import columns_of, media_link, read_manifest, write_clip, write_utterances
+from emopipe.pipeline.report.outputs import columns_of, played, read_manifest, write_clip, write_utterances
 from emopipe.pipeline.report.participants import Participants
 
 #: Seconds by which corrected bounds may lie beyond the end of the recording.
@@ -188,12 +188,12 @@ def _attached(clips: ClipDocuments, kept: Kept) -> tuple[list[dict[str, Any]], l
     rows: list[dict[str, Any]] = []
     written: list[Path] = []
     homeless: list[Outcome] = []
-    for name, media in clips.media.items():
+    for name in clips.media:
         facts = clips.read(name)
         before = json.dumps(facts)
         homeless += [_outcome(one, edit, reason("utterance_not_in_results")) for one, edit in attach(facts, name, kept)]
         if json.dumps(facts) != before:
-            written += write_clip(clips.folder, name, facts, _link(clips.folder, name, media))
+            written += write_clip(clips.folder, name, facts, _link(clips.folder, name, facts))
         rows += [row for row in facts["utterances"] if row.get("corrections")]
     return rows, written, homeless
 
@@ -208,13 +208,13 @@ def _batch_files(clips: ClipDocuments, participants: Participants | None) -> lis
     return written
 
 
-def _link(folder: Path, name: str, media: Path) -> str:
-    """Where a clip's page finds the media; as the page has it where the run began in another folder."""
-    if not media.exists():
+def _link(folder: Path, name: str, facts: Mapping[str, Any]) -> str:
+    """What a clip's page plays; as the page has it where the run began in another folder."""
+    if facts.get("privacy", {}).get("media") is None and not Path(facts["media"]).exists():
         try:
             player = re.search(r'<(?:video|audio)\b[^>]*\bsrc="([^"]*)"', (folder / f"{name}.html").read_text("utf-8"))
         except (OSError, ValueError):
             player = None
         if player:
             return html.unescape(player[1])
-    return media_link(folder, media)
+    return played(folder, facts)

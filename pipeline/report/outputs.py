@@ -88,6 +88,7 @@ def document(result: FileResult, config_hash: str, version: str) -> dict[str, An
         "turns": [{**asdict(turn), "start": round(turn.start, 3), "end": round(turn.end, 3)} for turn in result.turns],
         "utterances": [row_of(utterance) for utterance in result.utterances],
         "keys": dict(result.keys),
+        **({"privacy": asdict(result.privacy)} if result.privacy else {}),
     }
 
 
@@ -155,6 +156,10 @@ class Sink:
             self._stems[path] = entry["outputs"]
             self._columns[path] = columns_of(_stored(self.folder, self._stems[path]))
 
+    def stem(self, path: Path) -> str:
+        """The name of an input's files, without a suffix."""
+        return self._stems[path]
+
     def write(self, result: FileResult) -> list[Path]:
         """Write a clip's JSON, CSV and HTML; a failed clip has none. Returns the paths."""
         path = result.media
@@ -163,7 +168,7 @@ class Sink:
         if result.state != "failed":
             facts, stem = document(result, self._config_hash, self._version), self._stems[path]
             attach(facts, stem, self._corrections)
-            written = write_clip(self.folder, stem, facts, media_link(self.folder, path), self._curves(facts))
+            written = write_clip(self.folder, stem, facts, played(self.folder, facts), self._curves(facts))
             self._columns[path] = columns_of(facts)
         self._entries[path] = self._entry_of(result)
         if time.monotonic() - self._noted > KEPT_UP:
@@ -283,6 +288,24 @@ def _stored(folder: Path, stem: str) -> dict[str, Any]:
     """A clip's document, read back."""
     facts: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text("utf-8"))
     return facts
+
+
+def played(folder: Path, facts: Mapping[str, Any]) -> str:
+    """What the page of a clip plays, as an address: a copy beside it, or the recording; "" for nothing."""
+    copy = facts.get("privacy", {}).get("media")
+    return media_link(folder, Path(facts["media"])) if copy is None else quote(copy)
+
+
+def hidden(facts: Mapping[str, Any]) -> list[str]:
+    """What is hidden in a clip's document, in words."""
+    privacy = facts.get("privacy")
+    if privacy is None:
+        return []
+    parts = ["names are replaced by pseudonyms"] if privacy["pseudonyms"] else []
+    parts += [f"{' and '.join(privacy['redacted'])} are left out of the words"] if privacy["redacted"] else []
+    if privacy["media"] is not None:
+        parts.append("the faces are blurred in what is played" if privacy["media"] else "nothing is played")
+    return [*parts, *(["the pitch of the sound is shifted"] if privacy["pitch"] else [])]
 
 
 def media_link(folder: Path, media: Path) -> str:
@@ -455,6 +478,7 @@ def render_page(
         reasons=reasons,
         codes=explained([*(reason.code for reason in reasons), *absent]),
         media_link=media_link,
+        privacy=hidden(facts),
         duration=duration,
         data=page_data(
             facts, labels, colours(labels), duration, name=name, curves=curves, link=media_link, server=server

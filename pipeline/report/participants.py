@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from emopipe.errors import EmopipeError, ParticipantsTableError
 from emopipe.pipeline.datasets.csv_input import read_table
+from emopipe.pipeline.privacy.disguise import Disguise
 
 NAME: Final = "participants table"
 #: Columns that say who is meant; all others are groups.
@@ -54,6 +55,20 @@ class Participants:
         name = unicodedata.normalize("NFC", speaker or "")
         keys = ((media, name), (None, name), (media, ""))
         return next((self._known[key] for key in keys if key in self._known), None)
+
+    def hidden(self, disguise: Disguise) -> Participants:
+        """The table with pseudonyms, as the results have them."""
+        rows = (
+            replace(
+                row,
+                person=disguise.text(row.person),
+                file=disguise.text(row.file),
+                media=None if row.media is None else disguise.path(row.media),
+                groups={column: disguise.text(value) for column, value in row.groups.items()},
+            )
+            for row in self.rows
+        )
+        return Participants(self.columns, tuple(rows))
 
     @cached_property
     def _known(self) -> dict[tuple[Path | None, str], Participant]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json, RunResults, StoreOfRun
+from emopipe.pipeline.cli.options import Debug, Json, Pseudonyms, Redact, RunResults, StoreOfRun
 from emopipe.pipeline.cli.session import session
 
 #: The names of the formats, for the help: the formats themselves are loaded when they are used.
@@ -21,6 +21,8 @@ def export(
         Path | None, typer.Option(help="Folder for the files; beside the results by default.", show_default=False)
     ] = None,
     store: StoreOfRun = None,
+    pseudonyms: Pseudonyms = None,
+    redact: Redact = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -28,7 +30,9 @@ def export(
     from emopipe.api import export as export_results
 
     with session(json, debug) as console:
-        exported = export_results(results, to, out=out, store=store, progress=console.hook)
+        exported = export_results(
+            results, to, out=out, store=store, pseudonyms=pseudonyms, redact=redact, progress=console.hook
+        )
         if json:
             console.emit({"event": "export", "files": [str(path) for path in exported.files]})
         console.print(f"{len(exported.files)} files are in {out or results}/")

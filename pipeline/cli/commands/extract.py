@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from emopipe.options import RunOptions
+from emopipe.options import MeasurementOptions
 from emopipe.pipeline.cli.options import Json, with_option_groups
 from emopipe.pipeline.cli.session import session
 
 
 @with_option_groups
 def extract(
-    options: RunOptions,
+    options: MeasurementOptions,
     path: Annotated[Path, typer.Argument(help="A labels table, a folder or a media file.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; must not exist.", show_default=False)],
     labels: Annotated[Path | None, typer.Option(help="A labels table whose paths are relative to the folder.")] = None,

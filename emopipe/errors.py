@@ -577,6 +577,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "rows_overlap": ReasonKind(
         "rows of one speaker in one recording overlap", "Check their times; what they share counts twice"
     ),
+    "times_ignored": ReasonKind(
+        "the table has columns that look like times and are not read",
+        "Call them start and end if the rows are stretches of their recordings, with seconds or hh:mm:ss in them",
+    ),
     "row_cut": ReasonKind("rows end after their recording and were cut", "Check their times"),
     "split_renamed": ReasonKind("splits go by other names", "Check that they mean what they were taken for", note=True),
     "coders_joined": ReasonKind(
@@ -592,6 +596,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "labels_mixed": ReasonKind(
         "a column holds numbers and names", "Correct the cells, or the column is taken as names of classes"
+    ),
+    "labels_far": ReasonKind(
+        "numbers such as -99 lie far from all others in their column, as programs write missing values",
+        "Empty the cells if the values are missing; they are taken as they stand",
     ),
     "labels_numbers": ReasonKind(
         "small whole numbers are taken as values, so that training is a regression",

@@ -42,10 +42,8 @@ def extracted(folder: Path, events: list[Event]) -> tuple[Path, list[Reason]]:
 def test_reasons_of_the_table_and_of_recordings_are_kept_and_shown(tmp_path: Path) -> None:
     events: list[Event] = []
     data, reasons = extracted(tmp_path, events)
-    by_code = {
-        one.code: [each.where and each.where.path for each in reasons if each.code == one.code] for one in reasons
-    }
-    assert by_code["streams_chosen"] == ["a.mkv", "b.mkv"] and by_code["labels_joined"] == [None]
+    assert [one.where and one.where.path for one in reasons if one.code == "streams_chosen"] == ["a.mkv", "b.mkv"]
+    assert [one.where for one in reasons if one.code == "labels_joined"] == [None]
     with (data / "reasons.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["code"], row["id"]) for row in rows if row["code"] == "streams_chosen"] == [

@@ -154,7 +154,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    7,
+    8,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -260,3 +260,36 @@ def test_sound_with_a_picture_of_its_cover_is_sound_alone(tmp_path: Path, suffix
     with Media(path) as media:
         assert not media.info.has_video
         assert strength(np.asarray(media.audio)[SAMPLE_RATE // 2 : 3 * SAMPLE_RATE // 2], 440) > 0.2
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4", ".mpg"])
+@pytest.mark.parametrize("b_frames", [0, 1, 2])
+def test_reordered_frames_of_old_codecs_are_in_time(tmp_path: Path, suffix: str, b_frames: int) -> None:
+    codec = "mpeg2video" if suffix == ".mpg" else "mpeg4"
+    sound = {".avi": "libmp3lame", ".mpg": "mp2"}.get(suffix, "aac")
+    path = write(tmp_path / f"a{suffix}", video=codec, audio=sound, b_frames=b_frames)
+    with Media(path) as media:
+        on, _, count = light(media)
+        assert on == pytest.approx(beep(media), abs=0.09)
+        assert count >= SECONDS * FPS - 2
+
+
+@pytest.mark.parametrize("rates", [(30.0, 5.0), (5.0, 30.0), (60.0, 1.0)])
+def test_frame_rates_that_change_on_the_way_keep_time(tmp_path: Path, rates: tuple[float, float]) -> None:
+    """Screen recorders and phones in the dark give frames as they come."""
+    times = [*np.arange(0, EVENT, 1 / rates[0]), *np.arange(EVENT, SECONDS, 1 / rates[1])]
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        images = container.add_stream("libx264", rate=30)
+        images.width, images.height, images.pix_fmt = 96, 64, "yuv420p"
+        for time in times:
+            level = 220 if time >= EVENT else 20
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), level, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(images.encode(frame))
+        container.mux(images.encode(None))
+    with Media(path) as media:
+        shown = [(frame.time, frame.rgb.mean()) for frame in media.frames(10)]
+        assert not media.examine().faults
+    assert next(time for time, level in shown if level > 128) == pytest.approx(EVENT, abs=0.04)
+    assert shown[-1][0] == pytest.approx(times[-1], abs=0.11)

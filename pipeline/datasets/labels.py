@@ -143,9 +143,9 @@ def _with_plain_columns(table: Table) -> Table:
 def _with_empty_cells(table: Table) -> tuple[Table, list[Reason]]:
     """The table without the words that programs write into empty cells of columns that have a meaning, and the reason.
 
-    Those of labels are told with the labels.
+    Those of labels are told with the labels; a time that is not a number is refused.
     """
-    meant = [name for name in table.columns if name in (*PATH_COLUMNS, *RESERVED)]
+    meant = [name for name in table.columns if name in (*PATH_COLUMNS, *RESERVED) and name not in ("start", "end")]
     counts = {name: sum(row[name] in EMPTY for row in table.rows.values()) for name in meant}
     if not any(counts.values()):
         return table, []

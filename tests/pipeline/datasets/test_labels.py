@@ -225,12 +225,12 @@ def test_words_that_programs_write_into_empty_cells_are_not_taken_as_values(tmp_
     labels = read_labels(
         table(
             tmp_path,
-            f"file,text,start,end,speaker,split,label\na.mp4,{missing},{missing},{missing},{missing},{missing},x\n"
-            f"{missing},Na und?,{missing},{missing},anna,train,{missing}\n",
+            f"file,text,speaker,split,label\na.mp4,{missing},{missing},{missing},x\n"
+            f"{missing},Na und?,anna,train,{missing}\n",
         )
     )
     first, second = (row.source for row in labels.rows)
-    assert (first.text, first.start, first.end, first.speaker, labels.rows[0].split) == (None, None, None, None, None)
+    assert (first.text, first.speaker, labels.rows[0].split) == (None, None, None)
     assert (second.media, second.text, second.speaker) == (None, "Na und?", "anna")
     assert [row.labels["label"] for row in labels.rows] == ["x", ""]
     assert codes(labels) == {"labels_missing"}

@@ -1,6 +1,6 @@
 """Hours of video in one process: whether resident memory stays flat.
 
-    python benchmarks/soak.py [--hours 2] [--seconds 600] [--modalities face,voice] [--model emopipe-default] [--wall SECONDS]
+    python benchmarks/soak.py [--hours 2] [--seconds 600] [--modalities face,voice] [--model NAME] [--wall SECONDS]
 
 A minute of a talking head (1280x720, 30 frames per second, with speech; `pip install 'emopipe[samples]'`), or less of
 it, is repeated without being encoded again to videos of about so many seconds, each of another length or with other

@@ -3,7 +3,7 @@
     python benchmarks/default_model.py --data DATA --work WORK --crops CROPS [--seeds 3] [STEP ...]
 
 DATA holds the archives and tables of the corpora; CROPS is the folder in which `expression_encoder.py` worked; WORK
-keeps what lies between. The steps are voices, faces, words, clips, measure, train and card.
+keeps what lies between. The steps are voices, faces, words, clips, measure, people, train and card.
 
 Faces, voices and sentences are single; of Java-SED a face and a voice belong together. The fused head also learns from
 *label-matched triples* of different people, which are artificial, and in half of which the words do not go with the
@@ -182,6 +182,7 @@ def words(data: Path, work: Path) -> None:
 def clips(data: Path, work: Path) -> None:
     """What the face backend sees of Java-SED's clips and SFEW's stills, by `emopipe.extract`."""
     corpora = ["sfew", "javased"]
+    (work / "clips").mkdir(exist_ok=True)
     generalisation.extract(data, work / "clips", corpora, ["face", "voice"], sealed())
 
 
@@ -202,7 +203,8 @@ def voice_part(work: Path, corpus: str) -> Part:
         split = "valid" if speaker in HELD_OUT else "train"
         if split == "train" or number == "0":
             named = f"{corpus}/{speaker}" if number == "0" else None
-            rows.append({"id": key, "voice": key, "label": emotion, "corpus": corpus, "speaker": named, "split": split})
+            row = {"id": key, "voice": key, "label": emotion, "corpus": corpus, "split": split}
+            rows.append({**row, "speaker": named, "person": f"{corpus}/{speaker}"})
     return Part(rows, {"voice": sequences})
 
 
@@ -228,7 +230,7 @@ def clip_part(work: Path, corpus: str) -> Part:
     store = dataset._stores["face"]
     rows, sequences, heard = [], {}, voice_part(work, corpus) if corpus in VOICES else Part([], {"voice": {}})
     for row in dataset.subset(chosen).manifest.to_pylist():
-        name = {"label": row["emotion"], "corpus": corpus, "split": "train"}
+        name = {"label": row["emotion"], "corpus": corpus, "split": "train", "person": row["speaker"]}
         if row["face"] is not None:
             sequences[row["face"]] = store.sequence(store.index[row["face"]])
         for number in range(1 + COPIES if corpus in VOICES else 1):
@@ -236,8 +238,7 @@ def clip_part(work: Path, corpus: str) -> Part:
             there = key in heard.features["voice"]
             speaker = row["speaker"] if number == 0 else None
             parts = {"face": row["face"], "voice": key if there else None}
-            if any(parts.values()):
-                rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
+            rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
     used = {row["voice"] for row in rows}
     rest = [row for row in heard.rows if row["voice"] not in used]
     return Part([*rows, *rest], {"face": sequences, **heard.features})
@@ -247,8 +248,9 @@ def word_part(work: Path, corpus: str) -> Part:
     """Sentences of a corpus."""
     kept = dict(np.load(work / "words.npz"))
     ends, rows, sequences = np.cumsum(kept["lengths"]), [], {}
+    held_out = {row[1] for row in kept["keys"] if row[3] == "valid"}
     for number, (text, speaker, emotion, split, name) in enumerate(kept["keys"]):
-        if name == corpus:
+        if name == corpus and (split == "valid" or speaker not in held_out):
             key = f"{corpus}/{number}"
             sequences[key] = kept["steps"][ends[number] - kept["lengths"][number] : ends[number]].astype(np.float32)
             row = {"id": key, "text": key, "words": text, "speaker": speaker, "label": emotion}
@@ -325,12 +327,15 @@ LEFT_OUT: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, s
 )
 
 
-def load(work: Path, without: Iterable[str] = (), modalities: tuple[str, ...] = MODALITIES) -> Dataset:
-    """A dataset of the parts of all corpora but some, with triples where there is more than one modality."""
+def load(
+    work: Path, without: Iterable[str] = (), modalities: tuple[str, ...] = MODALITIES, person: str = ""
+) -> Dataset:
+    """A dataset of all corpora but some, and of all people but one, with triples where there are several modalities."""
     used = {
         name: one for name, one in READERS.items() if name not in without and set(one[0].split("+")) & set(modalities)
     }
     parts = [read(work, name) for name, (_, read) in used.items()]
+    parts = [Part([row for row in part.rows if row.get("person", "-") != person], part.features) for part in parts]
     if len(modalities) > 1:
         parts.append(Part(list(triples(parts, modalities)), {}))
     return _dataset(parts).select([name for name in MODALITIES if name in modalities])
@@ -365,6 +370,27 @@ def measure(work: Path, seeds: int) -> None:
     np.savez(work / "unseen.npz", logits=logits, truth=truth, weights=weights)
 
 
+def people(work: Path, seeds: int) -> None:
+    """Leave out one speaker of Java-SED at a time, whose corpus otherwise trains."""
+    config, dataset = read_configuration(CONFIG), measured(work, "javased")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(seeds):
+        answers: dict[str, np.ndarray] = {}
+        for person in sorted(set(dataset.speakers)):
+            training = load(work, (), ("face", "voice"), person)
+            predictor = fit(training, replace(config, seed=seed)).predictor
+            chosen = np.flatnonzero(dataset.speakers == person)
+            for names in ("face", "voice", "face+voice"):
+                scores = predictor.scores(dataset, chosen, names.split("+"))
+                right = scores.logits.argmax(1) == [CLASSES.index(label) for label in dataset.column("label")[chosen]]
+                answers.setdefault(names, np.zeros(len(dataset), bool))[chosen] = right
+        print(seed, {name: round(float(right.mean()), 3) for name, right in answers.items()}, flush=True)
+        for name, right in answers.items():
+            by_person = [float(right[dataset.speakers == person].mean()) for person in sorted(set(dataset.speakers))]
+            rows.setdefault(name, []).append({"uar": float(right.mean()), "people": by_person})
+    (work / "people.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
 @dataclass
 class Figures:
     """Figures of several seeds by corpus and modalities."""
@@ -394,14 +420,18 @@ def _uar(truth: np.ndarray, right: np.ndarray) -> float:
 
 
 def train(work: Path, seed: int = 0) -> None:
-    """Train on all corpora; probabilities are as sure as the answers on left-out corpora deserve."""
+    """Train on all corpora."""
     predictor = fit(load(work), replace(read_configuration(CONFIG), seed=seed)).predictor
-    unseen = dict(np.load(work / "unseen.npz"))
+    checkpoint.save(work / "model", predictor, "")
+
+
+def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor:
+    """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
     logits, truth, weights = (torch.from_numpy(unseen[name]) for name in ("logits", "truth", "weights"))
     scales = np.exp(np.linspace(-1, 2, 121))
     costs = [(functional.cross_entropy(logits / s, truth, reduction="none") * weights).sum().item() for s in scales]
     spec = replace(predictor.spec, temperature=float(scales[int(np.argmin(costs))]))
-    checkpoint.save(work / "model", Predictor(spec, predictor.module), "")
+    return Predictor(spec, predictor.module)
 
 
 def card(work: Path) -> None:
@@ -412,7 +442,8 @@ def card(work: Path) -> None:
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
     facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS}
     text = environment.get_template("default_model.card.md").render(facts)
-    checkpoint.save(SHIPPED, checkpoint.load(work / "model"), text)
+    model = calibrated(checkpoint.load(work / "model"), dict(np.load(work / "unseen.npz")))
+    checkpoint.save(SHIPPED, model, text)
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> str:
@@ -443,6 +474,7 @@ def main() -> None:
         "words": lambda: words(data, work),
         "clips": lambda: clips(data, work),
         "measure": lambda: measure(work, options.seeds),
+        "people": lambda: people(work, options.seeds),
         "train": lambda: train(work),
         "card": lambda: card(work),
     }

@@ -23,7 +23,7 @@ from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.linear import Linear, LinearConfig
-from emopipe.models.networks.losses import Distillation, Task
+from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
@@ -49,6 +49,9 @@ class MixtureConfig:
         unimodal: weight of L_uni.
         lambda1, entropy, alpha: weight of the router losses entropy L_ent + alpha L_sim; published with entropy = 1.
         lambda2, distillation: weight and form of L_ud.
+        importance: form of I, the paper's equation 5: the `inverse` errors' shares, as in the published code, or their
+            `softmax`, as printed.
+        similarity: form of L_sim, equation 6: the `mean` over the modalities, as in the code, or the `sum`, as printed.
     """
 
     width: Width = 96
@@ -68,6 +71,8 @@ class MixtureConfig:
     alpha: Factor = 0.1
     lambda2: Factor = 0.1
     distillation: Distillation = "kl"
+    importance: Importance = "inverse"
+    similarity: Similarity = "mean"
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.width % self.heads:
@@ -297,11 +302,12 @@ class Mixture(FusionModel):
         fused_costs = losses.task_costs(output.logits, labels, task, config.label_smoothing)
         costs = [losses.task_costs(logits, labels, task, config.label_smoothing) for logits in each]
         errors = torch.stack([losses.importance_costs(logits, labels, task) for logits in each], dim=1)
+        target = losses.importance(errors, present, config.importance)
         terms = {
             "task": losses.mean(fused_costs, batch.weights),
             "unimodal": losses.unimodal(costs, present, batch.weights),
             "entropy": losses.entropy(output.weights, present),
-            "similarity": losses.similarity(output.weights, losses.importance(errors, present), present),
+            "similarity": losses.similarity(output.weights, target, present, config.similarity),
             "distillation": self._distil(output, each),
         }
         router = config.entropy * terms["entropy"] + config.alpha * terms["similarity"]

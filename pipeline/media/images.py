@@ -83,7 +83,10 @@ def read_image(path: str | Path) -> tuple[np.ndarray, list[Reason]]:
         what = f"the image has {width} by {height} pixels; more than {MOST_STILL_PIXELS // 1_000_000} million are"
         raise ImageTooLarge(f"{what} not decoded", path=path)
     data = checked(path, lambda: np.fromfile(path, np.uint8))
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
     if image is None:
         raise NotMedia("the image cannot be decoded; it may be cut off", path=path)
     faults = [reason("first_of_images", f"the file holds {count} images, and the first was used")] if count > 1 else []

@@ -37,9 +37,10 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 RATIO, MOST = 1.15, 2_500_000_000 / (1 << 20)
 
 
-def repeated(minute: Path, times: int, path: Path) -> Path:
-    """A video that shows another so many times, with rising time stamps."""
+def repeated(minute: Path, times: int, path: Path, note: str = "") -> Path:
+    """A video that shows another so many times, with rising time stamps and a note in its metadata."""
     with av.open(str(path), "w") as out:
+        out.metadata["comment"] = note
         streams: dict[int, Any] = {}
         end = Fraction(0)
         for _ in range(times):

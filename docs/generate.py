@@ -267,7 +267,9 @@ DATASET: Final = {
     "`features`; the names of the features are in the file's metadata",
     "config.toml": "the extraction configuration, and the versions of what measured",
     "failures.csv": "rows that gave nothing, and why; only where there are some",
-    "reasons.csv": "what is doubtful about the labels table, or was chosen in reading it: `code`, `reason`, `hint`",
+    "reasons.csv": "what is doubtful about the labels table and the recordings, or was chosen in reading them: `code`, "
+    "`reason`, `hint`, and of recordings their `id`, `start` and `end` in seconds where it concerns a place; "
+    "`emopipe extract` and `emopipe inspect` show how often each code occurs, with an example",
 }
 GROUPS: Final = {
     "time": "seconds on the media clock",

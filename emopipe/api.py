@@ -403,8 +403,8 @@ def extract(
             hook=hook,
         )
         engine = stack.enter_context(_engine(len(rows), options))
-        failures = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
-    return DatasetResult(Path(out), len(rows), failures, read.reasons)
+        failures, reasons = write_dataset(rows, Path(out), job, engine, reasons=read.reasons, hook=hook)
+    return DatasetResult(Path(out), len(rows), failures, reasons)
 
 
 def _sources(source: Path, table: Path | None, corpus: str | None, corrections: AnyPath | None) -> Labels:

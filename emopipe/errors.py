@@ -7,7 +7,7 @@ this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar, Final
@@ -126,6 +126,13 @@ class ReferenceClipUnusable(InputError):
     code = "EMO-108"
     advice = "Give a clip in which the person is seen, or speaks alone for some seconds"
     stops_all = True
+
+
+class ImageTooLarge(InputError):
+    """An image file has more pixels than are decoded."""
+
+    code = "EMO-109"
+    advice = "Scale the image down and name the smaller one"
 
 
 # Weights, libraries, devices
@@ -435,7 +442,8 @@ class Reason:
         what: what happened, in words.
         hint: what to do next, in words.
         modality: "text", "face" or "voice", where it concerns one of them.
-        where: the place or file that it concerns; None for the recording as a whole.
+        where: the place or file that it concerns; None for the recording as a whole. In a dataset, its path is the id
+            of the row.
     """
 
     code: str
@@ -564,6 +572,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "frames without a size, or of more than 40 million pixels, are not decoded",
         "Scale the video down first, for instance with `ffmpeg -i IN -vf scale=1920:-2 OUT.mp4`",
     ),
+    "first_of_images": ReasonKind(
+        "the image file is animated or has several pages, and its first image was used",
+        "Save the image that is meant as a file of its own, or convert the animation to a video",
+    ),
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
         "Set [text] multilingual, or use --modalities face,voice",
@@ -588,6 +600,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "rows_overlap": ReasonKind(
         "rows of one speaker in one recording overlap", "Check their times; what they share counts twice"
     ),
+    "times_ignored": ReasonKind(
+        "the table has columns that look like times and are not read",
+        "Call them start and end if the rows are stretches of their recordings, with seconds or hh:mm:ss in them",
+    ),
     "row_cut": ReasonKind("rows end after their recording and were cut", "Check their times"),
     "split_renamed": ReasonKind("splits go by other names", "Check that they mean what they were taken for", note=True),
     "coders_joined": ReasonKind(
@@ -603,6 +619,10 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "labels_mixed": ReasonKind(
         "a column holds numbers and names", "Correct the cells, or the column is taken as names of classes"
+    ),
+    "labels_far": ReasonKind(
+        "numbers such as -99 lie far from all others in their column, as programs write missing values",
+        "Empty the cells if the values are missing; they are taken as they stand",
     ),
     "labels_numbers": ReasonKind(
         "small whole numbers are taken as values, so that training is a regression",
@@ -666,6 +686,15 @@ REASONS: Final[dict[str, ReasonKind]] = {
         "no hash vouches for a weight that measured the features", "See `emopipe models list`"
     ),
 }
+
+
+def counted(reasons: Iterable[Reason]) -> list[tuple[Reason, int]]:
+    """The first reason of each code, and how many of the code there are; doubts before notes, frequent ones first."""
+    of_code: dict[str, list[Reason]] = {}
+    for one in reasons:
+        of_code.setdefault(one.code, []).append(one)
+    groups = sorted(of_code.values(), key=lambda group: (group[0].is_note, -len(group)))
+    return [(group[0], len(group)) for group in groups]
 
 
 def reason(code: str, what: str = "", *, modality: str | None = None, where: Where | None = None) -> Reason:

@@ -181,7 +181,8 @@ class DatasetResult:
         path: its folder.
         sources: how many rows or files were asked for.
         failures: those that gave nothing.
-        reasons: what is doubtful about the labels table, or was chosen in reading it.
+        reasons: what is doubtful about the labels table and the recordings, or was chosen in reading them; those of a
+            recording have its id in `where.path`.
     """
 
     path: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 from emopipe.errors import Reason
 
@@ -123,13 +123,15 @@ class SpokenLanguage(TypedDict):
     """A part of a recording in which one language is spoken.
 
     `start` and `end` are seconds, `language` is an ISO 639-1 code, `probability` tells how sure the recogniser is of it
-    and is None for a language that was given.
+    and is None for a language that was given. `person` is the number of who speaks it, where each person has a track of
+    their own; people may then speak several languages at once.
     """
 
     start: float
     end: float
     language: str
     probability: float | None
+    person: NotRequired[int]
 
 
 class MediaInfo(TypedDict, total=False):

@@ -38,12 +38,14 @@ class LanguageSpan:
         start, end: seconds.
         language: ISO 639-1 code.
         probability: how sure the recogniser is of it; None for a language that was given.
+        person: who speaks it, where each person has a track of their own.
     """
 
     start: float
     end: float
     language: str
     probability: float | None
+    person: int | None = None
 
 
 def spoken_languages(

@@ -118,7 +118,7 @@ def transcribe_tracks(
         least_confidence: as for :func:`transcribe`.
 
     Returns:
-        The transcript; each word knows its person.
+        The transcript; each word, and each span of a language, knows its person.
     """
     whole = joined(turns)
     parts = []
@@ -126,7 +126,8 @@ def transcribe_tracks(
         own = [turn for turn in whole if turn.person == person]
         samples = raised(track, gain_of(track))
         part = transcribe(samples, own, recogniser, language=language, least_confidence=least_confidence)
-        parts.append(replace(part, words=[replace(word, person=person) for word in part.words]))
+        words = [replace(word, person=person) for word in part.words]
+        parts.append(replace(part, words=words, languages=[replace(span, person=person) for span in part.languages]))
     words = sorted((word for part in parts for word in part.words), key=lambda word: word.start)
     languages = sorted((span for part in parts for span in part.languages), key=lambda span: span.start)
     unsure = sorted(span for part in parts for span in part.unsure)

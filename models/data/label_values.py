@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 #: How people and programs write that there is no label, in lower case.
-MISSING: Final = ("", "na", "n/a", "#n/a", "nan", "null", "<na>")
+MISSING: Final = (
+    *("", "na", "n/a", "#n/a", "nan", "-nan", "null", "#null!", "(null)", "<na>", ".", "-", "--", "?"),
+    *("#ref!", "#value!", "#div/0!", "#name?", "#num!"),
+)
+#: How programs write an empty cell, exactly so: "Na" and "none" are words.
+EMPTY: Final = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "<NA>")
 
 
 def spelling_key(label: str) -> str:

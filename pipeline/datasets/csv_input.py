@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ LISTED: Final = 5
 _MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 #: Control characters that stand where Windows-1252 was taken for Latin-1, and what they were.
 _MISREAD: Final = {code: bytes([code]).decode("cp1252", "ignore") or None for code in range(0x80, 0xA0) if code != 0x85}
+_BLANKS: Final = dict.fromkeys(map(ord, " \xa0\u2018\u2019\u201c\u201d\u2013\u2014\u2026\xab\xbb"))
+#: Four letters with accents in a row; a letter between two signs.
+_UNLIKE_WESTERN: Final = re.compile("[\xc0-\xff]{4}|[\xa1-\xaa\xac-\xba\xbc-\xbe][A-Za-z][\xa1-\xaa\xac-\xba\xbc-\xbe]")
 _INVISIBLE: Final = "\ufeff\u200b\u200e\u200f\u2060"
 
 
@@ -131,9 +135,23 @@ def _decoded(content: bytes, name: str, unusable: type[EmopipeError], path: Path
         except UnicodeDecodeError:
             continue
         if not any(unicodedata.category(mark) == "Cc" and mark not in "\t\n\r\v\f\x85" for mark in set(text)):
+            if coding == "cp1252" and _is_other_coding(text):
+                break
             return unicodedata.normalize("NFC", text), coding
     what = f"the {name} cannot be read as CSV: it is not text in UTF-8, UTF-16 or Windows-1252"
     raise unusable(what, path=path, hint=AS_CSV)
+
+
+def _is_other_coding(text: str) -> bool:
+    """Whether text that was read as Windows-1252 is Cyrillic, Chinese, Japanese or the like in another encoding.
+
+    Western words hardly hold four letters with accents in a row, and cells of them are not accents for the most part.
+    """
+    cells = (cell.translate(_BLANKS) for cell in re.split(r"[,;\t|\r\n]", text))
+    accented = ((cell, sum(mark > "\x7f" for mark in cell)) for cell in cells)
+    return _UNLIKE_WESTERN.search(text) is not None or any(
+        count > 2 and 3 * count >= 2 * len(cell) for cell, count in accented
+    )
 
 
 def _delimiter(text: str) -> str:

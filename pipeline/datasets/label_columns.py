@@ -12,6 +12,12 @@ from emopipe.models.data.label_values import MISSING, join_spellings
 
 #: Columns that are not labels although they are kept as they are.
 TEXTS: Final = ("dialogue", "utterance", "weight")
+#: Cells that hold a number, and are not written as one that is read.
+_LIKE_NUMBER: Final = re.compile(r"[-+]?\d[\d.,' \xa0\u202f]*\s*%?")
+#: The minus signs of typesetting.
+_MINUS: Final = re.compile(r"[\u2212\u2013](?=[\d.,])")
+#: Numbers that stand for a missing one in statistics programs.
+_STAND_INS: Final = re.compile(r"-?(9{2,5}|8{2,5})|-9|-1", re.ASCII)
 _COMMA: Final = re.compile(r"[-+]?\d+,\d+")
 #: More whole numbers than these are values rather than numbers of classes.
 MOST_CLASSES: Final = 10
@@ -33,7 +39,7 @@ def tidy(column: str, cells: Sequence[str]) -> tuple[list[str], list[Reason]]:
         return list(cells), []
     reasons = []
     missing = Counter(cell for cell in cells if cell and cell.casefold() in MISSING)
-    kept = ["" if cell in missing else cell for cell in cells]
+    kept = ["" if cell in missing else _MINUS.sub("-", cell) for cell in cells]
     if missing:
         named = ", ".join(missing)
         reasons.append(reason("labels_missing", f"{column}: {sum(missing.values())} cells ({named}) count as missing"))
@@ -44,10 +50,13 @@ def tidy(column: str, cells: Sequence[str]) -> tuple[list[str], list[Reason]]:
         given = [cell for cell in kept if cell]
     numbers = [cell for cell in given if _is_number(cell)]
     if numbers and len(numbers) == len(given):
-        return kept, [*reasons, *_whole_numbers(column, numbers)]
+        return kept, [*reasons, *_whole_numbers(column, numbers), *_far_numbers(column, numbers)]
     if numbers:
         others = sorted(set(given) - set(numbers))
         what = f"{column}: {len(numbers)} cells are numbers, others are names such as {others[0]!r}"
+        reasons.append(reason("labels_mixed", what))
+    elif given and all(map(_LIKE_NUMBER.fullmatch, given)):
+        what = f"{column}: cells such as {given[0]!r} are not read as numbers, and are taken as names of classes"
         reasons.append(reason("labels_mixed", what))
     spelled, joined = join_spellings(kept)
     if joined:
@@ -62,6 +71,21 @@ def _whole_numbers(column: str, cells: Sequence[str]) -> list[Reason]:
         return []
     named = ", ".join(f"{one:g}" for one in sorted(values))
     return [reason("labels_numbers", f"{column}: {named} are taken as values, so that training is a regression")]
+
+
+def _far_numbers(column: str, cells: Sequence[str]) -> list[Reason]:
+    """Numbers such as -99 that lie far from all others, as statistics programs write missing values."""
+    far = {cell for cell in cells if _STAND_INS.fullmatch(cell)}
+    others = [float(cell) for cell in cells if cell not in far]
+    if len(set(others)) < 3:
+        return []
+    low, high = min(others), max(others)
+    far = {cell for cell in far if not 2 * low - high <= float(cell) <= 2 * high - low}
+    if not far:
+        return []
+    count = sum(cell in far for cell in cells)
+    what = f"{column}: {', '.join(sorted(far))} ({count} cells) lie far from all others, which are {low:g} to {high:g}"
+    return [reason("labels_far", what)]
 
 
 def _is_number(cell: str) -> bool:

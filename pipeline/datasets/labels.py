@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import LabelsTableError, Reason, reason
+from emopipe.models.data.label_values import EMPTY
 from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.datasets.cells import existing, seconds, similar
 from emopipe.pipeline.datasets.coders import CODER_COLUMNS, join_coders
@@ -33,6 +35,14 @@ MANIFEST_COLUMNS: Final = (
 )
 #: Recordings, and folders, that are looked at where a table names none.
 MOST_LISTED: Final = 1000
+#: What others call the columns start and end, without blanks and units.
+_TIME_NAMES: Final = frozenset(
+    f"{edge}{of}"
+    for edge in ("start", "end", "begin", "onset", "offset", "stop", "finish", "tmin", "tmax", "xmin", "xmax")
+    for of in ("", "time", "s", "sec", "ms", "seconds")
+)
+#: A unit behind the name of a column: (s), [ms], in seconds, - ss.msec.
+_UNIT: Final = re.compile(r"\s*(\(.*\)|\[.*\]|\bin \w+$|- [\w:.]+$)")
 _SECONDS_HINT: Final = "Write seconds (6.15), hh:mm:ss, or the unit (6150 ms)"
 
 
@@ -82,7 +92,7 @@ def check_labels(table: Table, path: Path, folder: Path) -> Labels:
     Raises:
         LabelsTableError: when it is not such a table, naming the lines.
     """
-    table = _with_plain_columns(table)
+    table, emptied = _with_empty_cells(_with_plain_columns(table))
     _check_columns(table.columns, path, folder)
     table, joined, faults = join_coders(table, (*PATH_COLUMNS, *RESERVED))
     rows: dict[int, LabelledSource] = {}
@@ -99,15 +109,17 @@ def check_labels(table: Table, path: Path, folder: Path) -> Labels:
     faults += _same_ids(rows)
     refuse(faults, NAME, LabelsTableError, path)
     unnamed = _unnamed(table, rows, path, folder)
-    ignored = _ignored_splits(table, path)
+    ignored, times = _ignored_splits(table, path), _ignored_times(table, path)
     rows, cut, beyond = _within_recordings(rows)
     refuse([*beyond, *_missing_files(rows, folder)], NAME, LabelsTableError, path)
     reasons = [
         *table.reasons,
+        *emptied,
         *joined,
         *cut,
         *_file_forms(table, rows),
         *_splits(table),
+        *times,
         *_overlaps(rows),
         *_dialogue_splits(rows),
         *ignored,
@@ -126,6 +138,23 @@ def _with_plain_columns(table: Table) -> Table:
     if len(set(names.values())) < len(names):
         return table
     return replace(table, rows={n: {names[k]: cell for k, cell in row.items()} for n, row in table.rows.items()})
+
+
+def _with_empty_cells(table: Table) -> tuple[Table, list[Reason]]:
+    """The table without the words that programs write into empty cells of columns that have a meaning, and the reason.
+
+    Those of labels are told with the labels; a time that is not a number is refused.
+    """
+    meant = [name for name in table.columns if name in (*PATH_COLUMNS, *RESERVED) and name not in ("start", "end")]
+    counts = {name: sum(row[name] in EMPTY for row in table.rows.values()) for name in meant}
+    if not any(counts.values()):
+        return table, []
+    rows = {
+        line: {name: "" if name in counts and cell in EMPTY else cell for name, cell in row.items()}
+        for line, row in table.rows.items()
+    }
+    named = ", ".join(f"{name} ({count} cells)" for name, count in counts.items() if count)
+    return replace(table, rows=rows), [reason("labels_missing", f"NA or nan count as empty in {named}")]
 
 
 def _check_columns(columns: Sequence[str], path: Path, folder: Path) -> None:
@@ -242,7 +271,7 @@ def _within_recordings(
             continue
         if start >= length or (end is not None and end - length > (end - start) / 2):
             until = "" if end is None else f" to {end:g} s"
-            guess = "Are the times milliseconds? " if (end or start) > 20 * length else ""
+            guess = _guess(start, end, length)
             what = f"it lies at {start:g} s{until}, {path.name} has {length:.2f} s"
             faults.append(Fault(line, what, f"{guess}{_SECONDS_HINT}"))
         elif end is not None and end - length > 0.5:
@@ -252,6 +281,16 @@ def _within_recordings(
     return kept, cut, faults
 
 
+def _guess(start: float, end: float | None, length: float) -> str:
+    """What times that lie beyond a recording of a length may be; "" without a guess."""
+    last = end or start
+    if start % 60 == 0 and last % 60 == 0 and last / 60 <= length:
+        return "Has a spreadsheet taken minutes and seconds for hours and minutes? "
+    if last > 20 * length:
+        return "Are the times milliseconds? "
+    return "Are the times numbers of frames? " if start.is_integer() and last.is_integer() else ""
+
+
 def _missing_files(rows: Mapping[int, LabelledSource], folder: Path) -> list[Fault]:
     """Rows whose file is not there, when none is there at all; single ones fail by themselves, the others are used."""
     paths = {line: row.source.path for line, row in rows.items() if row.source.path is not None}
@@ -259,7 +298,9 @@ def _missing_files(rows: Mapping[int, LabelledSource], folder: Path) -> list[Fau
     if not missing or len(missing) < len(paths):
         return []
     hint = f"File names are relative to {folder}; name another folder with emopipe extract FOLDER --labels TABLE"
-    other = next(filter(None, map(similar, missing.values())), "")
+    names = {folder / PureWindowsPath(path).name for path in missing.values()}
+    there = (path.name for path in sorted(names) if os.path.exists(path))  # noqa: PTH110
+    other = next(filter(None, [*map(similar, missing.values()), *there]), "")
     hint = f"Did you mean {other}? {hint}" if other else hint
     return [Fault(line, f"there is no file {path.name[:80]!r}", hint) for line, path in missing.items()]
 
@@ -318,6 +359,23 @@ def _ignored_splits(table: Table, path: Path) -> list[Reason]:
         return [reason("split_ignored", f"{what}; the column split is used")]
     hint = "Call it split, so that its parts stay apart; if it is something else, write other words into it"
     raise LabelsTableError(f"{what} and is not called split", path=path, hint=_corpus_hint(table, path.parent) or hint)
+
+
+def _ignored_times(table: Table, path: Path) -> list[Reason]:
+    """Columns that look like times and are not the ones that are read.
+
+    Raises:
+        LabelsTableError: rows have a start and a duration, and no end.
+    """
+    names = {name: "".join(_UNIT.sub("", name).casefold().split()).replace("_", "") for name in table.columns}
+    lengths = [name for name, plain in names.items() if plain in ("duration", "length", "dur")]
+    if "start" in table.columns and "end" not in table.columns and lengths:
+        what = f"the {NAME} has a start and a {lengths[0]} for each row, and no end"
+        raise LabelsTableError(what, path=path, hint="Write the end of each row (start + duration) into a column end")
+    ignored = [name for name, plain in names.items() if name not in RESERVED and plain in _TIME_NAMES]
+    if not ignored or "start" in table.columns:
+        return []
+    return [reason("times_ignored", f"the columns {', '.join(ignored)} look like times and are not read")]
 
 
 def _dialogue_splits(rows: Mapping[int, LabelledSource]) -> list[Reason]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow.parquet as pq
 import tomli_w
 
-from emopipe.errors import DatasetError, EmopipeError, OutputError, Reason
+from emopipe.errors import DatasetError, EmopipeError, OutputError, Reason, Where
 from emopipe.extractors.person_normalization import Baselines
 from emopipe.files import atomic_folder
 from emopipe.pipeline.backends.loading import PEOPLE
@@ -33,7 +34,7 @@ def write_dataset(
     *,
     reasons: Sequence[Reason] = (),
     hook: Hook = silent,
-) -> list[Failure]:
+) -> tuple[list[Failure], list[Reason]]:
     """Extract every source and write a dataset.
 
     Args:
@@ -41,11 +42,12 @@ def write_dataset(
         out: folder to create; it appears when everything is written, and must not exist.
         job: how to extract.
         engine: what does the work.
-        reasons: what is doubtful about the labels table; kept in `reasons.csv`.
+        reasons: what is doubtful about the labels table.
         hook: told of progress.
 
     Returns:
-        The sources that failed; they are also listed in `failures.csv` and are not in the manifest.
+        The sources that failed, which are also listed in `failures.csv` and are not in the manifest; and what is
+        doubtful about the labels table and the recordings, or was chosen in reading them, also in `reasons.csv`.
 
     Raises:
         OutputError: when `out` exists or cannot be written; DatasetError when no source gave an utterance.
@@ -56,15 +58,20 @@ def write_dataset(
         with atomic_folder(out) as folder:
             for one in reasons:
                 hook(Event("info" if one.is_note else "warning", "labels", str(one)))
-            _write_reasons(folder / "reasons.csv", reasons)
-            return _write(rows, folder, job, engine, hook)
+            failures, doubts = _write(rows, folder, job, engine, hook)
+            every = [*reasons, *doubts]
+            _write_reasons(folder / "reasons.csv", every)
+            return failures, every
     except OSError as error:
         raise OutputError(f"the dataset cannot be written: {error.strerror}", path=out) from error
 
 
-def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engine, hook: Hook) -> list[Failure]:
+def _write(
+    rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engine, hook: Hook
+) -> tuple[list[Failure], list[Reason]]:
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
+    reasons: list[Reason] = []
     with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
         backends.prepare(*_kinds([row.source for row in rows], job))
         names = backends.feature_names(job.modalities)
@@ -77,13 +84,14 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
                 failures.append(Failure(row.source.id, result.reason()))
                 hook(Event("warning", "extract", str(result)))
                 continue
-            for warning in result.warnings:
-                hook(Event("warning", "extract", f"{row.source.id}: {warning}"))
+            for one in result.warnings:
+                hook(Event("info" if one.is_note else "warning", "extract", f"{row.source.id}: {one}"))
+            reasons += [_of_source(one, row.source) for one in result.warnings]
             enrolled, count = job.config.people.enrol, len(result.utterances)
             manifest += [manifest_row(row, u, i, count, writers, enrolled) for i, u in enumerate(result.utterances)]
     if not manifest:
-        reasons = failures[0].reason if failures else "there were no utterances"
-        raise DatasetError(f"no source gave an utterance; the first reason: {reasons}")
+        first = failures[0].reason if failures else "there were no utterances"
+        raise DatasetError(f"no source gave an utterance; the first reason: {first}")
     if job.labelled and job.config.people.baseline != "none":
         own = {name: names[name] for name in job.config.people.baseline_of if name in names}
         normalise_dataset(folder, manifest, own, _reference(job, hook))
@@ -93,13 +101,22 @@ def _write(rows: Sequence[LabelledSource], folder: Path, job: Job, engine: Engin
         csv.writer(file).writerows(
             [("id", "code", "reason"), *((f.id, f.reason.code, str(f.reason)) for f in failures)]
         )
-    return failures
+    return failures, reasons
+
+
+def _of_source(one: Reason, source: Source) -> Reason:
+    """A reason that says which source it is of."""
+    return replace(one, where=replace(one.where or Where(), path=source.id))
 
 
 def _write_reasons(path: Path, reasons: Sequence[Reason]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        lines = [(one.code, one.what, one.hint) for one in reasons]
-        csv.writer(file).writerows([("code", "reason", "hint"), *lines])
+        places = [one.where or Where() for one in reasons]
+        lines = [
+            (one.code, one.what, one.hint, place.path, place.start, place.end)
+            for one, place in zip(reasons, places, strict=True)
+        ]
+        csv.writer(file).writerows([("code", "reason", "hint", "id", "start", "end"), *lines])
 
 
 def _extractions(

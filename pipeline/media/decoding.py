@@ -28,6 +28,7 @@ from emopipe.pipeline.media.streams import (
     first_time,
     open_container,
     pixel_aspect,
+    promised_duration,
     promised_seconds,
     select_streams,
     stream_facts,
@@ -139,7 +140,7 @@ class Media:
         return [*video, *self._selection.audio]
 
     def _describe(self) -> StreamInfo:
-        duration = (self._container.duration or 0) / 1_000_000
+        duration = promised_duration(self._container)
         video, streams = self._selection.video, stream_facts(self._container, self._selection)
         if video is None:
             return StreamInfo(duration, False, True, streams=streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emopipe.pipeline.media.finding import open_av
+from emopipe.pipeline.media.streams import promised_duration
 
 
 def duration(path: Path, doubted: float) -> float | None:
@@ -16,7 +17,7 @@ def duration(path: Path, doubted: float) -> float | None:
     """
     try:
         with open_av(path) as container:
-            promised: float | None = None if container.duration is None else container.duration / 1_000_000
+            promised = promised_duration(container) or None
             if promised is not None and promised >= doubted:
                 return promised
             first, last = float("inf"), float("-inf")

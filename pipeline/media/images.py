@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from emopipe.errors import NotMedia
+from emopipe.errors import ImageTooLarge, NotMedia, Reason, reason
 from emopipe.pipeline.media.finding import checked
 
 #: Frames larger than this are scaled down, in pixels; the face model's input is smaller still.
 MAX_FRAME_SIDE: Final = 1920
-#: Frames of more pixels are not decoded: twice those of 8K. One of them may lie in a few bytes and take gigabytes.
-MOST_PIXELS: Final = 1 << 26
+#: Image files of more pixels are not decoded: cameras of telephones take 108 million. A few bytes may hold gigabytes.
+MOST_STILL_PIXELS: Final = 120_000_000
 
 
 class ImageConverter:
@@ -65,17 +66,44 @@ def _shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return max(1, round(wide * scale)), max(1, round(high * scale))
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture file as upright RGB uint8 (height, width, 3).
+def read_image(path: str | Path) -> tuple[np.ndarray, list[Reason]]:
+    """Read an image file as upright RGB uint8 (height, width, 3), and tell what is doubtful about it.
+
+    The size is read from the header first, so that an image of absurd size takes no memory.
 
     Raises:
-        InputError: .
+        ImageTooLarge: it has more than MOST_STILL_PIXELS.
+        InputError: it cannot be read or decoded.
     """
     import cv2
 
     path = Path(path)
+    width, height, count = checked(path, lambda: _header(path))
+    if width * height > MOST_STILL_PIXELS:
+        what = f"the image has {width} by {height} pixels; more than {MOST_STILL_PIXELS // 1_000_000} million are"
+        raise ImageTooLarge(f"{what} not decoded", path=path)
     data = checked(path, lambda: np.fromfile(path, np.uint8))
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
     if image is None:
-        raise NotMedia("the file is no picture that can be decoded", path=path)
-    return np.ascontiguousarray(image[:, :, ::-1])
+        raise NotMedia("the image cannot be decoded; it may be cut off", path=path)
+    faults = [reason("first_of_images", f"the file holds {count} images, and the first was used")] if count > 1 else []
+    return np.ascontiguousarray(image[:, :, ::-1]), faults
+
+
+def _header(path: Path) -> tuple[int, int, int]:
+    """Width, height and the number of images that an image file shows, without decoding it."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            # Photos of telephones hold previews and depth maps beside the one image that is shown.
+            return image.width, image.height, 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(str(error).split(", could")[0], path=path) from None
+    except (PermissionError, FileNotFoundError):
+        raise
+    except Exception:
+        raise NotMedia("the file is not an image that can be decoded", path=path) from None

@@ -129,11 +129,26 @@ def first_time(streams: Sequence[Any]) -> float:
     return min(starts, default=0.0)
 
 
+def promised_duration(container: Any) -> float:
+    """Seconds that a container says that it lasts from its first item on; 0 where it does not say."""
+    duration = (container.duration or 0) / 1_000_000
+    return max(0.0, duration - seconds_before(container)) or duration
+
+
+def seconds_before(container: Any) -> float:
+    """Seconds that what a container says of durations counts from before its first item.
+
+    Matroska and FLV count from 0, also where a recording that was cut out or was begun late begins at another time.
+    """
+    counts_from_nought = {"matroska", "flv"} & set(container.format.name.split(","))
+    return max(0.0, (container.start_time or 0) / 1_000_000) if counts_from_nought else 0.0
+
+
 def promised_seconds(stream: Any) -> float | None:
     """How long a container says that a stream lasts; None where it does not say, or the size of the file was asked."""
     from_rate = stream.frames / float(stream.average_rate) if stream.type == "video" and stream.average_rate else 0.0
-    tagged = _seconds_of_clock(stream.metadata.get("DURATION", ""))
-    return max(from_rate, tagged) or None
+    tagged = _seconds_of_clock(stream.metadata.get("DURATION", "")) - seconds_before(stream.container)
+    return max(from_rate, tagged, 0.0) or None
 
 
 def pixel_aspect(stream: Any) -> Fraction:

@@ -15,6 +15,8 @@ from emopipe.pipeline.media.damage import DamageLog
 ORDINARY_RATE: Final = 25.0
 #: Codecs that mark frames to which no other refers. (HEVC's marks are about one temporal layer alone.)
 MARKS_UNREFERRED: Final = frozenset(["h264", "mpeg1video", "mpeg2video", "mpeg4"])
+#: FFmpeg's flag of formats that hold no time stamps: it makes some up.
+NO_TIMESTAMPS: Final = 0x80
 
 
 class VideoTrack:
@@ -38,6 +40,7 @@ class VideoTrack:
         self._shown_for = min(1 / self._rate, LONGEST_ITEM)
         self._shown_until = 0.0
         self._context = stream.codec_context
+        self._made_up = bool(stream.container.format.flags & NO_TIMESTAMPS)
         self._sampling, self._shift = sampling, timeline.first_shift
         self._earliest: dict[int, float] = {}
         self._left_out: list[float] = []
@@ -87,7 +90,7 @@ class VideoTrack:
     def faults(self) -> list[Reason]:
         """What is wrong with the stream."""
         untimed = []
-        if not self.clock.stamped and self.clock.end:
+        if self.clock.end and (self._made_up or not self.clock.stamped):
             what = f"the video has no time stamps; it was played at {self._rate:g} frames per second"
             untimed = [reason("no_timestamps", what)]
         return [*untimed, *self.clock.faults(), *self.damage.reasons(self.clock.strays)]

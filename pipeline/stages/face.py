@@ -46,7 +46,8 @@ def measure_face(inputs: FaceInputs, context: Context) -> FaceMeasurements:
     if "face" not in inputs.wanted:
         return FaceMeasurements(Absent("not_requested"), [], [], [])
     if inputs.image is not None:
-        return _measured(context.backends.face.still(read_image(inputs.image)), context, [])
+        rgb, faults = read_image(inputs.image)
+        return _measured(context.backends.face.still(rgb), context, faults)
     media = inputs.media
     if media is None or not media.info.has_video:
         return FaceMeasurements(Absent("no_video_stream"), [], [], [])
@@ -153,7 +154,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    7,
+    8,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -146,7 +146,7 @@ def _spoken_seconds(sound: Sound, vad: VoiceActivity) -> float:
 
 PROBE: Final = Stage(
     "probe",
-    3,
+    4,
     ProbeInputs,
     Probed,
     probe,

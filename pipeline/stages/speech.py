@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import Source, SpokenLanguage
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage
+
+if TYPE_CHECKING:
+    from emopipe.extractors.speech.languages import LanguageSpan
 
 #: Words that were dropped are told of when they are at least this share of the speech.
 MUCH_OF_SPEECH: Final = 0.1
@@ -130,19 +133,23 @@ def transcribe_words(inputs: TranscriptionInputs, context: Context) -> Transcrip
     else:
         sound = raised(_ReportedSound(inputs.sound, "words", context.hook), inputs.gain)
         transcript = transcribe(sound, turns, context.backends.asr, **how)
-    languages: list[SpokenLanguage] = [
-        {
-            "start": round(span.start, 3),
-            "end": round(span.end, 3),
-            "language": span.language,
-            "probability": span.probability,
-        }
-        for span in transcript.languages
-    ]
+    languages = [_spoken_language(span) for span in transcript.languages]
     unsure = [[start, end] for start, end in transcript.unsure]
     return Transcription(
         transcript.words, transcript.language, languages, unsure, _unsure_words(unsure, turns, languages)
     )
+
+
+def _spoken_language(span: LanguageSpan) -> SpokenLanguage:
+    spoken: SpokenLanguage = {
+        "start": round(span.start, 3),
+        "end": round(span.end, 3),
+        "language": span.language,
+        "probability": span.probability,
+    }
+    if span.person is not None:
+        spoken["person"] = span.person
+    return spoken
 
 
 def _unsure_words(
@@ -210,8 +217,16 @@ def stretch_of(source: Source, duration: float) -> Interval:
 
 
 def language_spoken(span: Span, languages: Sequence[SpokenLanguage]) -> str | None:
-    """The language of the part of a recording that a span overlaps most, or lies nearest to; None without any."""
-    nearest = max(languages, key=lambda part: min(span.end, part["end"]) - max(span.start, part["start"]), default=None)
+    """The language of the part of a recording that a span overlaps most, or lies nearest to; None without any.
+
+    Where each person has a track of their own, only what the person of the span speaks counts.
+    """
+    by_person = [part for part in languages if part.get("person", span.person) == span.person]
+    nearest = max(
+        by_person or languages,
+        key=lambda part: min(span.end, part["end"]) - max(span.start, part["start"]),
+        default=None,
+    )
     return None if nearest is None else nearest["language"]
 
 
@@ -240,7 +255,7 @@ SPEECH: Final = Stage(
 )
 WORDS: Final = Stage(
     "words",
-    4,
+    5,
     TranscriptionInputs,
     Transcription,
     transcribe_words,

@@ -95,7 +95,7 @@ def _language_warnings(language: str | None, context: Context) -> list[Reason]:
 
 TEXT: Final = Stage(
     "text",
-    2,
+    3,
     TextInputs,
     TextFeatures,
     embed_text,

@@ -5,6 +5,7 @@ Labels are doubted where a linear model that never heard the speaker finds anoth
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.errors import Reason, counted
 from emopipe.pipeline.studies.tables import Row, write_text
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Inspection:
         duplicates: pairs of rows that are nearly the same.
         agreement: of the coders, where several labelled the same rows; their figures, and how many rows are tied.
         doubtful: rows whose label is contradicted, the most doubtful first.
+        reasons: what was doubtful about its table and recordings when it was extracted, or was chosen; a row per code.
         advice: what to do first.
     """
 
@@ -54,6 +57,7 @@ class Inspection:
     duplicates: list[Row]
     agreement: list[Row]
     doubtful: list[Row]
+    reasons: list[Row]
     advice: list[str]
 
     @property
@@ -67,6 +71,7 @@ class Inspection:
             "Agreement of coders": self.agreement,
             "Near-duplicates": self.duplicates,
             "Labels to listen to": self.doubtful,
+            "Doubts and choices when it was extracted": self.reasons,
         }
         return {title: rows for title, rows in every.items() if rows}
 
@@ -100,6 +105,7 @@ def inspect_dataset(folder: Path, label: str = "label", out: Path | None = None)
         duplicates=duplicates[:MOST],
         agreement=agreement_of_coders(dataset, label),
         doubtful=doubtful[:MOST],
+        reasons=reasons_of_extraction(folder),
         advice=[*remarks(dataset, TrainConfig(label=label)), *advice(dataset, labels, duplicates, doubtful, counted)],
     )
     if out is not None:
@@ -174,6 +180,19 @@ def agreement_of_coders(dataset: Dataset, label: str) -> list[Row]:
     facts = {"rows": str(agreement.rows), "votes each": f"{agreement.votes:.1f}", "alpha": f"{agreement.alpha:.3f}"}
     figures = {f"one coder against the others: {name}": f"{one:.3f}" for name, one in agreement.figures.items()}
     return [{**facts, **figures, "without a majority": str(int(votes.tied.sum()))}]
+
+
+def reasons_of_extraction(folder: Path) -> list[Row]:
+    """How often each code stands in the dataset's `reasons.csv` and `failures.csv`, with an example."""
+    reasons = []
+    for name in ("failures.csv", "reasons.csv"):
+        if (folder / name).is_file():
+            with (folder / name).open(newline="", encoding="utf-8") as file:
+                reasons += [Reason(row["code"], row["reason"], row.get("hint", "")) for row in csv.DictReader(file)]
+    return [
+        {"code": one.code, "times": str(count), "for instance": one.what, "what to do": one.hint}
+        for one, count in counted(reasons)
+    ]
 
 
 def durations(dataset: Dataset) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from emopipe.errors import counted
 from emopipe.options import MeasurementOptions
 from emopipe.pipeline.cli.options import Json, with_option_groups
 from emopipe.pipeline.cli.session import session
@@ -39,7 +40,9 @@ def extract(
             path, out, labels=labels, corrections=corrections, corpus=corpus, progress=console.hook, **options
         )
         if made.reasons:
-            console.print(f"{len(made.reasons)} notes on the labels are in {out / 'reasons.csv'}")
+            title = f"What was doubtful or was chosen (all in {out / 'reasons.csv'})"
+            rows = [(one.code, str(count), one.what, one.hint) for one, count in counted(made.reasons)]
+            console.table(title, ("code", "times", "for instance", "what to do"), rows)
         console.print(f"{made.sources - len(made.failures)} of {made.sources} sources are in {out}/")
         if made.failures:
             console.print(f"{len(made.failures)} failed; their reasons are in {out / 'failures.csv'}")

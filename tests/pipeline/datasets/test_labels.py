@@ -219,6 +219,130 @@ def test_recordings_beside_a_table_that_names_none(tmp_path: Path) -> None:
         read_labels(table(tmp_path, "name,label\na,x\n"))
 
 
+@pytest.mark.parametrize("missing", ["NA", "nan", "NaN", "#N/A", "<NA>", "NULL"])
+def test_words_that_programs_write_into_empty_cells_are_not_taken_as_values(tmp_path: Path, missing: str) -> None:
+    touch(tmp_path, "a.mp4")
+    labels = read_labels(
+        table(
+            tmp_path,
+            f"file,text,speaker,split,label\na.mp4,{missing},{missing},{missing},x\n"
+            f"{missing},Na und?,anna,train,{missing}\n",
+        )
+    )
+    first, second = (row.source for row in labels.rows)
+    assert (first.text, first.speaker, labels.rows[0].split) == (None, None, None)
+    assert (second.media, second.text, second.speaker) == (None, "Na und?", "anna")
+    assert [row.labels["label"] for row in labels.rows] == ["x", ""]
+    assert codes(labels) == {"labels_missing"}
+
+
+@pytest.mark.parametrize("missing", [".", "?", "-", "#REF!", "#DIV/0!", "#NULL!", "(null)", "N/A"])
+def test_missing_values_of_spreadsheets_and_statistics_programs_are_no_labels(tmp_path: Path, missing: str) -> None:
+    labels = read_labels(table(tmp_path, f"text,score\na,0.5\nb,{missing}\nc,0.7\n"))
+    assert [row.labels["score"] for row in labels.rows] == ["0.5", "", "0.7"]
+    assert codes(labels) == {"labels_missing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "coding"),
+    [
+        ("\u043f\u0440\u0438\u0432\u0435\u0442,\u0440\u0430\u0434\u043e\u0441\u0442\u044c", "cp1251"),
+        ("\u043f\u0440\u0438\u0432\u0435\u0442,\u0440\u0430\u0434\u043e\u0441\u0442\u044c", "koi8-r"),
+        ("\u03ba\u03b1\u03bb\u03b7\u03bc\u03ad\u03c1\u03b1,\u03c7\u03b1\u03c1\u03ac", "cp1253"),
+        ("\u4f60\u597d,\u6124\u6012", "gbk"),
+        ("\u4f60\u597d\u55ce,\u61a4\u6012", "big5"),
+        ("\u3053\u3093\u306b\u3061\u306f,\u6012\u308a", "shift-jis"),
+        ("\uc548\ub155,\ubd84\ub178", "cp949"),
+    ],
+)
+def test_tables_in_other_encodings_are_refused_and_not_taken_as_western(tmp_path: Path, text: str, coding: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(f"text,label\n{text}\n".encode(coding))
+    with pytest.raises(EmopipeError, match=r"EMO-501.*CSV UTF-8"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    "words", ["\u00dc", "d\u00e9j\u00e0 vu", "\u00ab\u00e0 l\u2019\u00e9t\u00e9\u00bb", "\u00bfQu\u00e9?"]
+)
+def test_western_words_are_read(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(f"text,label\n{words},x\n".encode("cp1252"))
+    assert read_labels(path).rows[0].source.text == words
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["onset,offset", "start (s),end (s)", "Begin Time - ss.msec,End Time - ss.msec", "StartTime,stop", "tmin,tmax"],
+)
+def test_columns_that_look_like_times_and_are_not_read_are_told(tmp_path: Path, columns: str) -> None:
+    labels = read_labels(table(tmp_path, f"file,{columns},label\n{SAMPLE},1,2,x\n"))
+    assert codes(labels) == {"times_ignored"}
+    assert not codes(read_labels(table(tmp_path, f"file,start,end,onset_ms\n{SAMPLE},1,2,5\n")))
+
+
+def test_a_start_with_a_duration_and_no_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmopipeError, match=r"EMO-501.*no end.*start \+ duration"):
+        read_labels(table(tmp_path, f"file,Start,Duration (s)\n{SAMPLE},1,2\n"))
+    assert read_labels(table(tmp_path, f"file,start,end,duration\n{SAMPLE},1,3,2\n")).rows[0].source.end == 3
+
+
+@pytest.mark.parametrize(
+    ("times", "guess"),
+    [
+        ("00:05:00,00:09:00", "spreadsheet"),
+        ("5000,9000", "milliseconds"),
+        ("125,250", "frames"),
+        ("80000,144000", "milliseconds"),
+    ],
+)
+def test_times_beyond_the_recording_come_with_a_guess(tmp_path: Path, times: str, guess: str) -> None:
+    with pytest.raises(EmopipeError, match=f"EMO-501.*line 2.*{guess}"):
+        read_labels(table(tmp_path, f"file,start,end\n{SAMPLE},{times}\n"))
+
+
+@pytest.mark.parametrize(
+    "time", ["12:00:05 AM", "00:00:05:12", "0m9s", "5 Sek.", "1.234,5", "-0.5", "5e0", "\u0665", "0'05", "5-9", "1:75"]
+)
+def test_times_that_can_be_misread_are_refused(tmp_path: Path, time: str) -> None:
+    with pytest.raises(EmopipeError, match=r"EMO-501.*not a time.*hh:mm:ss"):
+        read_labels(table(tmp_path, f'file,start\n{SAMPLE},"{time}"\n'))
+
+
+@pytest.mark.parametrize(
+    "name", [r"C:\\Users\\anna\\clips\\a b.mp4", "/home/anna/a b.mp4", "file:///home/a b.mp4", "clips/a b.mp4"]
+)
+def test_of_paths_of_another_computer_the_file_beside_the_table_is_proposed(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "a b.mp4")
+    with pytest.raises(EmopipeError, match=r"EMO-501.*Did you mean a b\.mp4"):
+        read_labels(table(tmp_path, f"file\n{name}\n"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "code", "read"),
+    [
+        (["-2.5", "1.5", "-99", "0.2"], "labels_far", "-2.5"),
+        (["1", "5", "999", "3"], "labels_far", "1"),
+        (["50%", "60 %", "12,5 %"], "labels_mixed", "50%"),
+        (["1.234,5", "2,5"], "labels_mixed", "1.234,5"),
+        (["1'234.5", "2.5"], "labels_mixed", "1'234.5"),
+        (["\u22120.5", "0,5"], "decimal_comma", "-0.5"),
+    ],
+)
+def test_numbers_of_other_locales_and_programs_are_read_or_told(
+    tmp_path: Path, cells: list[str], code: str, read: str
+) -> None:
+    labels = read_labels(table(tmp_path, "text;score\n" + "".join(f"w{i};{n}\n" for i, n in enumerate(cells))))
+    assert code in codes(labels)
+    assert labels.rows[0].labels["score"] == read
+
+
+@pytest.mark.parametrize("cells", [["-1", "0", "1", "0.5"], ["97", "98", "99", "88"], ["-9", "-8", "-7.5"]])
+def test_numbers_among_others_are_not_doubted(tmp_path: Path, cells: list[str]) -> None:
+    labels = read_labels(table(tmp_path, "text,score\n" + "".join(f"w{i},{n}\n" for i, n in enumerate(cells))))
+    assert not codes(labels)
+
+
 @given(st.floats(0, 90_000), st.sampled_from(".,"))
 def test_times_are_read_as_they_are_written(value: float, point: str) -> None:
     value = round(value, 3)

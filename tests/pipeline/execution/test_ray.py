@@ -217,7 +217,7 @@ def test_a_dataset_extracted_on_a_cluster_is_that_of_processes(cluster: Any, cli
         with Store(tmp_path / f"store of {name}", shared=shared) as store:
             job = replace(extraction_job(ExtractionConfig(), store, offline=True), backends=StandIns)
             with closing(Ray(cluster.address) if shared else Processes(2)) as engine:
-                failures = write_dataset(unlabelled_sources([clips]), tmp_path / name, job, engine)
+                failures, _ = write_dataset(unlabelled_sources([clips]), tmp_path / name, job, engine)
         assert len(failures) == 1
         made[name] = {one.name: one.read_bytes() for one in (tmp_path / name).iterdir()}
     assert made["ray"] == made["processes"] and "face.parquet" in made["ray"]

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from emopipe.constants import SAMPLE_RATE
 from emopipe.errors import EmopipeError
 from emopipe.pipeline.media.decoding import Media, ahead
-from emopipe.pipeline.media.images import read_image
 from tests.conftest import blank, tone, turn_by_metadata, write_media
 from tests.pipeline.media.coded_media import FPS, numbered_image
 
@@ -139,19 +138,6 @@ def test_a_file_that_may_not_be_read_has_a_code(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("av.open", refuse)
     assert code_of(clip) == "EMO-102"
-
-
-def test_pictures_are_read_and_refused(tmp_path: Path) -> None:
-    import cv2
-
-    good = tmp_path / "ü.png"
-    good.write_bytes(cv2.imencode(".png", np.full((4, 6, 3), (255, 0, 0), np.uint8))[1].tobytes())
-    image = read_image(good)
-    assert image.shape == (4, 6, 3) and tuple(image[0, 0]) == (0, 0, 255)
-    bad = tmp_path / "bad.png"
-    bad.write_text("no picture")
-    with pytest.raises(EmopipeError, match="EMO-104"):
-        read_image(bad)
 
 
 def test_frames_without_a_size_that_is_decoded_are_told_and_take_no_memory(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig, SpeechConfig
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.records import Source
-from emopipe.pipeline.stages.speech import SPEECH, UTTERANCES, WORDS
+from emopipe.pipeline.stages.speech import SPEECH, UTTERANCES, WORDS, language_spoken
 from emopipe.pipeline.stages.text import TEXT
 from tests.conftest import ROOT, SAMPLES, write_media
 from tests.pipeline.media.test_streams import write_tracks
@@ -32,7 +32,7 @@ class Fakes:
     languages = ("en",)
 
     def __init__(self, words: Sequence[Word] = (), chances: Mapping[str, float] | None = None) -> None:
-        self._words, self._chances = words, chances or {"en": 0.99}
+        self.recogniser = Recogniser(words, chances or {"en": 0.99})
         self.heard: list[float] = []
         self.read: list[tuple[str, str | None]] = []
 
@@ -42,7 +42,7 @@ class Fakes:
 
     @property
     def asr(self) -> Any:
-        return Recogniser(self._words, self._chances)
+        return self.recogniser
 
     @property
     def text(self) -> Any:
@@ -75,21 +75,23 @@ def computed(
     return made
 
 
+SPEECH_OF_TWO: dict[str, Any] = {
+    "source": Source("a"),
+    "sound": np.zeros(9 * RATE, np.float32),
+    "tracks": [],
+    "track_turns": [],
+    "gain": 1.0,
+    "speech": [(0.5, 4.0), (5.0, 8.5)],
+    "turns": [Turn(0.5, 4.0, 0), Turn(5.0, 8.5, 1)],
+    "duration": 9.0,
+    "labelled": False,
+    "wanted": frozenset({"text"}),
+}
+
+
 def heard(backends: Fakes, **more: Any) -> dict[str, Any]:
     """What the stages from words to text make of eight seconds of speech of two people."""
-    values: dict[str, Any] = {
-        "source": Source("a"),
-        "sound": np.zeros(9 * RATE, np.float32),
-        "tracks": [],
-        "track_turns": [],
-        "gain": 1.0,
-        "speech": [(0.5, 4.0), (5.0, 8.5)],
-        "turns": [Turn(0.5, 4.0, 0), Turn(5.0, 8.5, 1)],
-        "duration": 9.0,
-        "labelled": False,
-        "wanted": frozenset({"text"}),
-        **more,
-    }
+    values = {**SPEECH_OF_TWO, **more}
     for stage in (WORDS, UTTERANCES, TEXT):
         values |= computed(stage, values, backends)
     values["text"] = list(values["text"])
@@ -120,6 +122,37 @@ def test_only_silence_is_called_no_speech() -> None:
     assert {one.reason for one in heard(Fakes(), **silent | {"speech": None, "sound": None})["text"]} == {
         "no_audio_stream"
     }
+
+
+class RecogniserOfTracks(Recogniser):
+    """Hears German and a German word in loud sound, English in faint sound."""
+
+    def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
+        return [{"de": 0.9, "en": 0.1} if sound.mean() > 0.2 else {"en": 0.9, "de": 0.1} for sound in sounds]
+
+    def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        return [[Word(f" {language}.", 0.2, 1.0, 0.9)] for _ in sounds]
+
+
+@pytest.mark.parametrize("shift", [-1.0, -0.2, 0.0, 0.2, 1.0])
+def test_people_who_talk_at_once_on_tracks_of_their_own_keep_their_languages(shift: float) -> None:
+    """The other person's speech covers more of an utterance than the stretches of its own speaker do."""
+    turns = [Turn(2.0, 5.0, 0, True), Turn(2.0 + shift, 5.0 + 2 * shift, 1, True), Turn(7.0, 8.0, 0), Turn(8.5, 8.9, 1)]
+    values = {
+        **SPEECH_OF_TWO,
+        "turns": sorted(turns, key=lambda turn: turn.start),
+        "track_turns": turns,
+        "tracks": [np.full(9 * RATE, level, np.float32) for level in (0.1, 0.3)],
+    }
+    backends = Fakes()
+    backends.recogniser = RecogniserOfTracks((), {})
+    for stage in (WORDS, UTTERANCES, TEXT):
+        values |= computed(stage, values, backends)
+    list(values["text"])
+    assert {(span.person, span.text) for span in values["spans"] if span.text} == {(0, "en."), (1, "de.")}
+    assert {(text, language) for text, language in backends.read} == {("en.", "en"), ("de.", "de")}
+    for span in values["spans"]:
+        assert language_spoken(span, values["languages"]) == ("en", "de")[span.person]
 
 
 def test_each_text_is_read_in_its_own_language() -> None:

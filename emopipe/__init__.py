@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import correct, diff, evaluate, export, extract, load, methods, run, train
+    from emopipe.api import correct, diff, evaluate, export, extract, load, methods, run, tables, train
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
@@ -29,13 +29,14 @@ __all__ = [
     "load",
     "methods",
     "run",
+    "tables",
     "train",
 ]
 
 #: Name -> module that defines it.
 _LAZY = {
     **dict.fromkeys(
-        ("correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "train"), "emopipe.api"
+        ("correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "tables", "train"), "emopipe.api"
     ),
     "EmopipeError": "emopipe.errors",
     "Results": "emopipe.results",

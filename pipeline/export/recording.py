@@ -19,7 +19,7 @@ from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import Absent, Correction, FileResult, Person, TurnResult, UtteranceResult
 from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
-from emopipe.pipeline.store.store import Store
+from emopipe.pipeline.store.store import Store, store_of_run
 
 #: A document that lacks one of these was not written by a run.
 _NEEDED: Final = ("media", "state", "reasons", "duration", "info", "checkpoint", "people", "turns", "utterances")
@@ -121,10 +121,7 @@ def read_recordings(folder: Path, store: Store | None = None) -> Iterator[Record
 
 def recordings_of_run(folder: Path, store: Path) -> Iterator[Recording]:
     """The same with a store by its folder, which need not be there; it is open while they are gone through."""
-    if not store.is_dir():
-        yield from read_recordings(folder)
-        return
-    with Store(store) as opened:
+    with store_of_run(store) as opened:
         yield from read_recordings(folder, opened)
 
 

@@ -81,7 +81,7 @@ def packed_moments(
         "end": lambda one: round(one.end, 2),
         "outcome": lambda one: of_outcome[one.outcome],
         "label": lambda one: of_label.get(one.label, -1),
-        "confidence": lambda one: -1 if one.confidence is None else round(100 * one.confidence),
+        "confidence": lambda one: -1 if one.label is None or one.confidence is None else round(100 * one.confidence),
         "value": lambda one: None if one.value is None else round(one.value, 2),
         "words": lambda one: of_label.get(one.words, -1),
         "shown": lambda one: of_label.get(one.shown, -1),

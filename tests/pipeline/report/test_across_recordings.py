@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,7 @@ def test_the_command_takes_the_store_of_the_run(asked: tuple[Path, Store]) -> No
     assert (folder / "tables" / "questions.csv").exists()
 
 
+@pytest.mark.slow
 def test_two_hundred_recordings_make_a_small_page(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     words = [f"word{number}" for number in range(2000)]
@@ -364,32 +366,36 @@ def hits(page: Page) -> list[str]:
     return texts
 
 
-def found(page: Page, number: int) -> list[str]:
-    page.wait(f"document.getElementById('find-status').textContent.startsWith('{number} of 4')")
-    return hits(page)
+def expect(page: Page, *texts: str) -> None:
+    """Wait until these are the hits."""
+    until = time.monotonic() + 15
+    while hits(page) != list(texts):
+        assert time.monotonic() < until, hits(page)
+        time.sleep(0.05)
 
 
 @needs_browser
 @pytest.mark.slow
 def test_moments_are_found_by_words_person_group_emotion_and_what_is_shown(page: Page) -> None:
-    assert len(found(page, 4)) == 4
+    morning, zoe, none, night = f"Good morning, {HOSTILE}", "=1+1 it is Zoë", "no words", "Good night"
+    expect(page, morning, zoe, none, night)
     page.fill("find-words", "MORNING good")
-    assert found(page, 1) == [f"Good morning, {HOSTILE}"]
+    expect(page, morning)
     page.fill("find-words", "zoe")
-    assert found(page, 1) == ["=1+1 it is Zoë"]
+    expect(page, zoe)
     page.fill("find-words", "")
     page.fill("find-group", "group: x")
-    assert found(page, 1) == ["Good night"]
+    expect(page, night)
     page.fill("find-group", "")
     page.fill("find-outcome", page.do("return [...document.getElementById('find-outcome').options].at(-1).value"))
-    assert found(page, 1) == ["no words"]
+    expect(page, none)
     page.fill("find-outcome", "")
     page.fill("find-most", "30")
-    assert found(page, 1) == ["=1+1 it is Zoë"]
+    expect(page, zoe)
     page.click("#find button[type=reset]")
-    assert len(found(page, 4)) == 4
+    expect(page, morning, zoe, none, night)
     page.click("#find-differ")
-    assert len(found(page, 3)) == 3
+    expect(page, morning, zoe, night)
     assert page.do("return window.broken") is None and page.driver.get_log("browser") == []
 
 
@@ -404,13 +410,12 @@ def test_a_hit_leads_to_the_page_of_the_file_at_that_time(page: Page) -> None:
 def test_hits_are_saved_without_formulas(page: Page) -> None:
     path = page.folder / "moments.csv"
     page.fill("find-words", "zoe")
-    found(page, 1)
+    expect(page, "=1+1 it is Zoë")
     page.click("#find-save")
-    page.wait("true")
-    for _ in range(200):
-        if path.exists() and path.stat().st_size:
-            break
-        page.do("return 1")
+    until = time.monotonic() + 10
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < until, "nothing was saved"
+        time.sleep(0.05)
     (row,) = csv.DictReader(path.open(encoding="utf-8", newline=""))
     path.unlink()
     assert row["text"] == "'=1+1 it is Zoë" and row["outcome"] == "joy" and row["confidence"] == "0.3"

@@ -182,6 +182,7 @@ def words(data: Path, work: Path) -> None:
 def clips(data: Path, work: Path) -> None:
     """What the face backend sees of Java-SED's clips and SFEW's stills, by `emopipe.extract`."""
     corpora = ["sfew", "javased"]
+    (work / "clips").mkdir(exist_ok=True)
     generalisation.extract(data, work / "clips", corpora, ["face", "voice"], sealed())
 
 
@@ -236,8 +237,7 @@ def clip_part(work: Path, corpus: str) -> Part:
             there = key in heard.features["voice"]
             speaker = row["speaker"] if number == 0 else None
             parts = {"face": row["face"], "voice": key if there else None}
-            if any(parts.values()):
-                rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
+            rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
     used = {row["voice"] for row in rows}
     rest = [row for row in heard.rows if row["voice"] not in used]
     return Part([*rows, *rest], {"face": sequences, **heard.features})
@@ -247,8 +247,9 @@ def word_part(work: Path, corpus: str) -> Part:
     """Sentences of a corpus."""
     kept = dict(np.load(work / "words.npz"))
     ends, rows, sequences = np.cumsum(kept["lengths"]), [], {}
+    held_out = {row[1] for row in kept["keys"] if row[3] == "valid"}
     for number, (text, speaker, emotion, split, name) in enumerate(kept["keys"]):
-        if name == corpus:
+        if name == corpus and (split == "valid" or speaker not in held_out):
             key = f"{corpus}/{number}"
             sequences[key] = kept["steps"][ends[number] - kept["lengths"][number] : ends[number]].astype(np.float32)
             row = {"id": key, "text": key, "words": text, "speaker": speaker, "label": emotion}
@@ -394,14 +395,18 @@ def _uar(truth: np.ndarray, right: np.ndarray) -> float:
 
 
 def train(work: Path, seed: int = 0) -> None:
-    """Train on all corpora; probabilities are as sure as the answers on left-out corpora deserve."""
+    """Train on all corpora."""
     predictor = fit(load(work), replace(read_configuration(CONFIG), seed=seed)).predictor
-    unseen = dict(np.load(work / "unseen.npz"))
+    checkpoint.save(work / "model", predictor, "")
+
+
+def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor:
+    """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
     logits, truth, weights = (torch.from_numpy(unseen[name]) for name in ("logits", "truth", "weights"))
     scales = np.exp(np.linspace(-1, 2, 121))
     costs = [(functional.cross_entropy(logits / s, truth, reduction="none") * weights).sum().item() for s in scales]
     spec = replace(predictor.spec, temperature=float(scales[int(np.argmin(costs))]))
-    checkpoint.save(work / "model", Predictor(spec, predictor.module), "")
+    return Predictor(spec, predictor.module)
 
 
 def card(work: Path) -> None:
@@ -412,7 +417,8 @@ def card(work: Path) -> None:
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
     facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS}
     text = environment.get_template("default_model.card.md").render(facts)
-    checkpoint.save(SHIPPED, checkpoint.load(work / "model"), text)
+    model = calibrated(checkpoint.load(work / "model"), dict(np.load(work / "unseen.npz")))
+    checkpoint.save(SHIPPED, model, text)
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> str:

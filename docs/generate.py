@@ -254,6 +254,7 @@ FILES: Final = {
     "`summary.csv`": "the same as a table",
     "`utterances.csv`": "every utterance of every clip, a row each",
     "`summary.html`": "the page about all files, where there are several",
+    "`tables/`": "the tables of that page as CSV; see [Compare recordings](across.md)",
     "`timings.csv`": "seconds of work for each input and stage",
     "`applied_corrections.json`": "what people corrected, see [Corrections](corrections.md); only where they did",
     "`STEM.blurred.mp4`": "the copy that the page plays with `--blurred`, see [Privacy](privacy.md)",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import blur, correct, diff, evaluate, export, extract, load, methods, run, share, train
+    from emopipe.api import blur, correct, diff, evaluate, export, extract, load, methods, run, share, tables, train
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
@@ -31,13 +31,27 @@ __all__ = [
     "methods",
     "run",
     "share",
+    "tables",
     "train",
 ]
 
 #: Name -> module that defines it.
 _LAZY = {
     **dict.fromkeys(
-        ("blur", "correct", "diff", "evaluate", "export", "extract", "load", "methods", "run", "share", "train"),
+        (
+            "blur",
+            "correct",
+            "diff",
+            "evaluate",
+            "export",
+            "extract",
+            "load",
+            "methods",
+            "run",
+            "share",
+            "tables",
+            "train",
+        ),
         "emopipe.api",
     ),
     "EmopipeError": "emopipe.errors",

@@ -26,6 +26,8 @@ from emopipe.pipeline.progress import Event, Hook, ProgressBar, silent
 from emopipe.results import DatasetResult, Results
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from emopipe.model import Model
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.config import TrainConfig
@@ -245,6 +247,38 @@ def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Diff
     if out is not None:
         write_differences(found, Path(out))
     return found
+
+
+def tables(
+    results: AnyPath, *, participants: AnyPath | None = None, store: AnyPath | None = None
+) -> dict[str, pd.DataFrame]:
+    """The tables of the page about all files of a run; no video is read again.
+
+    Args:
+        results: folder of the run.
+        participants: as for :func:`run`, for groups.
+        store: folder in which the run kept what it measured, for questions; None: the default one.
+
+    Returns:
+        `people`, `turn_taking`, `floor_transfers`, `groups`, `group_differences`, `said_and_shown`, `questions`,
+        `drift_within_recordings`, `drift_over_recordings` and `recordings_of_people`; a table is empty where the run
+        has nothing of its kind.
+
+    Raises:
+        InputNotFound: no run has left results there, or there is no table of participants.
+        OutputError: the results cannot be used.
+    """
+    from emopipe.pipeline.report.batch import Batch
+    from emopipe.pipeline.report.outputs import read_manifest
+    from emopipe.pipeline.report.participants import read_participants
+    from emopipe.pipeline.report.tables import cohort_of, frames, tables_of
+    from emopipe.pipeline.store.store import store_of_run
+
+    folder = Path(results)
+    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    with store_of_run(None if store is None else Path(store)) as opened:
+        batch = Batch(folder, opened)
+    return frames(tables_of(batch, cohort_of(batch, groups)))
 
 
 def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:

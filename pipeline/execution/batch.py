@@ -24,8 +24,8 @@ from emopipe.pipeline.media.finding import find_media
 from emopipe.pipeline.privacy.disguise import Disguise
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, FileResult, Source, TurnResult, UtteranceResult
-from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
-from emopipe.pipeline.report.outputs import Sink, read_manifest
+from emopipe.pipeline.report.batch_page import write_summary
+from emopipe.pipeline.report.outputs import SUMMARY, Sink, read_manifest
 from emopipe.pipeline.report.participants import Participants
 from emopipe.pipeline.stages.probe import PROBE
 from emopipe.pipeline.store.store import Content, Store
@@ -213,7 +213,7 @@ def _finish(sink: Sink | None, inputs: int, participants: Participants | None) -
         return
     sink.finish()
     if inputs > 1 or participants or (sink.folder / SUMMARY).exists():
-        write_summary(sink.folder, participants)
+        write_summary(sink.folder, participants, sink.store)
 
 
 class _Batch:

@@ -20,7 +20,7 @@ from emopipe.pipeline.privacy.disguise import Disguise, disguise_of
 from emopipe.pipeline.records import Absent, Correction, FileResult, Person, Privacy, TurnResult, UtteranceResult
 from emopipe.pipeline.report.outputs import document, read_manifest, reason_from_json
 from emopipe.pipeline.store.serialization import absence
-from emopipe.pipeline.store.store import Store
+from emopipe.pipeline.store.store import Store, store_of_run
 
 #: A document that lacks one of these was not written by a run.
 _NEEDED: Final = ("media", "state", "reasons", "duration", "info", "checkpoint", "people", "turns", "utterances")
@@ -142,10 +142,7 @@ def read_recordings(folder: Path, store: Store | None = None, disguise: Disguise
 
 def recordings_of_run(folder: Path, store: Path, disguise: Disguise | None = None) -> Iterator[Recording]:
     """The same with a store by its folder, which need not be there; it is open while they are gone through."""
-    if not store.is_dir():
-        yield from read_recordings(folder, disguise=disguise)
-        return
-    with Store(store) as opened:
+    with store_of_run(store) as opened:
         yield from read_recordings(folder, opened, disguise)
 
 

@@ -15,8 +15,8 @@ from emopipe.errors import OutputError, Reason, reason
 from emopipe.pipeline.corrections.agreement import Agreement, agreements
 from emopipe.pipeline.corrections.documents import Edit, Outcome, RecordingCorrections, summary
 from emopipe.pipeline.corrections.kept import Kept, attach, classes, find, probe_of, read_kept, write_kept
-from emopipe.pipeline.report.batch_page import SUMMARY, write_summary
-from emopipe.pipeline.report.outputs import columns_of, played, read_manifest, write_clip, write_utterances
+from emopipe.pipeline.report.batch_page import write_summary
+from emopipe.pipeline.report.outputs import SUMMARY, columns_of, played, read_manifest, write_clip, write_utterances
 from emopipe.pipeline.report.participants import Participants
 
 #: Seconds by which corrected bounds may lie beyond the end of the recording.

@@ -33,6 +33,8 @@ DISCLAIMER: Final = (
     "is prohibited in the European Union (AI Act, Article 5(1)(f))."
 )
 MANIFEST: Final = "manifest.json"
+#: The page about all files.
+SUMMARY: Final = "summary.html"
 #: Stems of the files of a batch, which no clip's files may have.
 RESERVED: Final = ("manifest", "summary", "utterances", "timings", "applied_corrections", "corrections")
 #: A file name may have 255 bytes; this leaves room for suffixes.
@@ -115,7 +117,7 @@ class Sink:
         config_hash: identifies the extraction config in every file.
         version: of emopipe.
         skipped: files beside the inputs that are not recordings.
-        store: holds what was measured, for the curves of the pages; None: pages without curves.
+        store: holds what was measured, for the pages; None: pages without curves.
 
     Raises:
         OutputError: when the folder cannot be made or written to; CorrectionsError when corrections that were applied
@@ -132,7 +134,7 @@ class Sink:
         store: Store | None = None,
     ) -> None:
         self.folder = folder
-        self._store = store
+        self.store = store
         self._skipped = dict(skipped or {})
         self._config_hash = config_hash
         self._version = version
@@ -145,7 +147,7 @@ class Sink:
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
         except OSError as error:
-            raise _unwritable(folder, error) from None
+            raise unwritable(folder, error) from None
         self._corrections = read_kept(folder)
         self._put(MANIFEST, self._manifest())
 
@@ -227,7 +229,7 @@ class Sink:
     def _curves(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         from emopipe.pipeline.report.curves import curves
 
-        return curves(facts, self._store) if self._store is not None else []
+        return curves(facts, self.store) if self.store is not None else []
 
     def _put(self, name: str, text: str) -> Path:
         return put(self.folder / name, text)
@@ -326,7 +328,7 @@ def put(path: Path, text: str) -> Path:
     try:
         write_atomic(path, text)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     return path
 
 
@@ -412,7 +414,8 @@ def _summary_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unwritable(path: Path, error: OSError) -> EmopipeError:
+def unwritable(path: Path, error: OSError) -> EmopipeError:
+    """The error of an output that cannot be written."""
     hint = "Free some space or name another folder with --out; what was computed is kept, run again"
     return OutputError(f"output cannot be written: {error.strerror}", path=path, hint=hint)
 

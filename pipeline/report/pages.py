@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.pipeline.formatting import clock, printable, span
 from emopipe.pipeline.report.codes import anchor, parted
+
+if TYPE_CHECKING:
+    from emopipe.pipeline.report.person_statistics import Person
 
 PALETTE: Final = {
     "anger": "#c8442f",
@@ -60,3 +64,23 @@ def render(template: str, **facts: Any) -> str:
 def _sha256(text: str) -> str:
     """The digest of an inline script, by which a content security policy allows it and no other."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+class Names:
+    """How files and persons are called on the page about many: a file by its path below the folder that all lie in."""
+
+    def __init__(self, media: Iterable[Path]) -> None:
+        folders = [os.fspath(path.parent) for path in media]
+        try:
+            self._common = os.path.commonpath(folders)
+        except ValueError:  # none, or absolute and relative ones
+            self._common = ""
+
+    def file(self, path: Path) -> str:
+        """The name of a file."""
+        return printable(path.relative_to(self._common).as_posix() if self._common else path.as_posix())
+
+    def person(self, person: Person) -> str:
+        """The name of a person, with the file where it says nothing beyond it."""
+        parts = (self.file(person.media) if person.media else None, person.speaker)
+        return " / ".join(printable(part) for part in parts if part)

@@ -10,13 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any, Final
 
 from emopipe.pipeline.report.participants import Participant, Participants, is_generic
+from emopipe.pipeline.report.rankings import words_and_expression
+from emopipe.pipeline.report.turn_taking import Talk
 
 UNCERTAIN, NO_EVIDENCE, VALUE = "uncertain", "no evidence", "value"
 INTERVIEWER: Final = "interviewer"
+#: Measures of a person beside shares.
+MEAN_VALUE, DISTANCE, TALK_SHARE = "mean value", "difference of words and expression", "share of talk"
+LATENCY, PAUSE = "median response latency, s", "median pause, s"
+MEASURES: Final = (MEAN_VALUE, DISTANCE, TALK_SHARE, LATENCY, PAUSE)
+#: Those that are not between 0 and 1.
+UNBOUNDED: Final = (MEAN_VALUE, LATENCY, PAUSE)
 #: A column with more values than this is not a grouping.
 MOST_GROUPS: Final = 8
 
@@ -42,12 +50,21 @@ class Tally:
         utterances: how many.
         silent: seconds of those that are stretches of a recording in which no speech was found.
         valued: sum of value times seconds, of a regression.
+        distances: between words and expression, of each utterance that has both.
+        talk: seconds of speech in recordings of several speakers.
+        talk_of_all: seconds of speech of all speakers of those.
+        latencies, pauses: as in :class:`~emopipe.pipeline.report.turn_taking.Talk`.
     """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     utterances: int = 0
     silent: float = 0.0
     valued: float = 0.0
+    distances: list[float] = field(default_factory=list)
+    talk: float = 0.0
+    talk_of_all: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count an utterance in."""
@@ -56,6 +73,15 @@ class Tally:
         self.utterances += 1
         self.silent += 0.0 if {"no_speech", "no_audio_stream"}.isdisjoint(row["absent"].values()) else length
         self.valued += length * row["value"] if outcome == VALUE else 0.0
+        if (opinions := words_and_expression(row)) is not None:
+            self.distances.append(opinions.distance)
+
+    def add_talk(self, talk: Talk) -> None:
+        """Count in how somebody talks in a recording of several speakers."""
+        self.talk += talk.seconds
+        self.talk_of_all += talk.whole
+        self.latencies += talk.latencies
+        self.pauses += talk.pauses
 
     def merge(self, other: Tally) -> None:
         """Count all of another in."""
@@ -64,6 +90,11 @@ class Tally:
         self.utterances += other.utterances
         self.silent += other.silent
         self.valued += other.valued
+        self.distances += other.distances
+        self.talk += other.talk
+        self.talk_of_all += other.talk_of_all
+        self.latencies += other.latencies
+        self.pauses += other.pauses
 
     @property
     def total(self) -> float:
@@ -78,6 +109,18 @@ class Tally:
     def mean(self) -> float | None:
         """The mean value over time of a regression; None without any."""
         return self.valued / self.seconds[VALUE] if self.seconds.get(VALUE) else None
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What persons can be compared in beside shares, where it is known: name with unit -> number."""
+        numbers = {
+            MEAN_VALUE: self.mean,
+            DISTANCE: fmean(self.distances) if self.distances else None,
+            TALK_SHARE: self.talk / self.talk_of_all if self.talk_of_all else None,
+            LATENCY: median(self.latencies) if self.latencies else None,
+            PAUSE: median(self.pauses) if self.pauses else None,
+        }
+        return {name: number for name, number in numbers.items() if number is not None}
 
 
 @dataclass(frozen=True)
@@ -102,12 +145,23 @@ class Person:
 
 @dataclass(frozen=True)
 class Appearance:
-    """A person in a file."""
+    """A person in a file.
+
+    Attributes:
+        media: the file.
+        person: who.
+        speaker: as the file's results call them.
+        tally: of all their utterances in the file.
+        quarters: of their utterances in each quarter of the file.
+        talk: how they take part in the conversation; None where they are the only speaker, or turns are not known.
+    """
 
     media: Path
     person: Person
     speaker: str | None
     tally: Tally
+    quarters: tuple[Tally, ...] = ()
+    talk: Talk | None = None
 
 
 def per_person(appearances: Iterable[Appearance]) -> dict[Person, Tally]:
@@ -169,13 +223,15 @@ class Cohort:
     """The people of a batch as a participants table sees them. Interviewers belong to no group.
 
     Attributes:
-        comparisons: one for each column of groups.
+        columns: of groups.
+        comparisons: one for each of them.
         rows: person -> their rows in the table.
         unlisted: persons without a row.
         unheard: rows without a person, and why.
         shared: row -> its persons, where a file has several.
     """
 
+    columns: tuple[str, ...]
     comparisons: list[Comparison]
     rows: dict[Person, list[Participant]]
     unlisted: list[Person]
@@ -201,6 +257,7 @@ def compare(participants: Participants, appearances: Sequence[Appearance], state
             people[row.line] += [one.person] * (one.person not in people[row.line])
     interviewing = {row.line for row, one in matched if row is not None and one.person.role == INTERVIEWER}
     return Cohort(
+        participants.columns,
         [_comparison(column, participants, interviewees) for column in participants.columns],
         rows,
         [person for person, table_rows in rows.items() if not table_rows],

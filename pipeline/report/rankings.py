@@ -14,7 +14,7 @@ UNCERTAIN: Final = 0.5
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An utterance whose words say something else than the speaker's face and voice.
+    """An utterance whose words can say something else than the speaker's face and voice.
 
     Attributes:
         row: the utterance, as in JSON.
@@ -30,12 +30,12 @@ class Disagreement:
 
 def said_and_shown(rows: Sequence[Mapping[str, Any]], most: int = MOST) -> list[Disagreement]:
     """The utterances in which words and expression disagree, the greatest disagreement first."""
-    pairs = [(row, _disagreement(row)) for row in rows]
-    ranked = sorted((one for _, one in pairs if one is not None), key=lambda one: -one.distance)
-    return ranked[:most]
+    compared = [one for row in rows if (one := words_and_expression(row)) is not None and one.words != one.shown]
+    return sorted(compared, key=lambda one: -one.distance)[:most]
 
 
-def _disagreement(row: Mapping[str, Any]) -> Disagreement | None:
+def words_and_expression(row: Mapping[str, Any]) -> Disagreement | None:
+    """What words, and face and voice together, say of an utterance; None where one of the two is absent."""
     opinions = {name: shares for name, shares in row["unimodal"].items() if shares and "value" not in shares}
     words, shown = opinions.get("text"), [opinions[name] for name in ("face", "voice") if name in opinions]
     if words is None or not shown:
@@ -43,7 +43,7 @@ def _disagreement(row: Mapping[str, Any]) -> Disagreement | None:
     expression = {label: sum(one[label] for one in shown) / len(shown) for label in words}
     distance = sum(abs(words[label] - expression[label]) for label in words) / 2
     said, seen = (max(one, key=lambda label: one[label]) for one in (words, expression))
-    return None if said == seen else Disagreement(row, said, seen, distance)
+    return Disagreement(row, said, seen, distance)
 
 
 def least_certain(rows: Sequence[Mapping[str, Any]], most: int = MOST) -> list[Mapping[str, Any]]:

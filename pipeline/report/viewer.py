@@ -32,10 +32,9 @@ from emopipe.errors import CorrectionsError, EmopipeError, InputNotFound, PortUn
 from emopipe.pipeline.corrections.documents import MOST_BYTES
 from emopipe.pipeline.corrections.saved import as_saved, parse_recording, read_saved, save, version_of
 from emopipe.pipeline.media.finding import RECORDING_SUFFIXES
-from emopipe.pipeline.report.batch_page import SUMMARY
 from emopipe.pipeline.report.clip_page import curves_on, data_on
 from emopipe.pipeline.report.corrected import ClipDocuments
-from emopipe.pipeline.report.outputs import read_manifest, render_page
+from emopipe.pipeline.report.outputs import SUMMARY, read_manifest, render_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request

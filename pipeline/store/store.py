@@ -371,6 +371,21 @@ class Store:
 
 
 @contextmanager
+def store_of_run(folder: Path | None = None) -> Iterator[Store | None]:
+    """A store that is there already, opened; None where there is none.
+
+    Args:
+        folder: None: the default one.
+    """
+    folder = folder or store_dir()
+    if not folder.is_dir():
+        yield None
+        return
+    with Store(folder) as store:
+        yield store
+
+
+@contextmanager
 def temporary_store() -> Iterator[Store]:
     """A store in a temporary folder, for runs that shall keep nothing."""
     with (

@@ -462,6 +462,12 @@
     media.addEventListener("error", () => { playable = false; media.hidden = true; at("unplayable").hidden = false; });
   }
 
+  // An address that ends in #t=SECONDS leads to the utterance at that time.
+  function followAddress() {
+    const seconds = Number.parseFloat(new URLSearchParams(location.hash.slice(1)).get("t"));
+    if (Number.isFinite(seconds)) select(data.rows.findLastIndex(row => row.start <= seconds + 0.01));
+  }
+
   document.querySelectorAll(".with-script").forEach(part => { part.hidden = false; });
   const timeline = new Timeline(data, seek, rowAt);
   fillChoices();
@@ -471,4 +477,6 @@
   showProgress();
   showPosition();
   if (media.error || !media.hasAttribute("src")) media.dispatchEvent(new Event("error"));
+  addEventListener("hashchange", followAddress);
+  followAddress();
 })();

@@ -1,4 +1,4 @@
-"""Make the shipped checkpoint `emopipe-default` from public corpora, from raw files to model card.
+"""Make the checkpoint `emopipe-default-1` from public corpora, from raw files to model card.
 
     python benchmarks/default_checkpoint.py --data DATA --work WORK [--jobs 2] [STEP ...]
 
@@ -39,7 +39,7 @@ ARCHIVES: Final = ("fer2013", "faces350", "ravdess_speech", "emodb", "urdu")
 SEEDS: Final = (0, 1, 2)
 SUBSETS: Final = (*combinations(MODALITIES, 1), *combinations(MODALITIES, 2))
 CONFIG: Final = Path(__file__).with_suffix(".toml")
-SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
+SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default-1"
 #: Speakers who validate and never train: four of RAVDESS's twenty actors, and a fifth of the others.
 HELD_OUT: Final = frozenset(
     [

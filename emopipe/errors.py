@@ -213,6 +213,13 @@ class BackendUnusable(EnvironmentFault):
     exit_code = 2
 
 
+class PortUnavailable(EnvironmentFault):
+    """A port of this machine cannot be listened on: another program has it, or only the administrator may."""
+
+    code = "EMO-305"
+    advice = "Choose another one with --port, or none: a free one is found"
+
+
 # Checkpoints
 
 

@@ -131,9 +131,9 @@ class TextConfig:
     """How words become vectors.
 
     Attributes:
-        encoder: catalogue name, path, or hub id of a transformers encoder.
+        encoder: catalogue name, path, or hub id of a transformers encoder; for `glove` the path of a table of vectors.
         max_tokens: longer utterances are cut.
-        backend: "transformers", or what a plugin brings.
+        backend: "transformers", "glove" (vectors of words from a table), or what a plugin brings.
         layers: outputs of these layers of the encoder are averaged; 0 are its embeddings, -1 the last layer.
         pooling: "tokens" keeps a vector per token; "mean" and "first" make one per utterance.
         multilingual: a second encoder with columns of its own, for words in languages that `encoder` does not read.

@@ -22,7 +22,7 @@ from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.expression import ExpressionEncoder, face_crop
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.finder import FaceFinder
-from emopipe.extractors.face.mediapipe_models import DetectionModel, FaceMesh, LandmarkModel, model_path
+from emopipe.extractors.face.mediapipe_models import DOUBTFUL, SURE, DetectionModel, FaceMesh, LandmarkModel, model_path
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
@@ -101,7 +101,7 @@ class FaceLandmarker:
     def __init__(self, path: str | Path, max_faces: int = MAX_FACES) -> None:
         self._path = model_path(path)
         self._max_faces = max_faces
-        self._stills: LandmarkModel | None = None
+        self._stills: list[LandmarkModel] = []
         self._parts: LandmarkModel | None = None
         self._detector: DetectionModel | None = None
         self._encoder = ExpressionEncoder()
@@ -136,20 +136,21 @@ class FaceLandmarker:
 
     def in_still(self, rgb: np.ndarray) -> tuple[np.ndarray, list[FaceMesh]]:
         """The picture that was looked at in the end, and the faces in it."""
-        self._stills = self._stills or LandmarkModel(self._path, self._max_faces, video=False)
-        picture = rgb
-        for picture in attempts(rgb):
-            faces = self._stills.faces(picture)
-            if faces:
-                return picture, faces
-        return picture, []
+        for number, least in enumerate((SURE, DOUBTFUL)):
+            if len(self._stills) == number:
+                self._stills.append(LandmarkModel(self._path, self._max_faces, video=False, least=least))
+            for picture in attempts(rgb):
+                faces = self._stills[number].faces(picture)
+                if faces:
+                    return picture, faces
+        return rgb, []
 
     def close(self) -> None:
         """Free the models."""
-        for model in (self._stills, self._parts, self._detector):
+        for model in (*self._stills, self._parts, self._detector):
             if model is not None:
                 model.close()
-        self._stills = self._parts = self._detector = None
+        self._stills, self._parts, self._detector = [], None, None
 
 
 class _WaitingFaces:

@@ -23,6 +23,9 @@ import numpy as np
 DETECTOR: Final = "face_detector.tflite"
 #: The detector's own probability from which a place is looked at closely; the landmarker then decides.
 LEAST_SCORE: Final = 0.4
+#: Probabilities of detector and landmarker from which a face counts; and in a single picture that shows no such face.
+SURE: Final = (0.5, 0.5)
+DOUBTFUL: Final = (0.2, 0.3)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ class LandmarkModel:
         path: `face_landmarker.task`.
         max_faces: how many faces to look for.
         video: pictures are successive frames of one clip: faces are followed from one to the next.
+        least: probabilities of detector and landmarker from which a face counts.
     """
 
-    def __init__(self, path: str, max_faces: int, *, video: bool) -> None:
+    def __init__(self, path: str, max_faces: int, *, video: bool, least: tuple[float, float] = SURE) -> None:
         from mediapipe.tasks.python import vision
         from mediapipe.tasks.python.core.base_options import BaseOptions
 
@@ -68,6 +72,8 @@ class LandmarkModel:
             num_faces=max_faces,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
+            min_face_detection_confidence=least[0],
+            min_face_presence_confidence=least[1],
         )
         self._stamp: int | None = -1 if video else None
         self._used = False

@@ -102,6 +102,8 @@ FEATURE_GROUPS: Final = {
 FULL_QUALITY_HEIGHT: Final = 120
 #: Single pictures smaller than this are enlarged, in pixels.
 SMALL_IMAGE: Final = 192
+#: Borders that are put around a picture in which no face is found otherwise, as shares of its smaller side.
+BORDERS: Final = (1 / 3, 0.15, 1.2)
 
 SCHEMA: Final = pa.schema(
     [pa.field("time", pa.float64(), metadata={"unit": "s"}), pa.field("track", pa.int32())]
@@ -210,8 +212,8 @@ def quality(box: Any, size: Any, pitch: float, yaw: float) -> float:
 def attempts(rgb: np.ndarray) -> Iterable[np.ndarray]:
     """Forms of a single picture in which to look for a face, one after the other.
 
-    Detectors want room around the face: first the picture as it is (unless it is tiny), then enlarged with a border
-    of a third of its size.
+    Detectors want room around the face: first the picture as it is (unless it is tiny), then enlarged with borders of
+    several widths.
     """
     import cv2
 
@@ -220,5 +222,6 @@ def attempts(rgb: np.ndarray) -> Iterable[np.ndarray]:
         yield rgb
     scale = max(1.0, SMALL_IMAGE / side)
     larger = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else rgb
-    border = min(larger.shape[:2]) // 3
-    yield cv2.copyMakeBorder(larger, border, border, border, border, cv2.BORDER_REPLICATE)
+    for share in BORDERS:
+        border = int(share * min(larger.shape[:2]))
+        yield cv2.copyMakeBorder(larger, border, border, border, border, cv2.BORDER_REPLICATE)

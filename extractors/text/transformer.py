@@ -70,8 +70,9 @@ class TextEncoder:
         if pooling not in POOLING:
             raise ValueError(f"unknown pooling {pooling!r} of text: use {', '.join(POOLING)}")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
-        self._model: Any = AutoModel.from_pretrained(str(model), dtype=torch.float32).eval().to(device)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
+        encoder: Any = AutoModel.from_pretrained(str(model), dtype=torch.float32, trust_remote_code=False)
+        self._model: Any = encoder.eval().to(device)
         self._device = device
         self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, _positions(self._model)))
         self._layers, self._pooling = layers, pooling

@@ -161,7 +161,8 @@ def _key(
 def facts_of(dataset: Dataset, config: TrainConfig, how: int | str, requires: Sequence[str]) -> list[Any]:
     """What runs depend on beside their fold and seed: configuration, data and folds."""
     options = asdict(configure(config.model, config.options))
-    options.pop("backbone_path", None)
+    for place in ("backbone_path", "text_weights_path"):
+        options.pop(place, None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
     return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
 
@@ -296,6 +297,28 @@ def _difference(
         middle - half,
         middle + half,
     )
+
+
+def score_interval(
+    run: Run, groups: Mapping[str, str], metric: str, resamples: int = RESAMPLES
+) -> tuple[float, float, float]:
+    """Compute a metric of one run and the ends of its 95 % bootstrap interval; NaN ends for a single group.
+
+    Args:
+        run: of :func:`compare`.
+        groups: utterance -> what is resampled together.
+        metric: one of :data:`SCORES`.
+        resamples: how many.
+    """
+    common = answered([run])
+    if not common:
+        return math.nan, math.nan, math.nan
+    members = sorted({groups[name] for name in common})
+    classes = sorted({str(label) for label in [*run.truth, *run.predicted]})
+    weights = resampled_groups(len(members), resamples)
+    values = pooled([run], common, groups, members, classes, metric, weights)
+    low, high = np.nanpercentile(values[1:], (2.5, 97.5)) if len(members) > 1 else (math.nan, math.nan)
+    return float(values[0]), float(low), float(high)
 
 
 def answered(runs: Sequence[Run]) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Final, Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from emopipe.errors import StudyError
 from emopipe.models import metrics
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask
-from emopipe.models.evaluation.compare import Run, differences
+from emopipe.models.evaluation.compare import Run, differences, score_interval
 from emopipe.models.evaluation.explain import labelled_rows
 from emopipe.models.networks.egmf.experts import BRANCHES, Gate
 from emopipe.models.networks.model import Output
@@ -31,6 +31,12 @@ Numbers = NDArray[np.float64]
 HIGH: Final = 0.9
 #: Weights that vary less (standard deviation, among utterances with the same branches) do not depend on the utterance.
 STILL: Final = 0.02
+#: Weights whose normalised entropy exceeds it on average are those of no gate at all (an alarm of EGMF's paper).
+UNIFORM: Final = 0.99
+#: Pseudo tokens whose geometry agrees less with that of a modality's features have lost what these say.
+LOST: Final = 0.1
+#: Groups with fewer utterances are not diagnosed by themselves.
+LEAST: Final = 5
 #: Utterances whose pairs are compared.
 MOST_PAIRED: Final = 1000
 
@@ -250,6 +256,46 @@ def correlations(outputs: Floats, there: Mask) -> Numbers:
     return matrix
 
 
+def cosines(outputs: Floats, there: Mask) -> Numbers:
+    """(K, K) mean cosine of what K branches say of an utterance (N, K, D), as EGMF's paper measures them.
+
+    Unlike :func:`correlations` it counts what is said of every utterance alike. NaN for branches that share none.
+    """
+    count = outputs.shape[1]
+    matrix = np.eye(count)
+    for one, two in combinations(range(count), 2):
+        both = there[:, one] & there[:, two]
+        pairs = (_unit(outputs[both, one]) * _unit(outputs[both, two])).sum(axis=1)
+        matrix[one, two] = matrix[two, one] = pairs.mean() if len(pairs) else np.nan
+    return matrix
+
+
+def alarms(inside: Inside, modalities: Sequence[str]) -> list[str]:
+    """What EGMF's paper takes for a failure, in sentences: a uniform gate, experts alike, information that is lost.
+
+    Args:
+        inside: the model at work.
+        modalities: of the model.
+    """
+    called, many = ("gate", "experts") if inside.kind == "expert" else ("router", "modalities")
+    sentences = []
+    use = gate_use(inside.mixing, inside.there, inside.branches)
+    if use is not None and use.entropies.mean() > UNIFORM:
+        mean = use.entropies.mean()
+        sentences.append(f"Alarm: the {called} is uniform, its normalised entropy is {mean:.3f} on average.")
+    table = cosines(inside.outputs, inside.there) if inside.kind == "expert" else np.eye(1)
+    for one, two in zip(*np.nonzero(np.triu(np.abs(table) > HIGH, 1)), strict=True):
+        both = f"{inside.branches[one]} and {inside.branches[two]}"
+        how = "the same" if table[one, two] > 0 else "the opposite"
+        sentences.append(f"Alarm: {many} {both} say {how}, their mean cosine is {table[one, two]:.2f}.")
+    for measure in similarities(inside, modalities):
+        value = float(measure.values.mean())
+        if measure.measure == "geometry" and value < LOST:
+            name = measure.compared.removeprefix("pseudo token and ").removesuffix(" features")
+            sentences.append(f"Alarm: pseudo tokens have lost what {name} says, their geometries agree at {value:.2f}.")
+    return sentences
+
+
 @dataclass(frozen=True)
 class Similarity:
     """How alike pseudo tokens, or vectors on the way to them, are to something else.
@@ -358,17 +404,30 @@ class Ablation:
     failed: float
 
 
-def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: str) -> list[Ablation]:
-    """Hide each modality from the rows that have another one, then close each expert, and all of them.
+def ablations(
+    predictor: Predictor, dataset: Dataset, inside: Inside, metric: str, groups: Mapping[str, str] | None = None
+) -> list[Ablation]:
+    """Hide each modality from the rows that have another one, close each expert and all of them, and take LoRA away.
 
     Args:
         predictor, dataset: as given to :func:`look_inside`.
         inside: what that returned.
         metric: one of :data:`emopipe.models.evaluation.compare.SCORES`.
+        groups: utterance -> what is resampled together; None: speakers, or conversations or media files.
 
     Raises:
         ConfigError: a metric that does not fit the task.
     """
+    together = _groups(dataset) if groups is None else groups
+
+    def ablation(part: str, rows: Mask, logits: Floats) -> Ablation:
+        chosen = inside.rows[rows]
+        complete = as_run("whole", predictor, dataset, chosen, inside.logits[rows])
+        without = as_run(part, predictor, dataset, chosen, logits)
+        gap = differences([complete, without], "whole", together, metric)[1]
+        failed = float((np.isnan(inside.logits[rows]).any(axis=1) | np.isnan(logits).any(axis=1)).mean())
+        return Ablation(part, len(chosen), gap.reference, gap.pooled, gap.difference, gap.low, gap.high, failed)
+
     names = predictor.spec.modalities
     available = [name for name in names if name in dataset.modalities]
     results = []
@@ -376,29 +435,84 @@ def ablations(predictor: Predictor, dataset: Dataset, inside: Inside, metric: st
         rows = inside.present[:, column] & (inside.present.sum(axis=1) > 1)
         if rows.any():
             logits = predictor.scores(dataset, inside.rows[rows], [one for one in available if one != name]).logits
-            results.append(_ablation(name, predictor, dataset, inside, rows, logits, metric))
+            results.append(ablation(name, rows, logits))
     gate, mixed = find_gate(predictor), inside.mixed
-    if gate is None or not mixed.any():
-        return results
-    closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}
-    for part, experts in (closings | {"all experts": list(range(len(inside.branches)))}).items():
-        with closed(gate, experts):
-            logits = predictor.scores(dataset, inside.rows[mixed]).logits
-        results.append(_ablation(part, predictor, dataset, inside, mixed, logits, metric))
+    if gate is not None and mixed.any():
+        results += [ablation(part, mixed, logits) for part, logits in _closings(predictor, dataset, inside, gate)]
+    if has_lora(predictor):
+        with without_lora(predictor):
+            logits = predictor.scores(dataset, inside.rows).logits
+        results.append(ablation("LoRA", np.ones(len(inside.rows), dtype=bool), logits))
     return results
 
 
-def _ablation(
-    part: str, predictor: Predictor, dataset: Dataset, inside: Inside, rows: Mask, logits: Floats, metric: str
-) -> Ablation:
-    chosen = inside.rows[rows]
-    complete = as_run("whole", predictor, dataset, chosen, inside.logits[rows])
-    without = as_run(part, predictor, dataset, chosen, logits)
-    gap = differences([complete, without], "whole", _groups(dataset), metric)[1]
-    failed = np.isnan(inside.logits[rows]).any(axis=1) | np.isnan(logits).any(axis=1)
-    return Ablation(
-        part, len(chosen), gap.reference, gap.pooled, gap.difference, gap.low, gap.high, float(failed.mean())
-    )
+def _closings(predictor: Predictor, dataset: Dataset, inside: Inside, gate: Gate) -> Iterator[tuple[str, Floats]]:
+    """What is answered without each expert, and without all."""
+    closings = {f"expert {name}": [number] for number, name in enumerate(inside.branches)}
+    for part, experts in (closings | {"all experts": list(range(len(inside.branches)))}).items():
+        with closed(gate, experts):
+            logits = predictor.scores(dataset, inside.rows[inside.mixed]).logits
+        yield part, logits
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of the utterances, such as those of a language, and what each part of a model is worth there.
+
+    Attributes:
+        name: of the group.
+        rows: its utterances.
+        value, low, high: the metric and its 95 % bootstrap interval.
+        parts: see :func:`ablations`.
+    """
+
+    name: str
+    rows: int
+    value: float
+    low: float
+    high: float
+    parts: list[Ablation]
+
+
+def by_group(
+    predictor: Predictor, dataset: Dataset, inside: Inside, metric: str, names: NDArray[np.object_], apart: bool
+) -> list[Group]:
+    """Diagnose groups of utterances one by one, those with fewer than :data:`LEAST` left out.
+
+    Args:
+        predictor, dataset: as given to :func:`look_inside`.
+        inside: what that returned.
+        metric: as for :func:`ablations`.
+        names: (N,) the group of each utterance of `inside`; None for one that is left out.
+        apart: utterances are resampled one by one, since a group is a single speaker.
+
+    Raises:
+        ConfigError: a metric that does not fit the task.
+    """
+    together = {str(one): str(one) for one in dataset.ids} if apart else _groups(dataset)
+    groups = []
+    for name in sorted({one for one in names if one is not None}):
+        mine: Mask = names == name
+        if mine.sum() < LEAST:
+            continue
+        part = _part(inside, mine)
+        run = as_run("whole", predictor, dataset, part.rows, part.logits)
+        value, low, high = score_interval(run, together, metric)
+        parts = ablations(predictor, dataset, part, metric, together)
+        groups.append(Group(str(name), int(mine.sum()), value, low, high, parts))
+    return groups
+
+
+def _part(inside: Inside, rows: Mask) -> Inside:
+    """Some of the utterances."""
+    tables: dict[str, Any] = {
+        name: getattr(inside, name)[rows] for name in ("rows", "present", "there", "outputs", "logits")
+    }
+    dicts: dict[str, Any] = {
+        name: {key: table[rows] for key, table in getattr(inside, name).items()}
+        for name in ("weights", "tokens", "inputs")
+    }
+    return replace(inside, **tables, **dicts)
 
 
 def as_run(name: str, predictor: Predictor, dataset: Dataset, rows: Indices, logits: Floats) -> Run:
@@ -411,6 +525,29 @@ def as_run(name: str, predictor: Predictor, dataset: Dataset, rows: Indices, log
         predicted = [predictor.spec.classes[best] for best in logits.argmax(axis=1)]
         figures = metrics.classification(np.array(truth), np.array(predicted))
     return Run("", name, 0, 0, 0, 0.0, figures, dataset.ids[rows].tolist(), truth, predicted)
+
+
+def has_lora(predictor: Predictor) -> bool:
+    """Whether a model has low-rank changes that can be taken away."""
+    return any(".lora_" in name for name, _ in predictor.module.named_parameters())
+
+
+@contextmanager
+def without_lora(predictor: Predictor) -> Iterator[None]:
+    """A model without its low-rank changes, for the time of the block."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [part for part in predictor.module.modules() if isinstance(part, BaseTunerLayer)]
+    trained = {name: one.requires_grad for name, one in predictor.module.named_parameters()}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for name, parameter in predictor.module.named_parameters():
+            parameter.requires_grad_(trained[name])
 
 
 def _groups(dataset: Dataset) -> Mapping[str, str]:

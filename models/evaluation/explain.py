@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,29 @@ def agreement(explanation: Explanation) -> dict[str, float]:
         varies = len(one) > 2 and np.isfinite(one).all() and np.ptp(one) > 0 and np.ptp(two) > 0
         ranks[name] = float(spearmanr(one, two).statistic) if varies else float("nan")
     return ranks
+
+
+def project_together(features: Mapping[str, Numbers], seed: int = 0) -> dict[str, Numbers]:
+    """Model -> (N, K) features -> (N, 2), all in one t-SNE embedding.
+
+    Each model's features are standardised by themselves; zeros fill up those that are narrower than others.
+    """
+    widest = max(one.shape[1] for one in features.values())
+    parts = []
+    for one in features.values():
+        scale = one.std(axis=0)
+        z = (one - one.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
+        parts.append(np.pad(z, ((0, 0), (0, widest - one.shape[1]))))
+    placed = project(np.concatenate(parts), seed)
+    ends = np.cumsum([len(one) for one in parts])[:-1]
+    return dict(zip(features, np.split(placed, ends), strict=True))
+
+
+def agree_on_largest(explanation: Explanation) -> float:
+    """Share of the utterances with two modalities or more in which the router gives most to the one that errs least."""
+    rows = explanation.present.sum(axis=1) > 1
+    same = explanation.importance[rows].argmax(axis=1) == explanation.weights[rows].argmax(axis=1)
+    return float(same.mean()) if rows.any() else float("nan")
 
 
 def project(features: Numbers, seed: int = 0) -> Numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,35 @@ def digest(folder: Path) -> str:
 def _file_digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Refuse a backbone that only code of its own can read; such code is never run, and nobody is asked to allow it.
+
+    Raises:
+        BackboneError: `config.json` names an architecture that transformers does not have.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return  # transformers says what is wrong with it
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind in CONFIG_MAPPING:
+        return
+    if kind.startswith("chatglm"):
+        raise BackboneError(
+            "ChatGLM is read by code of its own, which is never run",
+            hint="Its successors run: GLM-4 in transformers' format (THUDM/glm-4-9b-hf, glm-4-9b-chat-hf, GLM-Edge and "
+            "GLM-4-0414); so do Qwen, Llama, Mistral, Phi and Gemma",
+            path=folder,
+        )
+    raise BackboneError(
+        f"the architecture {kind[:80]!r} is not in transformers, and code of its own is never run",
+        hint="Use a model of the family Llama, Qwen, GLM-4, Mistral, Phi or Gemma, or a newer transformers",
+        path=folder,
+    )
 
 
 def keep_changes_only(module: nn.Module) -> None:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError, DatasetError
-from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Tokens, Width, of_modality
+from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Share, Tokens, Width, of_modality
 from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.linear import Linear, LinearConfig
-from emopipe.models.networks.losses import Distillation, Task
+from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
@@ -31,8 +31,6 @@ from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 RELATIVE: Final = ("face", "voice")
 #: How much the linear models count in the answer, where there are some.
 LINEAR_SHARE: Final = 0.5
-#: The share of training rows from which what is usual for the speaker is withheld.
-WITHHELD: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,9 @@ class MixtureConfig:
         unimodal: weight of L_uni.
         lambda1, entropy, alpha: weight of the router losses entropy L_ent + alpha L_sim; published with entropy = 1.
         lambda2, distillation: weight and form of L_ud.
+        importance: form of I, the paper's equation 5: the `inverse` errors' shares, as in the published code, or their
+            `softmax`, as printed.
+        similarity: form of L_sim, equation 6: the `mean` over the modalities, as in the code, or the `sum`, as printed.
     """
 
     width: Width = 96
@@ -70,6 +71,8 @@ class MixtureConfig:
     alpha: Factor = 0.1
     lambda2: Factor = 0.1
     distillation: Distillation = "kl"
+    importance: Importance = "inverse"
+    similarity: Similarity = "mean"
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.width % self.heads:
@@ -93,6 +96,10 @@ class EmoeConfig(MixtureConfig):
         relative: read face and voice relative to the speaker's other utterances, where these are known: the speaker's
             mean takes the place of that of the training rows. In training it is withheld from some of the rows, so
             that lone clips are learned, too.
+        withheld: the share of these training rows.
+        relative_share: how much the answer relative to the speaker counts beside the answer to the features as they
+            are, where both can be given. Below 1 it also serves people who show the same emotion all the time, whose
+            mean hides it.
         linear: after the last epoch also fit the regularised linear models of mean features, see
             :class:`~emopipe.models.networks.linear.Linear`; the answer is the mean of both. With few recordings that is
             better than either.
@@ -113,6 +120,8 @@ class EmoeConfig(MixtureConfig):
     input_dropout: Chance | Mapping[str, Chance] = 0.1
     attention_dropout: Chance = 0.0
     relative: bool = False
+    withheld: Chance = 0.2
+    relative_share: Share = 1.0
     linear: bool = False
     backbone: str = ""
     backbone_path: str = ""
@@ -293,11 +302,12 @@ class Mixture(FusionModel):
         fused_costs = losses.task_costs(output.logits, labels, task, config.label_smoothing)
         costs = [losses.task_costs(logits, labels, task, config.label_smoothing) for logits in each]
         errors = torch.stack([losses.importance_costs(logits, labels, task) for logits in each], dim=1)
+        target = losses.importance(errors, present, config.importance)
         terms = {
             "task": losses.mean(fused_costs, batch.weights),
             "unimodal": losses.unimodal(costs, present, batch.weights),
             "entropy": losses.entropy(output.weights, present),
-            "similarity": losses.similarity(output.weights, losses.importance(errors, present), present),
+            "similarity": losses.similarity(output.weights, target, present, config.similarity),
             "distillation": self._distil(output, each),
         }
         router = config.entropy * terms["entropy"] + config.alpha * terms["similarity"]
@@ -424,6 +434,16 @@ class Emoe(Mixture):
         In evaluation an utterance with a single modality is answered by that modality's own head: there is nothing to
         fuse, and what the modality says by itself and what the model says are the same.
         """
+        if self.training:
+            return self._network(batch)
+        output, share = self._network(batch), self.config.relative_share
+        if self.config.relative and share < 1 and batch.speaker_means:
+            plain = self._network(replace(batch, speaker_means={}))
+            output = mean_output(plain, output, torch.tensor(share), self.shape.task)
+        return self._with_linear(output, batch) if self.config.linear else output
+
+    def _network(self, batch: Batch) -> Output:
+        """What the network answers; in evaluation that of its head where an utterance has a single modality."""
         present = batch.present
         columns = [self._branch(name, column, batch) for column, name in enumerate(self.shape.modalities)]
         f, p, logits, pooled = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
@@ -433,8 +453,7 @@ class Emoe(Mixture):
         if self.training:
             return output
         single = present.sum(1, keepdim=True) == 1
-        output = replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
-        return self._with_linear(output, batch) if self.config.linear else output
+        return replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
 
     def _with_linear(self, output: Output, batch: Batch) -> Output:
         """The mean of what the network and the linear models answer, together and by each modality alone."""
@@ -468,7 +487,7 @@ class Emoe(Mixture):
         usual = batch.speaker_means[name][rows]
         if not self.training:
             return usual
-        withheld = torch.rand(len(rows), 1, device=usual.device) < WITHHELD
+        withheld = torch.rand(len(rows), 1, device=usual.device) < self.config.withheld
         return usual.masked_fill(withheld, torch.nan)
 
     def _router_blocks(self, pooled: Tensor, logits: Tensor, present: Tensor) -> Tensor:
@@ -478,6 +497,13 @@ class Emoe(Mixture):
         logits = logits.detach()
         predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
         return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2).to(pooled.dtype)
+
+
+def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
+    """The mean of what a network answers to two views of the same utterances, in which the second has a share."""
+    unimodal = {name: mean_answer(answer, two.unimodal[name], share, task) for name, answer in one.unimodal.items()}
+    weights = (1 - share) * one.weights + share * two.weights
+    return Output(mean_answer(one.logits, two.logits, share, task), unimodal, weights, two.features)
 
 
 def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:

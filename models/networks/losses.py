@@ -17,9 +17,13 @@ from torch.nn import functional
 
 Task = Literal["classification", "regression"]
 Distillation = Literal["paper", "kl", "mse"]
+Importance = Literal["inverse", "softmax"]
+Similarity = Literal["mean", "sum"]
 
 #: eps of the importance: keeps the share of a modality without error finite.
 EPSILON: Final = 0.1
+#: The same in equation 5 as printed, which says only that it is very small.
+PRINTED_EPSILON: Final = 1e-8
 
 
 def task_costs(logits: Tensor, labels: Tensor, task: Task, smoothing: float = 0.0) -> Tensor:
@@ -59,23 +63,34 @@ def unimodal(costs: Sequence[Tensor], present: Tensor, sample_weights: Tensor | 
     return mean(table.sum(1) / present.sum(1).clamp(min=1), sample_weights)
 
 
-def importance(costs: Tensor, present: Tensor) -> Tensor:
-    """I_m = (1 / (c_m + 0.1)) / sum_j (1 / (c_j + 0.1)) over the present modalities, 0 where absent; no gradient.
+def importance(costs: Tensor, present: Tensor, form: Importance = "inverse") -> Tensor:
+    """I_m of the present modalities, 0 where absent; no gradient.
 
-    The paper writes softmax(1 / (c + eps)) with a tiny eps; its code, which made the results, does this.
+    - `inverse`: (1 / (c_m + 0.1)) / sum_j (1 / (c_j + 0.1)), as the published code has it, which made the results.
+    - `softmax`: softmax_m(1 / (c_m + eps)) with a tiny eps, equation 5 as printed: nearly all goes to the modality that
+      errs least as soon as one errs little.
 
     Args:
         costs: (B, M) c_m >= 0.
+        form: which of the two.
     """
+    if form == "softmax":
+        shares = (1.0 / (costs.detach().double() + PRINTED_EPSILON)).masked_fill(~present, -torch.inf)
+        return shares.softmax(1).nan_to_num(nan=0.0).to(costs.dtype)
     inverse = (1.0 / (costs.detach() + EPSILON)).masked_fill(~present, 0.0)
     return inverse / inverse.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def similarity(weights: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """L_sim = mean_B mean_m (sg[I_m] - w_m)^2 over present modalities; utterances with fewer than two count 0."""
+def similarity(weights: Tensor, target: Tensor, present: Tensor, form: Similarity = "mean") -> Tensor:
+    """L_sim = mean_B mean_m (sg[I_m] - w_m)^2 over present modalities; utterances with fewer than two count 0.
+
+    With the form `sum` the sum over m stands in the place of the mean, equation 6 as printed. The paper calls what is
+    summed a similarity and minimises it; both forms take it for the squared difference that the published code has.
+    """
     count = present.sum(1)
     error = (target.detach() - weights).square().masked_fill(~present, 0.0).sum(1)
-    return (error / count.clamp(min=1)).masked_fill(count < 2, 0.0).mean()
+    error = error if form == "sum" else error / count.clamp(min=1)
+    return error.masked_fill(count < 2, 0.0).mean()
 
 
 def entropy(weights: Tensor, present: Tensor) -> Tensor:

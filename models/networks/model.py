@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -84,6 +84,19 @@ class FusionModel(nn.Module):
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Take from the training data what is not learned by gradient (standardisation)."""
+
+    @classmethod
+    def suited(cls, config: Any, dataset: Dataset, label: str, classes: Sequence[str], values: Sequence[float]) -> Any:
+        """Settle what a configuration leaves to the dataset, before the model is built; here nothing is left.
+
+        Args:
+            config: of the class's own kind.
+            dataset: the rows to train on.
+            label: the column that is predicted.
+            classes: its class names; empty for values.
+            values: its values in these rows and in those validated on; empty for classes.
+        """
+        return config
 
     @property
     def relative(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emopipe.errors import BackboneError
-from emopipe.models.networks.backbone import find_backbone, keep_changes_only
+from emopipe.models.networks.backbone import find_backbone, keep_changes_only, refuse_foreign_code
 
 Tuning = Literal["frozen", "lora", "full"]
 
@@ -64,10 +64,13 @@ class WordsEncoder(nn.Module):
         folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
         self.tuning = config.backbone_tuning
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        refuse_foreign_code(folder)
         try:
-            self.encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+            self.encoder: Any = AutoModel.from_pretrained(
+                str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False
+            )
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(folder), padding_side="right", local_files_only=True
+                str(folder), padding_side="right", local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error

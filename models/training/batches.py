@@ -24,19 +24,31 @@ class Batches:
         groups: (N,) what a model wants together in one batch; None where rows of similar length should be.
         device: that batches are loaded to.
         relative: the model reads the means of the speakers' other utterances.
+        by_length: put rows of similar length together; else they stay in their random order.
     """
 
     def __init__(
-        self, plan: Plan, size: int, groups: Indices | None, device: torch.device, *, relative: bool = False
+        self,
+        plan: Plan,
+        size: int,
+        groups: Indices | None,
+        device: torch.device,
+        *,
+        relative: bool = False,
+        by_length: bool = True,
     ) -> None:
         self._plan, self._size, self._groups, self._device, self._relative = plan, size, groups, device, relative
+        self._by_length = by_length
 
     def cut(self, order: Indices, rng: np.random.Generator) -> list[Indices]:
         """Cut shuffled rows into batches: of the model's groups, else of similar length, so that little is padding.
 
         For the latter rows are sorted by length within pools of :data:`POOL` batches; the batches are then shuffled.
+        With neither they are cut as they come.
         """
         size = self._size
+        if self._groups is None and not self._by_length:
+            return [order[at : at + size] for at in range(0, len(order), size)]
         if self._groups is None:
             lengths = self._plan.data.lengths
             pools = [order[at : at + POOL * size] for at in range(0, len(order), POOL * size)]

@@ -24,6 +24,7 @@ class TrainConfig:
         label: the manifest column to predict; text makes a classification, numbers a regression.
         modalities: which to train on; empty for all that the dataset has.
         epochs, batch_size: as usual; the last, smaller batch is trained on too.
+        order: batches of rows of similar `length`, so that little is padding, or `random` ones, as most papers have.
         accumulate: batches to a step; left-over batches make a step of their own.
         accumulate_mode: `mean` of their gradients, or `sum`.
         lr, weight_decay: of AdamW; norms and biases do not decay.
@@ -65,6 +66,7 @@ class TrainConfig:
     modalities: tuple[str, ...] = ()
     epochs: Count = 40
     batch_size: Count = 64
+    order: Literal["length", "random"] = "length"
     accumulate: Count = 1
     accumulate_mode: Literal["mean", "sum"] = "mean"
     lr: Annotated[float, Interval(gt=0, le=100)] = 1e-3

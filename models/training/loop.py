@@ -19,6 +19,7 @@ from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.networks.inheritance import Inheritance
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.predictor import Predictor
+from emopipe.models.registry import configure, entry
 from emopipe.models.training.batches import Batches, drop_modalities
 from emopipe.models.training.calibration import calibrate
 from emopipe.models.training.config import TrainConfig
@@ -112,7 +113,10 @@ class Run:
         self.model, inherited = new_model(plan, config, start)
         self.model.to(self.device)
         groups = self.model.groups(plan.data)
-        self._batches = Batches(plan, config.batch_size, groups, self.device, relative=self.model.relative)
+        by_length = config.order == "length"
+        self._batches = Batches(
+            plan, config.batch_size, groups, self.device, relative=self.model.relative, by_length=by_length
+        )
         self._validation = Validation(plan, self._batches, 4 * config.batch_size)
         optimiser = make_optimiser(self.model, config, inherited.whole if inherited else ())
         average = WeightAverage(self.model, config.average)
@@ -215,10 +219,13 @@ def new_model(
         ConfigError: an unusable option, or a start that is another model.
         FeatureMismatch: the start was trained on other features.
     """
+    rows, settings = plan.data.subset(plan.train), configure(config.model, config.options)
+    values = () if plan.classes else plan.targets[np.concatenate([plan.train, plan.valid])].tolist()
+    settings = entry(config.model).model.suited(settings, rows, config.label, plan.classes, values)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = make_spec(plan, config).build()
-    model.fit_inputs(plan.data.subset(plan.train))
+        model = replace(make_spec(plan, config), options=asdict(settings)).build()
+    model.fit_inputs(rows)
     if start is None:
         return model, None
     start.check_features(plan.data.schema, plan.data.extraction)

@@ -40,14 +40,20 @@ def locate(options: Mapping[str, Any], *, offline: bool = False, hook: Hook = si
 
 
 def with_backbone(config: TrainConfig, *, offline: bool = False, hook: Hook = silent) -> TrainConfig:
-    """A configuration whose model can find its backbone; see :func:`locate`.
+    """A configuration whose model can find what its training begins with: its backbone, see :func:`locate`, or BERT.
 
     Raises:
         ConfigError: no such model or option.
+        WeightError: when it is not here and cannot be had.
     """
     from emopipe.models.registry import configure
 
-    location = locate(asdict(configure(config.model, config.options)), offline=offline, hook=hook)
+    options = asdict(configure(config.model, config.options))
+    location = locate(options, offline=offline, hook=hook)
+    if options.get("text_encoder") and not options.get("text_weights_path"):
+        bert = locate({"backbone": options["text_weights"]}, offline=offline, hook=hook)
+        if bert:
+            location["text_weights_path"] = bert["backbone_path"]
     return replace(config, options={**config.options, **location}) if location else config
 
 

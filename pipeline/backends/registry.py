@@ -31,7 +31,10 @@ BUILT_IN: Final = {
         "whisper": "emopipe.extractors.speech.whisper:BACKEND",
         "faster-whisper": "emopipe.extractors.speech.faster_whisper:BACKEND",
     },
-    "text": {"transformers": "emopipe.extractors.text.transformer:BACKEND"},
+    "text": {
+        "transformers": "emopipe.extractors.text.transformer:BACKEND",
+        "glove": "emopipe.extractors.text.glove:BACKEND",
+    },
     "speakers": {
         "campplus": "emopipe.extractors.speech.campplus:BACKEND",
         "ge2e": "emopipe.extractors.speech.diarize:BACKEND",

@@ -28,6 +28,7 @@ from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.select import select
 from emopipe.pipeline.cli.commands.store import store
 from emopipe.pipeline.cli.commands.train import train
+from emopipe.pipeline.cli.commands.view import view
 from emopipe.pipeline.cli.commands.visualize import visualize
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "run": run,
         "report": report,
         "export": export,
+        "view": view,
         "correct": correct,
         "diff": diff,
         "methods": methods,

@@ -22,13 +22,13 @@ _TOLERANCE: Final = 0.0006
 Kept = dict[tuple[str, str], "RecordingCorrections"]
 
 
-def read_kept(folder: Path) -> Kept:
-    """The corrections that were applied to a run's results.
+def read_kept(folder: Path, file: str = KEPT) -> Kept:
+    """The corrections that were applied to a run's results, or those that another file in their folder holds.
 
     Raises:
         CorrectionsError: the file that holds them is damaged.
     """
-    path = folder / KEPT
+    path = folder / file
     if not path.exists():
         return {}
     from emopipe.pipeline.corrections.documents import read_document
@@ -40,7 +40,7 @@ def read_kept(folder: Path) -> Kept:
     return {(one.name, one.by): one for one in recordings}
 
 
-def write_kept(folder: Path, kept: Kept) -> None:
+def write_kept(folder: Path, kept: Kept, file: str = KEPT) -> None:
     """Keep corrections; in an order that does not depend on when they were applied.
 
     Raises:
@@ -48,7 +48,7 @@ def write_kept(folder: Path, kept: Kept) -> None:
     """
     from emopipe.pipeline.corrections.documents import as_document
 
-    path = folder / KEPT
+    path = folder / file
     try:
         if any(one.edits for one in kept.values()):
             ordered = [kept[key] for key in sorted(kept) if kept[key].edits]

@@ -63,7 +63,7 @@ class Job:
     @property
     def values(self) -> tuple[str, ...]:
         """What is wanted in the end."""
-        return EXTRACTED if self.model is None else (*EXTRACTED, "predictions")
+        return EXTRACTED if self.model is None else (*EXTRACTED, "waveform", "predictions")
 
     @property
     def kinds(self) -> tuple[str, ...]:

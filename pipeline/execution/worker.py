@@ -169,8 +169,10 @@ class Worker:
         evaluation.ensure(self.job.values)
         inputs = ExtractionInputs(evaluation.value)
         extraction = assemble(task.source, inputs, [*self.job.unverified], features=task.features)
-        predictions = _FinalInputs(evaluation.value).predictions if self.job.model is not None else None
-        return Outcome(None, extraction, predictions, keys=evaluation.keys)
+        if self.job.model is None:
+            return Outcome(None, extraction, keys=evaluation.keys)
+        evaluation.value("waveform")  # pages read it from the store: where it is damaged there, it is made again
+        return Outcome(None, extraction, _FinalInputs(evaluation.value).predictions, keys=evaluation.keys)
 
 
 class _Evaluation:

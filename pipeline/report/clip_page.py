@@ -27,6 +27,8 @@ def page_data(
     *,
     name: str | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
+    link: str = "",
+    server: str | None = None,
 ) -> dict[str, Any]:
     """A recording as its page's script reads it.
 
@@ -37,6 +39,8 @@ def page_data(
         duration: in seconds.
         name: of the result file, without suffix; None: the recording's.
         curves: of :func:`~emopipe.pipeline.report.curves.curves`.
+        link: address from which the page plays the recording.
+        server: address at which a server saves corrections; None: there is none.
     """
     media = PurePosixPath(facts["media"])
     speakers = [row["speaker"] for row in facts["utterances"] if row["speaker"]]
@@ -52,6 +56,8 @@ def page_data(
         "people": list(dict.fromkeys([*people, *speakers])),
         "rows": [_row(row, labels) for row in facts["utterances"]],
         "curves": list(curves),
+        "link": link,
+        "server": server,
     }
 
 
@@ -78,12 +84,16 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: round(number, 3) for name, number in numbers.items() if math.isfinite(number)}
 
 
-def curves_on(page: Path) -> list[Mapping[str, Any]]:
-    """The curves that a page has already; none where there is no such page."""
+def data_on(page: Path) -> dict[str, Any]:
+    """What the script of a page works with; empty where there is no such page."""
     try:
         text = page.read_text("utf-8")
-        data = text.partition(DATA)[2].partition("</script>")[0]
-        curves: list[Mapping[str, Any]] = json.loads(data)["curves"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return []
-    return curves
+        data = json.loads(text.partition(DATA)[2].partition("</script>")[0])
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def curves_on(page: Path) -> list[Mapping[str, Any]]:
+    """The curves that a page has already; none where there is no such page."""
+    return list(data_on(page).get("curves", ()))

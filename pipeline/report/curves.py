@@ -1,4 +1,4 @@
-"""Curves of a recording for its page: action units, mouth motion, pitch and loudness, from the stored stage results."""
+"""Curves of a recording for its page: action units, mouth motion, pitch, loudness and waveform, from the store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from emopipe.extractors.face.table import ACTION_UNITS, AFFECT
 from emopipe.pipeline.records import Absent
+from emopipe.pipeline.stages.waveform import PEAK_RATE
 from emopipe.pipeline.store.store import Store
 
 #: A curve has at most so many points, however long the recording is.
@@ -42,11 +43,13 @@ UNIT_NAMES: Final = {
     "AU43": "eyes closed",
 }
 #: What is shown until somebody chooses.
-SHOWN: Final = ("AU04", "AU12", "mouth", "pitch", "level")
+SHOWN: Final = ("AU04", "AU12", "mouth", "pitch", "waveform")
+#: A waveform has at most so many points, which is two hours of all that is measured.
+MOST_PEAKS: Final = 2 * 3600 * PEAK_RATE
 
 
 def curves(facts: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
-    """The curves of a recording: those of its faces, a curve per person, and those of its voices.
+    """The curves of a recording: those of its faces, a curve per person, of its voices, and of its sound.
 
     Args:
         facts: the recording's document.
@@ -58,7 +61,8 @@ def curves(facts: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
     face = store.get(keys["face"]) if "face" in keys else None
     table = (face or {}).get("face_table")
     found = list(_face_curves(table, facts["people"], duration)) if isinstance(table, pa.Table) else []
-    return found + list(_voice_curves(keys.get("voice"), store, duration))
+    found += _voice_curves(keys.get("voice"), store, duration)
+    return found + list(_waveform(keys.get("waveform"), store))
 
 
 def _duration(facts: Mapping[str, Any]) -> float:
@@ -112,6 +116,16 @@ def _voice_curves(key: str | None, store: Store, duration: float) -> Iterator[di
         points = sampled(times, values, duration, reach)
         if not np.isnan(points).all():
             yield _curve(name, "", points, duration)
+
+
+def _waveform(key: str | None, store: Store) -> Iterator[dict[str, Any]]:
+    measured = store.get(key) if key is not None else None
+    if measured is None or not measured["waveform"].num_rows:
+        return
+    peaks = measured["waveform"]["peak"].to_numpy()
+    together = -(-len(peaks) // MOST_PEAKS)
+    peaks = np.pad(peaks, (0, -len(peaks) % together)).reshape(-1, together).max(axis=1)
+    yield _curve("waveform", "", peaks, len(peaks) * together / PEAK_RATE)
 
 
 def sampled(times: np.ndarray, values: np.ndarray, duration: float, reach: float = 0.0) -> np.ndarray:
@@ -169,6 +183,7 @@ _TITLES: Final = {
     "mouth": "Mouth motion",
     "pitch": "Pitch (Hz)",
     "level": "Loudness of speech",
+    "waveform": "Waveform",
 }
 
 

@@ -34,7 +34,7 @@ DISCLAIMER: Final = (
 )
 MANIFEST: Final = "manifest.json"
 #: Stems of the files of a batch, which no clip's files may have.
-RESERVED: Final = ("manifest", "summary", "utterances", "timings", "applied_corrections")
+RESERVED: Final = ("manifest", "summary", "utterances", "timings", "applied_corrections", "corrections")
 #: A file name may have 255 bytes; this leaves room for suffixes.
 LONGEST_STEM: Final = 180
 #: While a batch runs, the manifest is brought up to date this often, in seconds.
@@ -423,7 +423,12 @@ def _cell(name: str, value: object) -> object:
 
 
 def render_page(
-    facts: dict[str, Any], media_link: str, *, name: str | None = None, curves: Sequence[Mapping[str, Any]] = ()
+    facts: dict[str, Any],
+    media_link: str,
+    *,
+    name: str | None = None,
+    curves: Sequence[Mapping[str, Any]] = (),
+    server: str | None = None,
 ) -> str:
     """A self-contained HTML page on which the clip is looked at and corrected.
 
@@ -432,6 +437,7 @@ def render_page(
         media_link: address from which the page plays the recording.
         name: of the clip's files, without suffix; None: the recording's.
         curves: of :func:`~emopipe.pipeline.report.curves.curves`.
+        server: address at which a server saves corrections; None: the page saves them as a file.
     """
     from emopipe.pipeline.report.clip_page import page_data
     from emopipe.pipeline.report.codes import explained
@@ -450,7 +456,9 @@ def render_page(
         codes=explained([*(reason.code for reason in reasons), *absent]),
         media_link=media_link,
         duration=duration,
-        data=page_data(facts, labels, colours(labels), duration, name=name, curves=curves),
+        data=page_data(
+            facts, labels, colours(labels), duration, name=name, curves=curves, link=media_link, server=server
+        ),
         labels=labels,
         colours=colours(labels),
         changed_without=changed_without,

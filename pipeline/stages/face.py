@@ -153,7 +153,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    6,
+    7,
     FaceInputs,
     FaceMeasurements,
     measure_face,

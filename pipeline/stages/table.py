@@ -19,6 +19,7 @@ from emopipe.pipeline.stages.speech import SPEECH, UTTERANCES, WORDS
 from emopipe.pipeline.stages.stage import AnyStage, Inputs, input_names
 from emopipe.pipeline.stages.text import TEXT
 from emopipe.pipeline.stages.voice import VOICE
+from emopipe.pipeline.stages.waveform import WAVEFORM
 
 if TYPE_CHECKING:
     from emopipe.models.predictor import Predictor
@@ -56,7 +57,7 @@ STAGES: Final[tuple[AnyStage, ...]] = (
     SPEAKER_FACE,
     BASELINE,
 )
-#: From a source to its predictions.
-ALL_STAGES: Final[tuple[AnyStage, ...]] = (*STAGES, FUSION)
+#: From a source to its predictions, and to what its page shows.
+ALL_STAGES: Final[tuple[AnyStage, ...]] = (*STAGES, WAVEFORM, FUSION)
 #: Names of the values that an extraction is put together from.
 EXTRACTED: Final = input_names(ExtractionInputs)

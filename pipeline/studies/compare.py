@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import DatasetError
+from emopipe.errors import DatasetError, StudyError
 from emopipe.models.data.split_names import split_name
 from emopipe.options import StudyOptions, chosen_modalities
 from emopipe.pipeline.backends.backbones import with_backbone
@@ -21,6 +21,27 @@ if TYPE_CHECKING:
     from emopipe.models.training.config import TrainConfig
 
 
+#: Columns of the papers' tables and our metrics, in per cent but for those that are errors or correlations.
+PAPER_COLUMNS: Final = (
+    ("ACC7", "acc7"),
+    ("ACC5", "acc5"),
+    ("ACC2", "acc2_non0"),
+    ("ACC2", "acc2"),
+    ("F1", "f1_non0"),
+    ("F1", "f1"),
+    ("MAE", "mae"),
+    ("ACC", "accuracy"),
+    ("F1", "macro_f1"),
+    ("P", "macro_precision"),
+    ("R", "macro_recall"),
+    ("WF1", "weighted_f1"),
+)
+#: What they mean.
+PAPER_NOTE: Final = {
+    "mae": "ACC7, ACC2 and F1 in per cent, means over the runs; ACC2 and F1 (weighted) of negative and positive, zeros "
+    "left out. Of labels between -1 and 1: ACC5, ACC2 and F1 of CH-SIMS.",
+    "accuracy": "In per cent, means over the runs; F1, P and R are averaged over the classes (macro), WF1 is weighted.",
+}
 #: A modality alone is called by its name and this.
 ONLY: Final = "-only"
 
@@ -196,7 +217,8 @@ def compare_models(
     write_csv(out / "comparison.csv", rows)
     head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
     method = study.method(configs.values())
-    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{method}\n")
+    paper = f"## With the papers' columns\n\n{paper_table(rows)}"
+    write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{method}\n\n{paper}")
     return _readable(rows, metric)
 
 
@@ -206,14 +228,15 @@ def ablate_model(
     config: TrainConfig,
     with_sweep: bool,
     study: Study,
+    draw: Sequence[str] = (),
     *,
     hook: Hook = silent,
     offline: bool = False,
 ) -> dict[str, list[Row]]:
-    """Train an EMOE without its parts and with other settings; a killed call goes on where it was.
+    """Train an EMOE or EGMF without its parts and with other settings; a killed call goes on where it was.
 
     Writes `ablations.md` and `ablations.csv`, for the sweep `sweep.md`, `sweep.csv`, `sweep.png` and `sweep.svg`,
-    beside what :meth:`Study.run` writes.
+    beside what :meth:`Study.run` writes; of the metrics to `draw` also `sweep-METRIC.png` and `.svg`.
 
     Returns:
         Table -> rows, as text.
@@ -221,7 +244,7 @@ def ablate_model(
     from emopipe.models.evaluation import ablate
 
     dataset, config = _read(folder, study.modalities), with_backbone(config, offline=offline, hook=hook)
-    tables = ablate.ablations(config)
+    tables = ablate.ablations(config, dataset.modalities)
     swept = ablate.sweep(config) if with_sweep else {}
     configs = {name: one for variants in tables.values() for name, one in variants.items()}
     configs |= {_setting(name, value): one for name, found in swept.items() for value, one in found.items()}
@@ -231,10 +254,13 @@ def ablate_model(
     write_csv(out / "ablations.csv", [{"table": table, **row} for table, part in found.items() for row in part])
     shown = {table: _readable(part, metric) for table, part in found.items()}
     head = f"# Ablations of {config.model} on {folder.name}\n\n{study.words(dataset, ablate.FULL)}"
-    parts = [f"## {table.capitalize()}\n\n{markdown(part)}\n" for table, part in shown.items()]
+    parts = [
+        f"## {table[:1].upper()}{table[1:]}\n\n{markdown(part)}\n\n{paper_table(found[table])}"
+        for table, part in shown.items()
+    ]
     write_text(out / "ablations.md", "\n".join([head, *parts, study.method(configs.values()), ""]))
     if swept:
-        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric, study)
+        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric, study, draw)
     return shown
 
 
@@ -250,20 +276,27 @@ def _write_sweep(
     by_name: Mapping[str, Row],
     metric: str,
     study: Study,
+    draw: Sequence[str] = (),
 ) -> list[Row]:
     from emopipe.models.registry import configure
     from emopipe.pipeline.studies import plots
 
     rows = [by_name[_setting(name, value)] for name, variants in swept.items() for value in variants]
-    panels = {
-        name: [
-            {"value": value, "mean": row[metric], "sd": row[f"{metric}_sd"]}
-            for value, row in ((value, by_name[_setting(name, value)]) for value in variants)
-        ]
-        for name, variants in swept.items()
-    }
+    unknown = [name for name in draw if name not in rows[0]]
+    if unknown:
+        known = ", ".join(name.removesuffix("_sd") for name in rows[0] if name.endswith("_sd"))
+        raise StudyError(f"there is no metric {unknown[0]!r} to draw", hint=f"Choose among: {known}")
     settings = configure(config.model, config.options)
-    plots.sweep(panels, {name: float(getattr(settings, name)) for name in swept}, metric, out / "sweep")
+    chosen = {name: float(getattr(settings, name)) for name in swept}
+    for drawn, place in ((metric, "sweep"), *((one, f"sweep-{one}") for one in draw)):
+        panels = {
+            name: [
+                {"value": value, "mean": row[drawn], "sd": row[f"{drawn}_sd"]}
+                for value, row in ((value, by_name[_setting(name, value)]) for value in variants)
+            ]
+            for name, variants in swept.items()
+        }
+        plots.sweep(panels, chosen, drawn, out / place)
     write_csv(out / "sweep.csv", rows)
     readable = _readable(rows, metric)
     head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
@@ -285,6 +318,20 @@ def _gap(difference: Difference, reference: str) -> Row:
     return {
         name: None if is_reference and name not in ("pooled", "reference") else value for name, value in cells.items()
     }
+
+
+def paper_table(rows: Sequence[Row]) -> str:
+    """The scores of models with the columns of the papers' tables, as Markdown with what they mean below it."""
+    kind = "mae" if "mae" in rows[0] else "accuracy"
+    columns = [(shown, name) for shown, name in PAPER_COLUMNS if name in rows[0]]
+    if "acc7" in rows[0]:
+        columns = [one for one in columns if one[1] != "acc5"]
+    table = [{"model": row["model"]} | {shown: _paper_cell(row, name) for shown, name in columns} for row in rows]
+    return f"{markdown(table)}\n\n{PAPER_NOTE[kind]}\n"
+
+
+def _paper_cell(row: Row, name: str) -> str:
+    return f"{row[name]:.3f}" if name == "mae" else f"{100 * row[name]:.1f}"
 
 
 def _flat(run: Run) -> Row:

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from emopipe.errors import OptionConflict
+from emopipe.errors import OptionConflict, StudyError
 from emopipe.pipeline.backends.backbones import load_predictor
 from emopipe.pipeline.progress import Hook, silent, timed
 from emopipe.pipeline.studies.tables import Row, markdown, write_csv, write_text
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _ERRORS: Final = frozenset({"mae"})
 #: Intervals from fewer speakers than this are too narrow.
 FEW: Final = 10
+#: What stands above the alarms, and where there are none.
+ALARMED: Final = "What EGMF's paper takes for a failure of the mixture."
+CALM: Final = "None of what EGMF's paper takes for a failure: a uniform gate, experts alike, information that is lost."
 #: A branch that gets the largest weight in less than this share of the utterances is idle.
 IDLE: Final = 0.01
 
@@ -57,6 +60,7 @@ def diagnose_checkpoint(
     split: str = "valid",
     backbones: Sequence[str] = (),
     metric: str = "auto",
+    by: str = "",
     *,
     device: str = "auto",
     offline: bool = False,
@@ -75,6 +79,8 @@ def diagnose_checkpoint(
         backbones: catalogue names, folders or hub ids. The checkpoint's own configuration is trained with each, on the
             dataset, into `out/backbones`; a killed call goes on where it was.
         metric: of the ablations; auto: uar for classes, mae for values.
+        by: `language`, `speaker`, `corpus` or another column of the manifest: also tell what each part is worth in each
+            group of it, in `groups.csv`; "" for none.
         device: "auto", "cpu" or "cuda".
         offline: never fetch a backbone.
         hook: told of progress.
@@ -97,6 +103,8 @@ def diagnose_checkpoint(
     out.mkdir(parents=True, exist_ok=True)
     chosen = metric if metric != "auto" else "mae" if predictor.spec.task == "regression" else "uar"
     sections = list(_sections(predictor, dataset, inside, chosen, out, hook))
+    if by:
+        sections.append(_by_group(predictor, dataset, inside, chosen, by, hook))
     if others:
         sections.append(_backbones(predictor, others, dataset, inside, chosen, out))
     for section in filter(lambda one: one.rows, sections):
@@ -113,9 +121,11 @@ def diagnose_checkpoint(
 def _sections(
     predictor: Predictor, dataset: Dataset, inside: Inside, metric: str, out: Path, hook: Hook
 ) -> Iterator[Section]:
-    from emopipe.models.evaluation.diagnose import ablations, similarities
+    from emopipe.models.evaluation.diagnose import ablations, alarms, similarities
 
     yield from _gate(inside, out)
+    sentences = alarms(inside, predictor.spec.modalities)
+    yield Section("alarms", "Alarms", ALARMED if sentences else CALM, tuple(sentences), (), drawn=False)
     if inside.mixed.any():
         yield _correlation(inside, out)
     alike = similarities(inside, predictor.spec.modalities)
@@ -204,10 +214,10 @@ def _gate_findings(use: GateUse, called: str, kind: str) -> Iterator[str]:
 
 
 def _correlation(inside: Inside, out: Path) -> Section:
-    from emopipe.models.evaluation.diagnose import HIGH, correlations, geometry
+    from emopipe.models.evaluation.diagnose import HIGH, correlations, cosines, geometry
     from emopipe.pipeline.studies import plots
 
-    table = correlations(inside.outputs, inside.there)
+    table, raw = correlations(inside.outputs, inside.there), cosines(inside.outputs, inside.there)
     title = f"Correlation of what {_plural(inside.kind)} say"
     plots.matrix(table, inside.branches, "correlation", title, out / "correlation")
     rows = []
@@ -215,11 +225,12 @@ def _correlation(inside: Inside, out: Path) -> Section:
         both, r = inside.there[:, one] & inside.there[:, two], float(table[one, two])
         same = geometry(inside.outputs[both, one], inside.outputs[both, two])
         pair = {"one": inside.branches[one], "two": inside.branches[two]}
-        rows.append({**pair, "r": r, "redundant": r > HIGH, "geometry": same})
+        rows.append({**pair, "r": r, "redundant": r > HIGH, "cosine": float(raw[one, two]), "geometry": same})
     words = (
         "Over all dimensions, each centred over the utterances that have both; what is said of every utterance alike "
         f"counts for nothing. Above {HIGH:g} one of the two is redundant. `geometry` is the correlation of the cosines "
-        "between utterances: above the same limit both tell the utterances apart alike, in whatever directions."
+        "between utterances: above the same limit both tell the utterances apart alike, in whatever directions. "
+        "`cosine` is the mean over utterances, not centred, as in EGMF's paper."
     )
     return Section("correlation", title, words, tuple(_correlation_findings(rows, inside.kind, HIGH)), tuple(rows))
 
@@ -306,6 +317,58 @@ def _ablation(part_ablations: Sequence[Ablation], metric: str, groups: int, out:
     return Section("ablation", title, words, tuple(findings), rows, bool(drawn))
 
 
+def group_names(dataset: Dataset, rows: Sequence[int], by: str) -> list[str | None]:
+    """The group of each of some rows by a column of the manifest; a language that is not told is that of the words.
+
+    Raises:
+        StudyError: the dataset has no such column.
+    """
+    from emopipe.models.networks.egmf.asking import language_of
+
+    given = [dataset.column(by)[row] for row in rows]
+    if by == "language":
+        words = [dataset.transcript.words(dataset.ids[row]) for row in rows]
+        given = [name or (language_of([text]) if text else None) for name, text in zip(given, words, strict=True)]
+    if not any(given):
+        columns = ", ".join(dataset.manifest.column_names)
+        raise StudyError(f"the dataset does not tell a {by}", hint=f"Give one of its columns: {columns}")
+    return [None if name in (None, "") else str(name) for name in given]
+
+
+def _by_group(predictor: Predictor, dataset: Dataset, inside: Inside, metric: str, by: str, hook: Hook) -> Section:
+    """What each part is worth in each group."""
+    import numpy as np
+
+    from emopipe.models.evaluation.diagnose import LEAST, by_group
+
+    names = np.array(group_names(dataset, inside.rows.tolist(), by), dtype=object)
+    with timed(hook, "diagnose groups"):
+        groups = by_group(predictor, dataset, inside, metric, names, by == "speaker")
+    rows: list[Row] = []
+    for one in groups:
+        whole = {"part": "whole model", "rows": one.rows, metric: one.value, "difference": math.nan}
+        rows.append({by: one.name, **whole, "low": one.low, "high": one.high})
+        for part in one.parts:
+            shown = {"part": f"without {part.part}", "rows": part.rows, metric: part.without, **_interval(part)}
+            rows.append({by: one.name, **shown})
+    words = (
+        f"{metric.upper()} of the whole model with its 95 % bootstrap interval, and without each part with the "
+        f"difference to the whole and the interval of that, for each {by} with at least {LEAST} utterances. "
+        + ("Utterances" if by == "speaker" else "Speakers (or media files)")
+        + " are resampled; nothing is trained anew."
+    )
+    findings = [
+        f"{by.capitalize()} {one.name}: without {part.part} {_changed(part, metric)}, on {part.rows} utterances."
+        for one in groups
+        for part in one.parts
+        if part.low > 0 or part.high < 0
+    ]
+    left_out = len({name for name in names if name is not None}) - len(groups)
+    if left_out:
+        findings.append(f"{left_out} of the groups by {by} have fewer than {LEAST} utterances and are left out.")
+    return Section("groups", f"By {by}", words, tuple(findings), tuple(rows), drawn=False)
+
+
 def _interval(gap: Ablation | Difference) -> dict[str, float]:
     return {"difference": gap.difference, "low": gap.low, "high": gap.high}
 
@@ -351,6 +414,7 @@ def _train_others(
     train = {**spec.training.get("config", {}), "modalities": list(spec.modalities), "device": device}
     for name in backbones:
         options = {**spec.options, "name": spec.model, "backbone": name, "backbone_path": "", "backbone_sha256": ""}
+        options |= {"lora_targets": ()} if "lora_targets" in options else {}
         place = out / name.replace("/", "_")
         config = configuration({"model": options, "train": train})
         train_checkpoint(folder, place, config, hook=hook, offline=offline)
@@ -381,6 +445,9 @@ def _backbones(
         f"The checkpoint's configuration trained with each; `difference` is of {metric.upper()} to the checkpoint's, "
         "with a 95 % bootstrap interval over speakers (or media files). One training each: seeds move such figures too."
     )
+    targets = predictor.spec.options.get("lora_targets")
+    if targets:
+        words += f" LoRA changes {', '.join(targets)} in the checkpoint, and the attention's projections in the others."
     return Section("backbones", title, words, tuple(_backbone_findings(gaps[1:], reference, metric)), rows, bool(drawn))
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from emopipe.models.evaluation.explain import agree_on_largest
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -69,10 +71,45 @@ def scatter(places: Any, labels: Any, title: str, out: Path) -> list[Path]:
     return save(figure, out)
 
 
+def scatter_side_by_side(places: Mapping[str, Any], labels: Mapping[str, Any], title: str, out: Path) -> list[Path]:
+    """t-SNE places of several models in one embedding, a panel each with the same axes and colours.
+
+    Args:
+        places: model -> (N, 2), of one embedding.
+        labels: model -> (N,) class names, or values.
+        title: above all.
+        out: the path without suffix.
+    """
+    figure = Figure(figsize=(4.6 * len(places), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(places), sharex=True, sharey=True, squeeze=False).flat
+    every = [label for one in labels.values() for label in one]
+    classes = sorted(set(every)) if all(isinstance(label, str) for label in every) else []
+    look: dict[str, Any]
+    for axes, (name, points) in zip(panels, places.items(), strict=True):
+        for number, label in enumerate(classes):
+            inside = np.asarray(labels[name]) == label
+            look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            axes.scatter(*points[inside].T, s=24, edgecolors="white", linewidths=0.4, label=label, **look)
+        if not classes:
+            values, limit = np.asarray(labels[name], dtype=float), float(np.abs(np.asarray(every, dtype=float)).max())
+            look = {"cmap": "coolwarm", "vmin": -limit, "vmax": limit, "edgecolors": "grey", "linewidths": 0.3}
+            drawn = axes.scatter(*points.T, s=24, c=values, **look)
+        axes.set(title=name, xticks=[], yticks=[], xlabel="t-SNE, first dimension")
+    figure.axes[0].set_ylabel("t-SNE, second dimension")
+    if classes:
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, title="label", loc="outside right center", frameon=False)
+    else:
+        figure.colorbar(drawn, ax=list(figure.axes), label="label")
+    figure.suptitle(title)
+    return save(figure, out)
+
+
 def importance(explanation: Explanation, ranks: Mapping[str, float], title: str, out: Path) -> list[Path]:
     """Modality importance above the router's weight, utterance by utterance in the same order.
 
-    Only utterances that leave the router a choice are drawn: those with two modalities or more.
+    Only utterances that leave the router a choice are drawn: those with two modalities or more. The largest share of
+    each is framed, so that whom the router trusts most and who errs least can be compared one by one.
     """
     choice = np.flatnonzero(explanation.present.sum(axis=1) > 1)
     rows = _spread(explanation, choice)
@@ -82,6 +119,7 @@ def importance(explanation: Explanation, ranks: Mapping[str, float], title: str,
     _bars(axes[0], explanation.importance[rows], explanation.modalities, "importance\n(share of inverse error)")
     _bars(axes[1], explanation.weights[rows], explanation.modalities, "router weight")
     agree = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
+    agree += f"; the framed largest shares are of the same modality in {agree_on_largest(explanation):.0%}"
     axes[1].set_xlabel(
         f"{len(rows)} of {len(choice)} utterances with two modalities or more, by importance of "
         f"{explanation.modalities[0]}\nrank correlation of importance and weight: {agree}"
@@ -103,6 +141,10 @@ def _bars(axes: Axes, shares: Any, modalities: Sequence[str], label: str) -> Non
     for column, name in enumerate(modalities):
         axes.bar(places, shares[:, column], bottom=bottom, width=0.9, color=MODALITY_COLOURS[name], label=name)
         bottom += shares[:, column]
+    most = np.asarray(shares).argmax(axis=1) if len(shares) else np.zeros(0, dtype=int)
+    heights = shares[places, most]
+    starts = np.cumsum(shares, axis=1)[places, most] - heights
+    axes.bar(places, heights, bottom=starts, width=0.9, fill=False, edgecolor="black", linewidth=1.1)
     axes.set(ylabel=label, ylim=(0, 1), xlim=(-0.6, len(shares) - 0.4))
 
 

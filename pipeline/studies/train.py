@@ -116,6 +116,8 @@ def train_checkpoint(
                 "probabilities are not calibrated"
             )
             hook(Event("warning", "train", what))
+    for alarm in mixture_alarms(predictor, dataset.subset(valid) if len(valid) else dataset):
+        hook(Event("warning", "train", alarm))
     result = TrainedCheckpoint(checkpoint.identify(predictor), measured, linear, folds, verdict)
     about_start = origin_card(chosen, predictor) if chosen else []
     card = model_card(predictor, measured, folder.name, folds_card(result), about_start)
@@ -447,6 +449,18 @@ def shipped_checkpoints() -> list[tuple[str, str, str]]:
 
     specs = [(name, checkpoint.read_spec(name)) for name in checkpoint.shipped()]
     return [(name, ", ".join(spec.classes) or spec.label, ", ".join(spec.modalities)) for name, spec in specs]
+
+
+def mixture_alarms(predictor: Predictor, dataset: Dataset) -> list[str]:
+    """What EGMF's paper takes for a failure of its experts, on some rows; nothing for other models, or too few rows."""
+    from emopipe.models.evaluation.diagnose import alarms, find_gate, look_inside
+
+    if find_gate(predictor) is None:
+        return []
+    try:
+        return alarms(look_inside(predictor, dataset), predictor.spec.modalities)
+    except DatasetError:  # fewer than three rows
+        return []
 
 
 def model_card(

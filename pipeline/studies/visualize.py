@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ def visualize_checkpoint(
     folder: Path,
     out: Path,
     split: str,
+    beside: Sequence[str] = (),
     *,
     device: str = "auto",
     offline: bool = False,
@@ -28,11 +30,13 @@ def visualize_checkpoint(
     Writes `tsne.png` and `.svg` (fused features, coloured by label), `importance.png` and `.svg` (whom the router
     trusts, below who is right; not for a model without unimodal predictions), and `utterances.csv` with the numbers.
 
+    With other checkpoints beside it also `compared.png` and `.svg`: the fused features of all in one embedding.
+
     Returns:
         The files.
     """
     from emopipe.models.data import reading
-    from emopipe.models.evaluation.explain import agreement, explain, project
+    from emopipe.models.evaluation.explain import agreement, explain, project, project_together
     from emopipe.pipeline.backends.backbones import load_predictor
     from emopipe.pipeline.studies import plots
 
@@ -45,8 +49,22 @@ def visualize_checkpoint(
     if (explanation.present.sum(axis=1) > 1).any() and not _is_nan(explanation):
         title = f"Who is right and who is trusted: {predictor.spec.model} {name} on {folder.name}"
         files += plots.importance(explanation, agreement(explanation), title, out / "importance")
+    if beside:
+        others = [load_predictor(one, device, offline=offline, hook=hook)[0] for one in beside]
+        explained = [explanation, *(explain(one, reading.read(folder), split_or_all(split)) for one in others)]
+        names = unique_names([model, *beside])
+        together = project_together({one: part.fused for one, part in zip(names, explained, strict=True)})
+        labels = {one: part.labels for one, part in zip(names, explained, strict=True)}
+        title = f"Fused features on {folder.name}, in one embedding"
+        files += plots.scatter_side_by_side(together, labels, title, out / "compared")
     write_csv(out / "utterances.csv", [_utterance(explanation, places, row) for row in range(len(explanation.ids))])
     return [*files, out / "utterances.csv"]
+
+
+def unique_names(models: Sequence[str]) -> list[str]:
+    """Names of checkpoints: those of their folders, or their whole paths where these are alike."""
+    short = [Path(one).name for one in models]
+    return short if len(set(short)) == len(short) else [f"{number}: {one}" for number, one in enumerate(models, 1)]
 
 
 def _is_nan(explanation: Explanation) -> bool:

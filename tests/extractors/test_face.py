@@ -145,6 +145,8 @@ def test_small_pictures_are_enlarged_and_empty_ones_have_no_face(landmarker: Fac
     top, left = int(box["y0"] * height), int(box["x0"] * width)
     face = np.ascontiguousarray(rgb[top : int(box["y1"] * height), left : int(box["x1"] * width)])
     assert landmarker.still(cv2.resize(face, (48, 48))).num_rows == 1
+    blurred = cv2.GaussianBlur(face, (0, 0), face.shape[1] / 14)
+    assert landmarker.still(blurred).num_rows == 1, "a face that is seen with other borders and less surely"
     empty = landmarker.still(np.zeros((100, 100, 3), np.uint8))
     assert empty.num_rows == 0 and empty.schema.metadata[b"frames"] == b"1"
 

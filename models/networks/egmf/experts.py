@@ -1,20 +1,21 @@
 """Three experts of different bottlenecks, and the two-stage gate that mixes them.
 
 w     = softmax(Gate([f ; present]))
-alpha = softmax(MLP([f ; w ; present]))
+alpha = softmax(MLP([f ; w ; present]))            for ablations also alpha = w, w = 1/3, or alpha uniform
 E_k(f) = W_up,k act_k(W_down,k f)                  widths d/8, d/4, d/2 with Mish, GELU, SiLU
 f_enh = LN(f + sum_k alpha_k E_k(f))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from emopipe.models.networks.egmf.config import Gating
 from emopipe.models.networks.emoe import masked_softmax
 
 #: (bottleneck, activation) of each expert; a bottleneck b makes a width of d / b.
@@ -43,23 +44,36 @@ class Mixed:
 class Gate(nn.Module):
     """w and alpha; see above.
 
+    Args:
+        width: d.
+        modalities: M.
+        stages: both, as published; the `first` alone (alpha = w), the `second` alone (of equal w), or neither.
+        closed: numbers of experts, from 1, that are left out.
+
     Attributes:
         open: (3,) bool; an expert that is closed gets exactly 0, for ablations. No checkpoint keeps it.
     """
 
     open: Tensor
 
-    def __init__(self, width: int, modalities: int) -> None:
+    def __init__(self, width: int, modalities: int, stages: Gating = "two-stage", closed: Sequence[int] = ()) -> None:
         super().__init__()
         count = len(BRANCHES)
+        self.stages = stages
         self.first = _mlp(width + modalities, width // 4, count)
         self.second = _mlp(width + count + modalities, width // 4, count)
-        self.register_buffer("open", torch.ones(count, dtype=torch.bool), persistent=False)
+        opened = torch.tensor([number not in closed for number in range(1, count + 1)])
+        self.register_buffer("open", opened, persistent=False)
 
     def forward(self, f: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, d) and present (B, M) bool -> w and alpha, both (B, 3) float32."""
         bits = present.to(f.dtype)
-        w = self.first(torch.cat([f, bits], dim=1)).float().softmax(1)
+        first = self.first(torch.cat([f, bits], dim=1)).float()
+        if self.stages in ("second", "uniform"):
+            first = torch.zeros_like(first)
+        w = first.softmax(1)
+        if self.stages in ("first", "uniform"):
+            return w, masked_softmax(first, self.open.expand(first.shape))
         logits = self.second(torch.cat([f, w.to(f.dtype), bits], dim=1)).float()
         return w, masked_softmax(logits, self.open.expand(logits.shape))
 
@@ -67,9 +81,9 @@ class Gate(nn.Module):
 class Experts(nn.Module):
     """The experts behind their gate."""
 
-    def __init__(self, width: int, modalities: int) -> None:
+    def __init__(self, width: int, modalities: int, stages: Gating = "two-stage", closed: Sequence[int] = ()) -> None:
         super().__init__()
-        self.gate = Gate(width, modalities)
+        self.gate = Gate(width, modalities, stages, closed)
         self.experts = nn.ModuleList(
             nn.Sequential(nn.Linear(width, width // narrow), act(), nn.Linear(width // narrow, width))
             for narrow, act in BRANCHES

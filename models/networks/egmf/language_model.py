@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import BackboneError, ConfigError
-from emopipe.models.networks.backbone import find_backbone, keep_changes_only
+from emopipe.models.networks.backbone import find_backbone, keep_changes_only, refuse_foreign_code
 from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.graphs import GraphedDecoder
 from emopipe.models.networks.egmf.prompt import Tokens, Tree
 
-#: The attention's projections as model families name them: Llama, Qwen and GLM-4; Phi-3; ChatGLM and GPT-NeoX.
+#: The attention's projections as model families name them: Llama, Qwen, GLM-4, Mistral and Gemma; Phi; Phi-3; GPT-NeoX.
 PROJECTIONS: Final = (
     ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("q_proj", "k_proj", "v_proj", "dense"),
     ("qkv_proj", "o_proj"),
     ("query_key_value", "dense"),
 )
@@ -164,16 +166,18 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    refuse_foreign_code(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             # On CPUs, torch's fused attention takes longer than the plain one where there is a mask.
             attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BackboneError(f"the backbone cannot be read: {error}", path=folder) from error
     if tokenizer.eos_token_id is None:
@@ -185,11 +189,13 @@ def _add_lora(model: Any, config: EgmfConfig) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     layers = int(model.config.num_hidden_layers)
+    targets = list(config.lora_targets or projections(model))
+    _refuse_missing(model, targets)
     changes = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=list(config.lora_targets or projections(model)),
+        target_modules=targets,
         layers_to_transform=list(range(max(0, layers - config.lora_layers), layers)) if config.lora_layers else None,
     )
     try:
@@ -204,13 +210,28 @@ def _add_lora(model: Any, config: EgmfConfig) -> None:
             parameter.requires_grad_(not config.freeze_lora)
 
 
+def _refuse_missing(model: nn.Module, targets: Sequence[str]) -> None:
+    """Raise a ConfigError for a target that the model lacks; peft leaves it out and says nothing."""
+    names = _layer_names(model)
+    missing = [target for target in targets if target.rpartition(".")[2] not in names]
+    if missing:
+        raise ConfigError(
+            f"LoRA cannot be added: {type(model).__name__} has no layer {missing[0]}",
+            hint="Leave lora_targets empty for the attention's projections, or name layers of this backbone in it",
+        )
+
+
+def _layer_names(model: nn.Module) -> set[str]:
+    return {name.rpartition(".")[2] for name, _ in model.named_modules()}
+
+
 def projections(model: nn.Module) -> tuple[str, ...]:
     """The names of the attention's projections.
 
     Raises:
         ConfigError: the model has none of the known ones.
     """
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    names = _layer_names(model)
     for layer_names in PROJECTIONS:
         if names.issuperset(layer_names):
             return layer_names

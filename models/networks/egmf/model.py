@@ -21,6 +21,7 @@ from emopipe.models.configs import of_modality
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
 from emopipe.models.networks.comparison.common import equal_shares
+from emopipe.models.networks.egmf.asking import suit_prompts
 from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.decoding import Labels, label_answers, parse_number, say_number
 from emopipe.models.networks.egmf.encoder import AudioVisualEncoder, CrossModalFusion, SequenceEncoder, Steps
@@ -35,6 +36,8 @@ CHUNK: Final = 16
 CUDA_CHUNK: Final = 64
 #: Characters, and so tokens at most, of a number before the end of sequence, beside its decimals.
 NUMBER_LENGTH: Final = 6
+#: Least and largest value where neither the settings nor a training tell.
+DEFAULT_RANGE: Final = (-3.0, 3.0)
 
 
 class Adapter(nn.Module):
@@ -47,7 +50,7 @@ class Adapter(nn.Module):
         rates = {name: of_modality(config.input_dropout, name) for name in signals}
         self.encoder = AudioVisualEncoder(dims, width, config.dropout, rates)
         self.fusion = CrossModalFusion(embedding, width, config.heads, config.dropout)
-        self.experts = Experts(width, len(shape.modalities))
+        self.experts = Experts(width, len(shape.modalities), config.gate, config.closed_experts)
         self.pseudo = PseudoTokens(width, embedding, config.pseudo_tokens, config.pseudo == "affine", scale)
 
     def forward(
@@ -89,26 +92,39 @@ class Egmf(FusionModel):
         self.adapter: Adapter | None = None
         if self.signals:
             self.adapter = Adapter(shape, self.signals, self.language_model.width, self.language_model.scale, config)
+        self.wording = WORDINGS["zh" if config.language == "zh" else "en"]
+        self.low, self.high = config.value_range or DEFAULT_RANGE
         self.prompter = self._prompter()
-        self.lead = WORDINGS[config.language].lead
+        self.lead = self.wording.lead
         end = self.language_model.tokenizer.eos_token_id
         self.labels: Labels | None = None
         if shape.task == "classification":
             self.labels = label_answers(shape.classes, self.lead, self.prompter.tokens, end)
 
     def _prompter(self) -> Prompter:
-        config, wording = self.config, WORDINGS[self.config.language]
-        low, high = (say_number(value, config.decimals) for value in config.value_range)
+        config, wording = self.config, self.wording
+        low, high = (say_number(value, config.decimals) for value in (self.low, self.high))
         default_question = wording.choose if self.shape.task == "classification" else wording.rate
         try:
             question = (config.task_prompt or default_question).format(
-                classes=wording.comma.join(self.shape.classes), low=low, high=high
+                classes=wording.comma.join(self.shape.classes),
+                low=low,
+                high=high,
+                question=wording.questions["emotion" if config.question == "auto" else config.question],
             )
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"task_prompt cannot be filled in: {error!r}") from error
         tokenizer = self.language_model.tokenizer
         sizes = config.context, config.text_tokens, config.pseudo_tokens
         return Prompter(tokenizer, wording, question, *sizes, "text" in self.shape.modalities, config.echo)
+
+    @classmethod
+    def suited(
+        cls, config: EgmfConfig, dataset: Dataset, label: str, classes: Sequence[str], values: Sequence[float]
+    ) -> EgmfConfig:
+        """Take language, question and range of values from the rows to train on, where the settings leave them open."""
+        texts = (dataset.transcript.words(name) for name in dataset.ids)
+        return suit_prompts(config, texts, label, classes, values)
 
     def groups(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """The lines of a conversation show each other, and are read together as one."""
@@ -256,7 +272,7 @@ class Egmf(FusionModel):
             return {"logits": torch.full((len(prompts), 1), torch.nan, device=self._device), **costs}
         tokens = pad_left(prompts, self._device)
         answers, hidden = self.language_model.answer(tokens, pseudo, NUMBER_LENGTH + self.config.decimals)
-        low, high = self.config.value_range
+        low, high = self.low, self.high
         values = torch.tensor([[parse_number(answer, low, high)] for answer in answers], device=self._device)
         return {"logits": values, **costs, "fused": hidden.float()}
 
@@ -266,7 +282,7 @@ class Egmf(FusionModel):
         Raises:
             ConfigError: it is outside of `value_range`.
         """
-        low, high = self.config.value_range
+        low, high = self.low, self.high
         if not low - 1e-6 <= value <= high + 1e-6:
             raise ConfigError(f"the label {value} is not within value_range {low} to {high}", hint="Widen value_range")
         text = self.lead + say_number(value, self.config.decimals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ class Wording:
     Attributes:
         opening, closing: the marker around pseudo tokens and words; left out of a prompt without pseudo tokens.
         silent: said when there are no words though the model reads words.
-        choose: asks for one of `{classes}`.
+        questions: what classes are called.
+        choose: asks for one of `{classes}`, which are called `{question}`.
         rate: asks for a number from `{low}` to `{high}`.
         comma: between class names.
         lead: between prompt and answer.
@@ -27,6 +28,7 @@ class Wording:
     opening: str
     closing: str
     silent: str
+    questions: Mapping[str, str]
     choose: str
     rate: str
     comma: str
@@ -38,7 +40,8 @@ WORDINGS: Final[dict[str, Wording]] = {
         opening="[",
         closing="]",
         silent="(no words)",
-        choose="Which emotion does the last line express? One of: {classes}.\nThe emotion is",
+        questions={"emotion": "emotion", "sentiment": "sentiment", "intent": "intent", "class": "class"},
+        choose="Which {question} does the last line express? One of: {classes}.\nThe {question} is",
         rate="How strong is the sentiment of the last line, from {low} (negative) to {high} (positive)?\n"
         "The sentiment is",
         comma=", ",
@@ -48,7 +51,8 @@ WORDINGS: Final[dict[str, Wording]] = {
         opening="[",
         closing="]",
         silent="（没有话语）",
-        choose="最后一句话表达了哪种情感？请从以下选项中选择：{classes}。\n情感是：",
+        questions={"emotion": "情感", "sentiment": "情感倾向", "intent": "意图", "class": "类别"},
+        choose="最后一句话表达了哪种{question}？请从以下选项中选择：{classes}。\n{question}是：",
         rate="最后一句话的情感强度是多少？范围从{low}（消极）到{high}（积极）。\n情感强度是：",
         comma="、",
         lead="",

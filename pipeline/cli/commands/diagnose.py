@@ -25,6 +25,9 @@ def diagnose(
     metric: Annotated[
         str, typer.Option(help="What differences are measured in; auto: uar for classes, mae for values.")
     ] = "auto",
+    by: Annotated[
+        str, typer.Option(help="Also tell groups apart: language, speaker, corpus or another column of the manifest.")
+    ] = "",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -34,7 +37,7 @@ def diagnose(
 
         names = listed(backbones or "")
         findings, files = diagnose_checkpoint(
-            checkpoint, dataset, out, split, names, metric, hook=console.hook, **options
+            checkpoint, dataset, out, split, names, metric, by, hook=console.hook, **options
         )
         for finding in findings:
             console.print(finding)

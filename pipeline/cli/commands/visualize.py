@@ -19,6 +19,10 @@ def visualize(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
     split: Annotated[str, typer.Option(help="Split to show; all for every row.")] = "valid",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another checkpoint, drawn in the same t-SNE embedding; repeatable.", show_default=False),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -26,5 +30,5 @@ def visualize(
     with session(json, debug) as console:
         from emopipe.pipeline.studies.visualize import visualize_checkpoint
 
-        for path in visualize_checkpoint(checkpoint, dataset, out, split, hook=console.hook, **options):
+        for path in visualize_checkpoint(checkpoint, dataset, out, split, beside or (), hook=console.hook, **options):
             console.print(str(path))

@@ -7,11 +7,14 @@
   const corrections = new Map();
   let selected = -1, playable = true, position = 0, stopAt = null, current = -1;
 
-  // What is kept in the browser; a page opened from a folder may have nothing to keep it in.
+  // What is kept in the browser; a page opened from a folder may have nothing to keep it in. Where a server saves, each
+  // tab keeps what it has not yet sent.
   const kept = {
-    get(name) { try { return localStorage.getItem(name); } catch { return null; } },
-    set(name, text) { try { localStorage.setItem(name, text); return true; } catch { return false; } },
+    get(name) { try { return (data.server ? sessionStorage : localStorage).getItem(name); } catch { return null; } },
+    set(name, text) { try { (data.server ? sessionStorage : localStorage).setItem(name, text); return true; } catch { return false; } },
   };
+  // What the server has saved of whom, as this page last saw it; whether there is something that it has not.
+  let server = { by: "", etag: "" }, unsent = false, conflict = null;
 
   const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
   const percent = share => `${Math.round(100 * share)} %`;
@@ -203,8 +206,9 @@
   }
 
   function remember() {
-    const held = kept.set(STORED, JSON.stringify(asDocument()));
-    at("kept").textContent = held ? "Kept in this browser until you save them as a file." : "This browser keeps nothing for pages of this kind: save before you leave.";
+    unsent = true;
+    const held = kept.set(STORED, JSON.stringify({ ...asDocument(), unsent, server }));
+    at("kept").textContent = data.server ? "Not yet saved." : held ? "Kept in this browser until you save them as a file." : "This browser keeps nothing for pages of this kind: save before you leave.";
     showProgress();
   }
 
@@ -216,8 +220,7 @@
   };
 
   // Takes over the corrections of a document that are of this recording; returns how many, and how many fit nowhere.
-  function take(text) {
-    const saved = JSON.parse(text);
+  function take(saved) {
     if (saved?.format !== FORMAT || saved.version !== VERSION) throw new Error("this is not a file of corrections, or one of another version");
     const own = saved.recordings.find(one => (data.probe ? one.probe === data.probe : one.name === data.name));
     if (!own) throw new Error("none of its corrections are of this recording");
@@ -239,7 +242,7 @@
 
   async function load(file) {
     try {
-      const [taken, lost] = take(await file.text());
+      const [taken, lost] = take(JSON.parse(await file.text()));
       remember();
       if (selected >= 0) showSelected();
       filter();
@@ -255,6 +258,98 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     say(`corrections.json with ${corrections.size} utterances is saved; apply it with: emopipe correct RESULTS corrections.json`);
   }
+
+  // ---- corrections that a server saves ----
+
+  async function asked(options = {}) {
+    const answer = await fetch(data.server, options);
+    let facts = {};
+    try { facts = await answer.json(); } catch { /* an error in words of the server's own */ }
+    return [answer, facts];
+  }
+
+  async function send(seen) {
+    const by = at("by").value.trim();
+    if (!by) { at("by").focus(); return say("Who corrects? Fill in the field, then save."); }
+    const content = JSON.stringify(asDocument()), count = corrections.size, sent = JSON.stringify([...corrections]);
+    const etag = seen ?? (server.by === by ? server.etag : "");
+    let answer, facts;
+    try {
+      [answer, facts] = await asked({ method: "PUT", body: content, headers: { "Content-Type": "application/json", "If-Match": `"${etag}"` } });
+    } catch { return say("Not saved: emopipe view does not answer. Start it again, or download corrections.json."); }
+    if (answer.status === 412) return showConflict(facts);
+    if (!answer.ok) return say(`Not saved: ${facts.what || answer.statusText}. ${facts.hint || ""}`);
+    server = { by, etag: facts.etag };
+    at("conflict").hidden = true;
+    if (sent === JSON.stringify([...corrections])) settled();
+    say(`The corrections of ${count} utterances are saved in the results; apply them with: emopipe correct RESULTS RESULTS/corrections.json`);
+  }
+
+  function settled() {
+    unsent = false;
+    kept.set(STORED, JSON.stringify({ by: at("by").value, unsent }));
+    at("kept").textContent = corrections.size ? "Saved in the results." : "";
+    showProgress();
+  }
+
+  function showConflict(theirs) {
+    conflict = theirs;
+    at("conflict-text").textContent = `Not saved: since this page was loaded, ${theirs.by} has saved other corrections of this recording, of ${theirs.recordings[0].utterances.length} utterances (${theirs.saved}), in another tab or program.`;
+    at("conflict").hidden = false;
+    at("combine").focus();
+    say("Not saved: there are other corrections.");
+  }
+
+  function replaceBy(document) {
+    const touched = [...corrections.keys()];
+    corrections.clear();
+    touched.forEach(showRow);
+    return document.recordings[0].utterances.length ? take(document) : [0, 0];
+  }
+
+  function combine() {
+    const own = [...corrections];
+    replaceBy(conflict);
+    for (const [index, fix] of own) { corrections.set(index, fix); showRow(index); }
+    remember();
+    send(conflict.etag);
+  }
+
+  function takeTheirs() {
+    replaceBy(conflict);
+    server = { by: conflict.by, etag: conflict.etag };
+    at("conflict").hidden = true;
+    settled();
+    if (selected >= 0) showSelected();
+    filter();
+  }
+
+  // Shows what a person has saved; what was corrected here and not yet sent goes before it.
+  async function showSaved(by) {
+    const [answer, saved] = await asked();
+    if (!answer.ok) return say(`Saved corrections cannot be read: ${saved.what || answer.statusText}. ${saved.hint || ""}`);
+    at("correctors").replaceChildren();
+    options(at("correctors"), saved.map(one => one.by));
+    if (!by) return saved.length ? say(`${saved.map(one => one.by).join(", ")} saved corrections. Who corrects? Fill in the field to go on with yours.`) : undefined;
+    const theirs = saved.find(one => one.by === by), own = unsent ? [...corrections] : [];
+    const [, lost] = replaceBy(theirs || { recordings: [{ utterances: [] }] });
+    server = { by, etag: theirs ? theirs.etag : "" };
+    for (const [index, fix] of own) { corrections.set(index, fix); showRow(index); }
+    if (own.length) remember(); else settled();
+    if (selected >= 0) showSelected();
+    filter();
+    if (lost) say(`${lost} saved corrections fit no utterance of this page.`);
+  }
+
+  async function begin() {
+    const draft = JSON.parse(kept.get(STORED) || "{}");
+    if (!draft.unsent) { at("by").value = draft.by || ""; return showSaved(draft.by); }
+    server = draft.server;
+    take(draft);
+    remember();
+  }
+
+  const failed = error => say(`Saved corrections cannot be used: ${error.message}.`);
 
   // ---- the list ----
 
@@ -312,7 +407,7 @@
 
   const KEYS = {
     " ": () => (media.paused ? play() : media.pause()), ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1),
-    ArrowRight: () => seek(position + 2), ArrowLeft: () => seek(position - 2), u: nextUncertain, c: confirm, e: edit, s: save,
+    ArrowRight: () => seek(position + 2), ArrowLeft: () => seek(position - 2), u: nextUncertain, c: confirm, e: edit, s: data.server ? () => send() : save,
     "/": () => at("filter-words").focus(), "+": () => timeline.zoom(1 / 1.5), "-": () => timeline.zoom(1.5), 0: () => timeline.whole(), "?": () => at("help").showModal(),
   };
 
@@ -353,7 +448,11 @@
     })) at(id).addEventListener("click", () => action());
     at("editor").addEventListener("input", edited);
     at("editor").addEventListener("submit", event => event.preventDefault());
-    at("by").addEventListener("change", remember);
+    at("by").addEventListener("change", () => (data.server ? showSaved(at("by").value.trim()).catch(failed) : remember()));
+    if (data.server) {
+      for (const [id, action] of Object.entries({ send: () => send(), combine, "take-theirs": takeTheirs, replace: () => send(conflict.etag) })) at(id).addEventListener("click", action);
+      addEventListener("beforeunload", event => { if (unsent && corrections.size) event.preventDefault(); });
+    }
     at("load").addEventListener("change", () => { if (at("load").files[0]) load(at("load").files[0]); at("load").value = ""; });
     document.querySelectorAll("[id^=filter-]").forEach(field => field.addEventListener("input", filter));
     at("order").addEventListener("change", order);
@@ -367,7 +466,8 @@
   const timeline = new Timeline(data, seek, rowAt);
   fillChoices();
   listen();
-  try { const text = kept.get(STORED); if (text) take(text); } catch { say("What this browser kept of earlier corrections cannot be used."); }
+  if (data.server) begin().catch(failed);
+  else try { const text = kept.get(STORED); if (text) take(JSON.parse(text)); } catch { say("What this browser kept of earlier corrections cannot be used."); }
   showProgress();
   showPosition();
   if (media.error) media.dispatchEvent(new Event("error"));

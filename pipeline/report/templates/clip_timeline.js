@@ -36,7 +36,7 @@ class Timeline {
       tracks.push({ name: "value", title: "Value", draw: this.drawValues, shown: true });
     const named = new Map();
     for (const curve of this.data.curves) {
-      if (!named.has(curve.name)) named.set(curve.name, { name: curve.name, title: curve.title, shown: curve.shown, lines: [], draw: curve.name === "level" ? this.drawEnvelope : this.drawLines });
+      if (!named.has(curve.name)) named.set(curve.name, { name: curve.name, title: curve.title, shown: curve.shown, lines: [], draw: ["level", "waveform"].includes(curve.name) ? this.drawEnvelope : this.drawLines });
       named.get(curve.name).lines.push({ ...curve, values: decoded(curve) });
     }
     return [...tracks, ...named.values()];
@@ -258,11 +258,13 @@ class Timeline {
 
   drawEnvelope(pen, track, top, height) {
     const line = track.lines[0], [from, to] = this.range(line), middle = top + height / 2;
+    const together = Math.max(1, Math.floor(this.span / line.step / (this.width - this.gutter)));
     pen.fillStyle = this.soft;
-    for (let place = from; place < to; place++) {
-      if (line.values[place] === MISSING) continue;
-      const tall = Math.max(1, line.values[place] / 254 * height), left = this.x(place * line.step);
-      pen.fillRect(left, middle - tall / 2, Math.max(1, this.x((place + 1) * line.step) - left), tall);
+    for (let place = from - from % together; place < to; place += together) {
+      const most = line.values.subarray(place, place + together).reduce((most, value) => (value === MISSING ? most : Math.max(most, value)), -1);
+      if (most < 0) continue;
+      const tall = Math.max(1, most / 254 * height), left = this.x(place * line.step);
+      pen.fillRect(left, middle - tall / 2, Math.max(1, this.x((place + together) * line.step) - left), tall);
     }
   }
 

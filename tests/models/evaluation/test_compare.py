@@ -182,13 +182,41 @@ def test_tests_and_validation_may_require_modalities(make: Callable[..., Dataset
 
 def test_ablations_change_one_thing_each() -> None:
     tables = ablations(QUICK)
-    assert set(tables) == {"routing and distillation", "router losses", "fusion", "form of distillation"}
+    assert set(tables) == {
+        "routing and distillation",
+        "router losses",
+        "unimodal losses",
+        "fusion",
+        "form of distillation",
+    }
     assert all(next(iter(variants)) == FULL for variants in tables.values())
     both = tables["routing and distillation"]["without both"].options
     assert both == {**QUICK.options, "routing": "uniform", "lambda2": 0.0}
     assert tables["fusion"]["concat instead of sum"].options["fusion"] == "concat"
     flipped = ablations(replace(QUICK, options={"fusion": "concat"}))
     assert flipped["fusion"]["sum instead of concat"].options["fusion"] == "sum"
+
+
+def test_egmf_is_trained_without_each_of_its_parts() -> None:
+    base = TrainConfig("egmf")
+    tables = ablations(base, ("text", "face", "voice"))
+    assert list(tables) == ["modalities", "experts", "gate", "LoRA"] and sweep(base) == {}
+    assert all(next(iter(variants)) == FULL for variants in tables.values())
+    kept = {name: one.modalities for name, one in tables["modalities"].items() if name != FULL}
+    assert kept == {
+        "without text": ("face", "voice"),
+        "without face": ("text", "voice"),
+        "without voice": ("text", "face"),
+        "without face and voice": ("text",),
+    }
+    experts = [one.options["closed_experts"] for name, one in tables["experts"].items() if name != FULL]
+    assert experts == [(1,), (2,), (3,), (1, 2, 3)]
+    assert [one.options.get("gate") for one in tables["gate"].values()] == [None, "first", "second", "uniform"]
+    assert tables["LoRA"]["without LoRA"].options == {"lora_rank": 0}
+    assert list(ablations(replace(base, options={"lora_rank": 0}), ("text", "face"))["LoRA"]) == [FULL, "with LoRA"]
+    assert list(ablations(base, ("face",))) == ["experts", "gate", "LoRA"]
+    with pytest.raises(StudyError, match="words alone"):
+        ablations(base, ("text",))
 
 
 def test_a_sweep_holds_the_configured_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.diagnose import (
+    Inside,
     ablations,
+    alarms,
     closed,
     correlations,
     find_gate,
@@ -198,3 +201,36 @@ def test_what_cannot_be_diagnosed_is_refused(predictors: Any, data: Dataset) -> 
     with pytest.raises(ConfigError, match="mae"):
         ablations(emoe, data, look_inside(emoe, data), "mae")
     assert find_gate(emoe) is None
+
+
+def inside_of(outputs: np.ndarray, weights: np.ndarray, inputs: np.ndarray) -> Inside:
+    """Three experts at work on utterances that have a voice."""
+    count = len(outputs)
+    there = np.ones((count, 3), dtype=bool)
+    f = inputs.astype(np.float32)
+    tokens = {"pseudo": f, "words": np.ones((count, 2), np.float32), "f": f, "enhanced": f}
+    rows, present, logits = np.arange(count), np.ones((count, 1), dtype=bool), np.zeros((count, 2), np.float32)
+    stages = {"second stage": weights.astype(np.float32)}
+    experts = ("d/8", "d/4", "d/2")
+    return Inside(
+        "expert", experts, rows, present, there, stages, outputs.astype(np.float32), logits, tokens, {"voice": f}
+    )
+
+
+def test_the_alarms_of_the_paper_ring() -> None:
+    rng = np.random.default_rng(0)
+    x, base = rng.normal(size=(40, 3, 16)), rng.normal(size=(40, 2))
+    sharp = rng.dirichlet((0.5, 0.5, 0.5), 40)
+    quiet = inside_of(x, sharp, base)
+    assert alarms(quiet, ("voice",)) == []
+    uniform = alarms(inside_of(x, np.full((40, 3), 1 / 3), base), ("voice",))
+    assert len(uniform) == 1 and "gate is uniform" in uniform[0] and "1.000" in uniform[0]
+    alike = x.copy()
+    alike[:, 1] = 10 + 0.1 * x[:, 1]  # the same of every utterance: centred, the two do not correlate
+    alike[:, 0] = 10 + 0.1 * x[:, 0]
+    alike[:, 2] = -alike[:, 0]
+    rung = alarms(inside_of(alike, sharp, base), ("voice",))
+    assert ["the same" in one for one in rung] == [True, False, False] and "the opposite" in rung[1]
+    assert abs(correlations(alike, np.ones((40, 3), dtype=bool))[0, 1]) < 0.5
+    lost = replace(quiet, tokens={**quiet.tokens, "pseudo": rng.normal(size=(40, 2)).astype(np.float32)})
+    assert ["lost what voice says" in one for one in alarms(lost, ("voice",))] == [True]

@@ -21,9 +21,10 @@ from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.backbone import digest
+from emopipe.models.networks.egmf.asking import language_of, question_of, range_of, suit_prompts
 from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.encoder import Steps
-from emopipe.models.networks.egmf.experts import Experts, PseudoTokens
+from emopipe.models.networks.egmf.experts import Experts, Gate, PseudoTokens
 from emopipe.models.networks.egmf.graphs import States, padded
 from emopipe.models.networks.egmf.language_model import LanguageModel, projections
 from emopipe.models.networks.egmf.model import Egmf
@@ -267,7 +268,8 @@ def test_a_prompt_reads_in_order(small: EgmfConfig, language: Any) -> None:
     both = net.prompter.prompt(net.prompter.words("so bad"), ("not shown", "shown"), True)
     before, after = decode(both.ids[: both.slot]), decode(both.ids[both.slot + 2 :])
     assert before == f"shown\n{wording.opening}"
-    assert after.startswith(f"so bad{wording.closing}\n") and after.endswith(wording.choose.split("\n")[-1][-3:])
+    lead = wording.choose.split("\n")[-1].format(question=wording.questions["emotion"])
+    assert after.startswith(f"so bad{wording.closing}\n") and after.endswith(lead)
     assert wording.comma.join(CLASSES) in after
     bare = net.prompter.prompt(net.prompter.words("so bad"), (), False)
     assert bare.count == 0 and wording.opening not in decode(bare.ids) and wording.closing not in decode(bare.ids)
@@ -717,11 +719,139 @@ def test_lora_goes_to_the_attention_of_each_family(names: tuple[str, ...], expec
     assert projections(torch.nn.ModuleList([layer])) == expected
 
 
+SEPARATE, PHI = ("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "k_proj", "v_proj", "dense")
+FAMILIES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "glm", "glm4", "mistral", "gemma", "gemma2", "gemma3_text"), SEPARATE),
+    "phi": PHI,
+    "phi3": ("qkv_proj", "o_proj"),
+    "gpt_neox": ("query_key_value", "dense"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backbone_of_each_family_is_changed_read_and_trained(family: str, tmp_path: Path, small: EgmfConfig) -> None:
+    folder = write_backbone(tmp_path, family=family)
+    net = model(replace(small, backbone_path=str(folder), lora_dropout=0.0, dropout=0.0))
+    changed = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in net.named_parameters() if ".lora_" in name}
+    assert changed == set(FAMILIES[family])
+    given = batch()
+    net.loss(net.train()(given), given)["total"].backward()
+    lora = {name: parameter for name, parameter in net.named_parameters() if ".lora_B" in name}
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in lora.values()), family
+    pseudo = net.adapter.pseudo.project.weight  # type: ignore[union-attr]
+    assert pseudo.grad is not None and pseudo.grad.abs().sum() > 0
+    with torch.no_grad():
+        together = stirred(net).eval()(given).logits
+        alone = torch.cat([net(given_row(given, row)).logits for row in range(len(given))])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def given_row(whole: Batch, row: int) -> Batch:
+    """A batch of one of its rows."""
+    features = {name: x[row : row + 1] for name, x in whole.features.items()}
+    at = slice(row, row + 1)
+    return replace(
+        whole,
+        features=features,
+        lengths=whole.lengths[at],
+        present=whole.present[at],
+        quality=whole.quality[at],
+        labels=None if whole.labels is None else whole.labels[at],
+        words=whole.words[at],
+        lines=whole.lines[at],
+        earlier=whole.earlier[at],
+    )
+
+
+@pytest.mark.parametrize(("kind", "words"), [("chatglm", "ChatGLM"), ("own-thing", "own-thing")])
+def test_code_of_a_backbone_is_never_run(
+    kind: str, words: str, backbone: Path, tmp_path: Path, small: EgmfConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anybody asked on the terminal whether it may be."""
+    shutil.copytree(backbone, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "own.py").write_text("raise SystemExit('this code was run')")
+    names = {"AutoConfig": "own.C", "AutoModel": "own.M", "AutoModelForCausalLM": "own.M"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "auto_map": names}))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    with pytest.raises(BackboneError, match=words) as refused:
+        model(replace(small, backbone_path=str(tmp_path)))
+    assert "GLM-4" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([-2.4, 1.0, 3.0], (-3.0, 3.0)),
+        ([-0.8, 0.2, 1.0], (-1.0, 1.0)),
+        ([0.2, 0.8], (-1.0, 1.0)),
+        ([1.0, 9.0], (1.0, 9.0)),
+        ([4.0, 4.0], (4.0, 5.0)),
+    ],
+)
+def test_the_range_is_that_of_the_labels(labels: list[float], expected: tuple[float, float]) -> None:
+    assert range_of(labels) == expected
+
+
+def test_language_and_question_are_those_of_the_dataset() -> None:
+    assert [language_of(one) for one in (["so bad"], ["今天我很高兴 OK"], [""], ["well 好", "very well indeed"])] == [
+        "en",
+        "zh",
+        "en",
+        "en",
+    ]
+    assert question_of("label", ("anger", "other")) == "emotion"
+    assert question_of("label", ("positive", "neutral", "negative")) == "sentiment"
+    assert question_of("intent", ("anger", "joy")) == "intent"
+    assert question_of("label", ("Complain", "Praise", "Thank")) == "class"
+    kept = EgmfConfig(language="en", question="emotion", value_range=(-5.0, 5.0))
+    assert suit_prompts(kept, ["今天我很高兴"], "intent", ("a", "b"), (0.5,)) == kept
+    with_all = suit_prompts(EgmfConfig(), ["今天我很高兴"], "label", (), (0.5, -0.2))
+    assert (with_all.language, with_all.value_range) == ("zh", (-1.0, 1.0))
+
+
+def test_training_takes_range_and_question_from_its_rows(small: EgmfConfig, signals: Dataset) -> None:
+    options = {name: getattr(small, name) for name in ("backbone", "backbone_path", "width", "heads", "pseudo_tokens")}
+    trained = train(signals, TrainConfig("egmf", options, epochs=1, batch_size=64))
+    spec = trained.predictor.spec
+    assert (spec.options["language"], spec.options["question"]) == ("en", "emotion")
+    net = trained.predictor.module
+    assert isinstance(net, Egmf)
+    ids = net.prompter.prompt(net.prompter.words("well"), (), True).ids
+    assert "Which emotion does the last line express?" in net.language_model.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("stages", ["two-stage", "first", "second", "uniform"])
+def test_stages_of_the_gate_are_taken_away(stages: Any) -> None:
+    torch.manual_seed(0)
+    gate, f, present = Gate(16, 3, stages, (2,)), torch.randn(5, 16), torch.ones(5, 3, dtype=torch.bool)
+    w, alpha = gate(f, present)
+    assert torch.allclose(alpha.sum(1), torch.ones(5)) and (alpha[:, 1] == 0).all()
+    before = [one.clone() for one in gate.first.parameters()]
+    with torch.no_grad():
+        for one in gate.first.parameters():
+            one.add_(torch.randn_like(one))
+    moved = not torch.allclose(gate(f, present)[1], alpha)
+    assert moved == (stages in ("two-stage", "first"))
+    with torch.no_grad():
+        for one, old in zip(gate.first.parameters(), before, strict=True):
+            one.copy_(old)
+        for one in gate.second.parameters():
+            one.add_(torch.randn_like(one))
+    assert (not torch.allclose(gate(f, present)[1], alpha)) == (stages in ("two-stage", "second"))
+    if stages == "first":
+        open_ones = w[:, [0, 2]]
+        assert torch.allclose(alpha[:, [0, 2]], open_ones / open_ones.sum(1, keepdim=True))
+    if stages == "uniform":
+        assert torch.allclose(alpha[:, [0, 2]], torch.full((5, 2), 0.5))
+
+
 def test_an_unknown_attention_wants_its_names(small: EgmfConfig) -> None:
     with pytest.raises(ConfigError, match="lora_targets"):
         projections(torch.nn.Linear(2, 2))
     with pytest.raises(ConfigError, match="LoRA"):
         model(replace(small, lora_targets=("no_such_layer",)))
+    with pytest.raises(ConfigError, match="no layer query_key_value"):
+        model(replace(small, lora_targets=("up_proj", "query_key_value")))
     names = {n for n, _ in model(replace(small, lora_targets=("up_proj",))).named_parameters() if "lora_" in n}
     assert names and all("up_proj" in name for name in names)
 

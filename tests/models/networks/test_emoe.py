@@ -279,3 +279,18 @@ def test_the_entropy_loss_can_be_left_out() -> None:
     terms = net.loss(net(data), data)
     expected = terms["task"] + terms["unimodal"] + 2 * terms["similarity"] + 0.1 * terms["distillation"]
     assert terms["total"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_answer_is_the_mean_of_what_is_said_as_they_are_and_relative_to_the_speaker() -> None:
+    one = batch()
+    means = {"face": torch.randn(6, 3).index_fill(0, torch.tensor([0]), torch.nan), "voice": torch.randn(6, 7)}
+    known = replace(one, speaker_means=means)
+    whole = model(replace(SMALL, relative=True))
+    half = model(replace(SMALL, relative=True, relative_share=0.25))
+    with torch.no_grad():
+        plain, relative, mixed = whole(one), whole(known), half(known)
+    expected = 0.75 * plain.logits.softmax(1) + 0.25 * relative.logits.softmax(1)
+    torch.testing.assert_close(mixed.logits.softmax(1), expected)
+    assert (plain.logits - relative.logits).abs().max() > 1e-3
+    torch.testing.assert_close(mixed.unimodal["face"][0].softmax(0), plain.unimodal["face"][0].softmax(0))
+    torch.testing.assert_close(half(one).logits, plain.logits)

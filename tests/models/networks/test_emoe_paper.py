@@ -47,6 +47,7 @@ BERT = {
 }
 DIMS = {"text": FILE_DIMS["text"], "face": FILE_DIMS["vision"], "voice": FILE_DIMS["audio"]}
 TINY: dict[str, Any] = {"width": 8, "heads": 2, "layers": 1, "steps": 12, "kernel": 3, "bert": BERT}
+RANDOM_BERT = {"text_weights": "random"}
 
 
 def model(**options: Any) -> EmoePaper:
@@ -323,13 +324,18 @@ def recipe(name: str, **train_options: Any) -> dict[str, Any]:
     tables = tomllib.loads(next(path for path in RECIPES if path.stem == name).read_text())
     steps = tables["model"]["steps"]
     small = {**TINY, "steps": {**steps, "text": 12, "face": 20, "voice": 30} if isinstance(steps, Mapping) else 12}
-    return {"model": {**tables["model"], **small}, "train": {**tables["train"], "epochs": 2, **train_options}}
+    return {
+        "model": {**tables["model"], **small, **RANDOM_BERT},
+        "train": {**tables["train"], "epochs": 2, **train_options},
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_configurations(path: Path) -> None:
     config = read_configuration(path)
-    assert (config.model, config.label, config.batch_size, config.accumulate) == ("emoe-paper", "sentiment", 16, 10)
+    label, accumulate = "label" if "mintrec" in path.stem else "sentiment", 1 if "printed" in path.stem else 10
+    assert (config.model, config.label, config.batch_size, config.accumulate) == ("emoe-paper", label, 16, accumulate)
+    assert config.order == "random"
     assert config.lr == 1e-4 and config.weight_decay == 0 and config.clip == 0
 
 
@@ -340,7 +346,7 @@ def test_the_preset_is_the_recipe_for_mosi() -> None:
     assert {name: getattr(default, name) for name in options} == options
 
 
-@pytest.mark.parametrize("name", [path.stem for path in RECIPES])
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES if "mintrec" not in path.stem])
 def test_recipes_train_on_files_from_the_command_line(tmp_path: Path, name: str) -> None:
     aligned = "unaligned" not in name
     sizes = None if aligned else {"audio": 30, "vision": 20}
@@ -352,6 +358,73 @@ def test_recipes_train_on_files_from_the_command_line(tmp_path: Path, name: str)
     predictor = checkpoint.load(tmp_path / "out")
     assert predictor.spec.training["config"]["seed"] == 1111
     assert np.isfinite(evaluate(predictor, read(source), "test").metrics["mae"])
+
+
+def test_the_weights_of_bert_are_never_random_silently(data: Dataset, tmp_path: Path) -> None:
+    for options in ({}, {"text_weights": ""}):
+        with pytest.raises(ConfigError, match=r"no folder with the weights|not named"):
+            model(**options).fit_inputs(data)
+    model(text_weights="random").fit_inputs(data)
+    named = model(text_weights="bert-base-uncased", text_weights_path=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="no folder with the weights"):
+        named.fit_inputs(data)
+    assert named.sealed().text_weights_path == ""
+
+
+PRINTED: dict[str, Any] = {
+    "encoders": "separate",
+    "router_input": "encoded",
+    "router_norm": "batch",
+    "router_scale": "learned",
+    "importance": "softmax",
+    "similarity": "sum",
+}
+
+
+def test_the_printed_router_is_equation_1() -> None:
+    """W = softmax(alpha * (W2 ReLU(BN(W1 x))) / t)."""
+    torch.manual_seed(0)
+    router = FlatRouter({"text": 4, "face": 4}, {"text": 3, "face": 3}, 0.5, batch_norm=True, scaled=True)
+    features = {name: torch.randn(6, 3, 4) for name in ("text", "face")}
+    assert router.scale is not None and router.norm is not None
+    with torch.no_grad():
+        router.scale.copy_(torch.tensor([2.0, -0.5]))
+    z = router.hidden(torch.cat([features["text"], features["face"]], dim=2).flatten(1))
+    normal = (z - z.mean(0)) / (z.var(0, unbiased=False) + router.norm.eps).sqrt()
+    expected = (torch.tensor([2.0, -0.5]) * router.gate(normal.relu()) / 0.5).softmax(1)
+    present = torch.ones(6, 2, dtype=torch.bool)
+    assert torch.allclose(router.train()(features, present), expected, atol=1e-6)
+    one = {name: x[:1] for name, x in features.items()}
+    assert torch.allclose(router(one, present[:1]), router.eval()(one, present[:1]))  # a batch of one has no spread
+
+
+def test_the_printed_router_reads_what_the_encoders_of_each_modality_make() -> None:
+    printed, coded, given = model(**PRINTED), model(encoders="separate"), batch()
+    assert printed.router.hidden.in_features == 3 * TINY["width"] * (12 - TINY["kernel"] + 1)
+    for net, seen in ((printed, True), (coded, False)):
+        for name in DIMS:
+            before = net(given).weights
+            with torch.no_grad():
+                net.encoders[name].weight.add_(1.0)  # type: ignore[operator,union-attr]
+            assert torch.equal(before, net(given).weights) != seen
+    net = model(**PRINTED).train()
+    net.loss(net(given), given)["total"].backward()
+    assert net.router.scale is not None and net.router.scale.grad is not None and net.router.scale.grad.abs().sum() > 0
+
+
+def test_the_printed_loss_is_its_equations_term_by_term() -> None:
+    net, given = model(**PRINTED), batch()
+    out, y = net(given), given.targets.unsqueeze(1)
+    each = torch.cat([out.unimodal[name] for name in DIMS], dim=1)
+    share = (1 / ((each - y).square().double() + 1e-8)).softmax(1).float()
+    terms = net.loss(out, given)
+    assert torch.allclose(terms["similarity"], (share - out.weights).square().sum(1).mean())
+    entropy = (3 * (out.weights * out.weights.log()).sum(1)).mean()
+    assert torch.allclose(terms["entropy"], entropy)
+    student = out.features["fused_head"].softmax(1)
+    teacher = (out.weights.unsqueeze(2) * out.features["p"]).sum(1).softmax(1)
+    total = (out.logits - y).abs().mean() + (each - y).abs().mean() + 0.1 * (entropy + 0.1 * terms["similarity"])
+    assert torch.allclose(terms["total"], total + 0.1 * (student - teacher).square().mean())
 
 
 class Killed(Exception):

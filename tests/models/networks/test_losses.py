@@ -123,3 +123,21 @@ def test_a_single_present_modality_adds_no_router_loss() -> None:
     present, weights = torch.tensor([[False, True, False]]), torch.tensor([[0.0, 1.0, 0.0]])
     assert losses.entropy(weights, present).item() == 0
     assert losses.similarity(weights, weights, present).item() == 0
+
+
+def test_equation_5_as_printed() -> None:
+    """softmax(1 / (c + eps)) over the present modalities."""
+    costs = torch.tensor([[2.0, 4.0, 4.0], [2.0, 4.0, 4.0], [0.0, 1.0, 9.0], [1.0, 1.0, 1.0]])
+    present = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
+    shares = losses.importance(costs, present, "softmax")
+    assert torch.allclose(shares[0], torch.tensor([0.5, 0.25, 0.25]).softmax(0))
+    assert torch.allclose(shares[1], torch.tensor([*torch.tensor([0.5, 0.25]).softmax(0), 0.0]))
+    assert shares[2].tolist() == [1.0, 0.0, 0.0]  # no error: one-hot, and finite
+    assert shares[3].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_equation_6_as_printed_sums() -> None:
+    weights, target = torch.tensor([[0.2, 0.3, 0.5]]), torch.tensor([[0.6, 0.1, 0.3]])
+    present = torch.ones(1, 3, dtype=torch.bool)
+    assert losses.similarity(weights, target, present, "sum").item() == pytest.approx(0.16 + 0.04 + 0.04)
+    assert losses.similarity(weights, target, present).item() == pytest.approx(0.24 / 3)

@@ -21,9 +21,10 @@ from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import evaluate
-from emopipe.models.training.batches import drop_modalities, whole_groups
+from emopipe.models.training.batches import Batches, drop_modalities, whole_groups
 from emopipe.models.training.config import TrainConfig, configuration, read_configuration
-from emopipe.models.training.loop import Trained, train
+from emopipe.models.training.events import silent
+from emopipe.models.training.loop import Run, Trained, train
 from emopipe.models.training.optimisation import choose_device
 from emopipe.models.training.plan import balanced_weights, choose_split, make_plan
 from tests.models import mmsa_files
@@ -443,6 +444,19 @@ def test_a_conversation_stays_in_one_batch() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(19)) and max(map(len, batches)) <= 6
     together = [set(groups[batch]) for batch in batches]
     assert [sum(group in batch for batch in together) for group in range(4)] == [1, 1, 2, 1]
+
+
+def test_batches_are_random_or_of_similar_length(partial: Dataset) -> None:
+    plan = make_plan(partial, QUICK, choose_split(partial, QUICK), silent)
+    order = np.random.default_rng(0).permutation(plan.train)
+    cut = [
+        Batches(plan, 8, None, torch.device("cpu"), by_length=by_length).cut(order, np.random.default_rng(0))
+        for by_length in (False, True)
+    ]
+    assert np.array_equal(np.concatenate(cut[0]), order) and {len(batch) for batch in cut[0][:-1]} == {8}
+    spread = [np.mean([np.ptp(partial.lengths[batch]) for batch in batches]) for batches in cut]
+    assert spread[1] < spread[0]
+    assert Run(plan, replace(QUICK, order="random"), None, silent)._batches._by_length is False
 
 
 def test_rare_classes_can_count_more_but_not_as_much(partial: Dataset) -> None:

@@ -16,7 +16,8 @@ from emopipe.errors import EmopipeError
 from emopipe.extractors.contracts import Span
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.data.dataset import Sample
-from emopipe.pipeline.backends.backbones import load_predictor, locate
+from emopipe.models.training.config import TrainConfig
+from emopipe.pipeline.backends.backbones import load_predictor, locate, with_backbone
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
@@ -52,6 +53,14 @@ def test_a_backbone_is_found_by_its_name(tiny_weights: Path) -> None:
     assert locate({"backbone": "some/own"}) == {"backbone_path": str(tiny_weights / "own")}
     for told in ({}, {"backbone": ""}, {"backbone": "hub/id"}, {"backbone": "own", "backbone_path": "there"}):
         assert locate(told) == {}
+
+
+def test_bert_of_the_published_emoe_is_found_by_its_name(tiny_weights: Path) -> None:
+    (tiny_weights / "bert-base-uncased").mkdir(exist_ok=True)
+    asked = TrainConfig("emoe-paper")
+    assert with_backbone(asked).options == {"text_weights_path": str(tiny_weights / "bert-base-uncased")}
+    for options in ({"text_weights": "random"}, {"text_encoder": False}, {"text_weights_path": "there"}):
+        assert with_backbone(TrainConfig("emoe-paper", options)).options == options
 
 
 def test_a_missing_backbone_is_an_error_that_says_what_to_do(

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 import emopipe
 from emopipe.errors import DatasetError, LabelsTableError, OptionConflict
 from emopipe.pipeline.cli.app import app
+from emopipe.pipeline.corrections.saved import SAVED
 from emopipe.pipeline.export.corrected_labels import corrected_labels
 from tests.conftest import SAMPLES
 from tests.pipeline.corrections.results import SPOKEN, document, edit, save, write_results
+from tests.pipeline.report.browser import HAS_BROWSER, ServedPage, browser, served
 
 
 @pytest.fixture
@@ -96,6 +98,30 @@ def test_without_corrections_there_is_nothing_to_learn(folder: Path, recordings:
 MEANT = ("neutral",) * 2 + ("happiness",) * 2 + ("sadness",) * 2 + ("anger",) * 3 + ("surprise",)
 
 
+def correction(row: dict[str, Any], label: str) -> dict[str, Any]:
+    """What somebody says of an utterance of whom the label is meant."""
+    spoken = {name: row[name] for name in ("start", "end", "speaker")}
+    return spoken | {"label": label} | ({"confirmed": True} if row["label"] == label else {})
+
+
+def clicked(results: Path, folder: Path) -> Path:
+    """Corrects ten utterances on the page that a server shows, saves them and finds them again; returns the file."""
+    with served(results) as port, browser(folder) as driver:
+        page = ServedPage(driver, folder)
+        page.open(port, "interview")
+        page.fill("by", "Ana")
+        for number, label in enumerate(MEANT):
+            page.click(".row .time", number)
+            if page.do("return document.getElementById('edit-label').value") == label:
+                page.click("#edit-confirmed")
+            else:
+                page.fill("edit-label", label)
+        assert "10 utterances are saved" in page.press("#send")
+        driver.refresh()
+        page.wait_for_marks(10)
+    return results / SAVED
+
+
 @pytest.mark.slow
 def test_correct_ten_retrain_and_run_again(weight: Callable[[str], Path], tmp_path: Path) -> None:
     """The retrained model answers what was corrected as it was corrected, also where the shipped one did not."""
@@ -113,15 +139,15 @@ def test_correct_ten_retrain_and_run_again(weight: Callable[[str], Path], tmp_pa
     video, results, again = SAMPLES / "interview.mp4", tmp_path / "results", tmp_path / "again"
     do("run", video, "--out", results)
     facts = interview(results)
-    ten = facts["utterances"][:10]
-    edits = [
-        {"start": row["start"], "end": row["end"], "speaker": row["speaker"]}
-        | ({"confirmed": True} if row["label"] == label else {"label": label})
-        for row, label in zip(ten, MEANT, strict=True)
-    ]
-    wrong = sum("label" in one for one in edits)
+    edits = [correction(row, label) for row, label in zip(facts["utterances"][:10], MEANT, strict=True)]
+    wrong = sum("confirmed" not in one for one in edits)
     assert wrong >= 3
-    path = save(tmp_path / "corrections.json", document("Ana", *edits, probe=facts["keys"]["probe"]))
+    if HAS_BROWSER:
+        path = clicked(results, tmp_path)
+        (saved,) = json.loads(path.read_text("utf-8"))["recordings"]
+        assert [{name: one[name] for name in one if name != "when"} for one in saved["utterances"]] == edits
+    else:
+        path = save(tmp_path / "corrections.json", document("Ana", *edits, probe=facts["keys"]["probe"]))
     do("correct", results, path)
     do("extract", SAMPLES, "--corrections", results, "--out", tmp_path / "learned")
     do("train", tmp_path / "learned", "--out", tmp_path / "model")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,6 +42,11 @@ from tests.conftest import SAMPLES
 
 HOSTILE = '=HYPERLINK("http://x")<script>alert(1)</script> & --> \n\n{{ 7*7 }} \x00\x1b[31m \' " </v>'
 KEYS = {"face": "f" * 40, "voice": "a" * 40, "words": "b" * 40}
+#: ELAN's own schemas of EAF: of the version that we write, and of the latest. File -> sha256.
+EAF_SCHEMAS = {
+    "EAFv2.8.xsd": "0cc4790ef04882a7f4acaaf1faad62d38a2c4eeea7396d1ea4255654fcaa4326",
+    "EAFv3.0.xsd": "59e76f90d5840813314b1e635480d044287b811ebd63a40e25cb4e73c6ad72bb",
+}
 
 
 def utterance(start: float, end: float, **rest: Any) -> UtteranceResult:
@@ -247,6 +257,45 @@ def test_elan_has_tiers_per_person(written: Exported, tmp_path: Path) -> None:
     assert file.media_url == "file://" + str(Path("folder/two people.mp4").resolve())
 
 
+@pytest.fixture(scope="session")
+def elan_schemas(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """ELAN's own schemas, which the source package of pympi brings for its tests."""
+    folder = tmp_path_factory.mktemp("pympi")
+    wanted = f"pympi-ling=={version('pympi-ling')}"
+    options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--quiet", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"no package index to fetch the source of {wanted} from: {done.stderr[-300:]}")
+    (package,) = folder.glob("*.tar.gz")
+    paths = []
+    with tarfile.open(package) as archive:
+        for name, digest in EAF_SCHEMAS.items():
+            member = archive.extractfile(next(one for one in archive.getnames() if one.endswith(f"/{name}")))
+            assert member is not None
+            content = member.read()
+            assert hashlib.sha256(content).hexdigest() == digest
+            paths.append(folder / name)
+            paths[-1].write_bytes(content)
+    return paths
+
+
+@pytest.mark.slow
+def test_elan_files_are_valid_by_elans_own_schemas(written: Exported, tmp_path: Path, elan_schemas: list[Path]) -> None:
+    from xmlschema import XMLSchema
+
+    path = tmp_path / "out" / "two people.eaf"
+    assert "EAFv2.8.xsd" in path.read_text("utf-8")[:1000]
+    empty = file_of([], people=[], turns=[], keys={"probe": "0"})
+    others = [Recording(hostile_file(), "hostile"), Recording(empty, "empty")]
+    files = [path, *export(others, ["eaf"], tmp_path / "others").files]
+    broken = tmp_path / "broken.eaf"
+    broken.write_text(path.read_text("utf-8").replace('TIME_SLOT_REF1="ts1"', 'TIME_SLOT_REF1="ts999"'), "utf-8")
+    for schema in map(XMLSchema, map(str, elan_schemas)):
+        assert [(one.name, str(error)) for one in files for error in schema.iter_errors(str(one))] == []
+        assert list(schema.iter_errors(str(broken))), "the schema finds what points nowhere"
+
+
 def test_elan_files_keep_what_the_schema_asks_for(written: Exported, tmp_path: Path) -> None:
     root = ElementTree.parse(tmp_path / "out" / "two people.eaf").getroot()
     slots = {one.get("TIME_SLOT_ID"): int(one.get("TIME_VALUE") or 0) for one in root.iter("TIME_SLOT")}
@@ -316,12 +365,16 @@ def test_a_recording_without_utterances_exports(tmp_path: Path) -> None:
     assert len(done.files) == 8 and not done.incomplete
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_hostile_words_and_names_do_nothing(name: str, tmp_path: Path) -> None:
+def hostile_file() -> FileResult:
+    """Words, names and labels that other programs might take for something else."""
     told = utterance(0.5, 1.0, text=HOSTILE, speaker=HOSTILE, label=HOSTILE, probabilities={HOSTILE: 0.8, "joy": 0.2})
     people = [Person(0, HOSTILE, None, (), 1.0)]
-    result = file_of([told], people=people, turns=[TurnResult(0.5, 1.0, 0, False)], media=Path("a\udcff<b>.mp4"))
-    for path in export([Recording(result, "clip")], [name], tmp_path).files:
+    return file_of([told], people=people, turns=[TurnResult(0.5, 1.0, 0, False)], media=Path("a\udcff<b>.mp4"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_hostile_words_and_names_do_nothing(name: str, tmp_path: Path) -> None:
+    for path in export([Recording(hostile_file(), "clip")], [name], tmp_path).files:
         if path.suffix == ".xlsx":
             cells = [cell for sheet in openpyxl.load_workbook(path) for row in sheet for cell in row]
             assert not [cell for cell in cells if cell.data_type == "f" or cell.hyperlink]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from emopipe.extractors.face.table import face_table
@@ -18,20 +19,17 @@ from emopipe.extractors.voice.acoustic import COLUMNS
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.records import Absent
 from emopipe.pipeline.report.clip_page import curves_on, page_data
-from emopipe.pipeline.report.curves import MISSING, MOST_POINTS, coded, curves, sampled
+from emopipe.pipeline.report.curves import MISSING, MOST_PEAKS, MOST_POINTS, coded, curves, sampled
 from emopipe.pipeline.report.outputs import DISCLAIMER, render_page, write_clip
+from emopipe.pipeline.stages.waveform import PEAK_RATE
 from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES
+from tests.pipeline.report.browser import Page, browser, needs_browser, serious_findings
 from tests.pipeline.report.test_batch_page import said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>{{ 7*7 }} & \"'"
 KEYS = {"probe": "a" * 40, "face": "f" * 40, "voice": "b" * 40}
 VOICE_BACKEND = {"voice.backend": "whisper-encoder"}
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER and find_spec("selenium")),
-    reason="needs selenium, and Debian's chromium and chromium-driver",
-)
 
 
 def record(rows: list[dict[str, Any]], **rest: Any) -> dict[str, Any]:
@@ -104,6 +102,20 @@ def test_curves_are_what_the_stages_measured(store: Store) -> None:
     assert curves(record(ROWS, keys={}), store) == [] and curves(record([], duration=None), store) == []
 
 
+def test_a_waveform_is_as_fine_as_it_was_measured_until_it_is_two_hours_long(tmp_path: Path) -> None:
+    keys = {"probe": "a" * 40, "waveform": "d" * 40}
+    for seconds, together in ((3600, 1), (7201, 2)):
+        swing = np.linspace(0, 0.5, seconds * PEAK_RATE, dtype=np.float32)
+        with Store(tmp_path / str(seconds)) as store:
+            table = pa.table({"peak": swing})
+            store.put(keys["waveform"], {"waveform": table}, {"stage": "waveform", "content": "", "parameters": {}})
+            (drawn,) = curves(record(ROWS, keys=keys, duration=float(seconds)), store)
+        assert drawn["name"] == "waveform" and drawn["step"] == pytest.approx(together / PEAK_RATE)
+        codes = base64.b64decode(drawn["points"])
+        assert len(codes) == -(-len(swing) // together) <= MOST_PEAKS and (codes[0], codes[-1]) == (0, 254)
+        assert codes[len(codes) // 2] == pytest.approx(254 / 2 / 0.99, abs=1) and len(drawn["points"]) < 200_000
+
+
 def test_an_hour_has_no_more_points_than_can_be_drawn() -> None:
     times = np.arange(0, 3600, 0.2)
     points = sampled(times, np.where(times < 1800, 0.25, np.nan), 3600)
@@ -144,87 +156,18 @@ def test_nothing_in_words_or_names_ends_the_script_or_begins_an_element() -> Non
     assert page.count("<script") == 2 and page.count("</script>") == 2
 
 
-class Page:
-    """A page in the browser, and what is done with it."""
-
-    def __init__(self, driver: Any, folder: Path) -> None:
-        self.driver, self.folder = driver, folder
-
-    def do(self, script: str, *values: Any) -> Any:
-        return self.driver.execute_script(script, *values)
-
-    def wait(self, condition: str, seconds: float = 10) -> Any:
-        until = time.monotonic() + seconds
-        while not (answer := self.do(f"return {condition}")):
-            assert time.monotonic() < until, f"{condition} does not come true"
-            time.sleep(0.05)
-        return answer
-
-    def click(self, selector: str, number: int = 0) -> None:
-        self.do("document.querySelectorAll(arguments[0])[arguments[1]].click()", selector, number)
-
-    def fill(self, name: str, value: Any) -> None:
-        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        self.do(
-            script + "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));",
-            name,
-            value,
-        )
-
-    def keys(self, *keys: str) -> None:
-        for key in keys:
-            self.do(
-                "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))", key
-            )
-
-    @property
-    def shown(self) -> list[int]:
-        """Numbers of the utterances that are listed, by their starts."""
-        starts = self.do("return [...document.querySelectorAll('.row:not([hidden])')].map(e => +e.dataset.start)")
-        return [[row["start"] for row in ROWS].index(start) for start in starts]
-
-    def saved(self) -> dict[str, Any]:
-        path = self.folder / "corrections.json"
-        path.unlink(missing_ok=True)
-        self.click("#save")
-        until = time.monotonic() + 10
-        while not path.exists() or not path.stat().st_size:
-            assert time.monotonic() < until, "nothing was saved"
-            time.sleep(0.05)
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
-
-    def requests(self) -> list[str]:
-        events = [json.loads(one["message"])["message"] for one in self.driver.get_log("performance")]
-        return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-
-
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A browser, and the folder of its downloads."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
     folder = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER or ""
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "no-first-run",
-        "mute-audio",
-        "autoplay-policy=no-user-gesture-required",
-    ):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument("--window-size=1280,1000")
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(30)
-    yield driver, folder
-    driver.quit()
+    with browser(folder) as driver:
+        yield driver, folder
+
+
+def listed(page: Page) -> list[int]:
+    """Numbers of the utterances that are listed, by their starts."""
+    starts = page.do("return [...document.querySelectorAll('.row:not([hidden])')].map(e => +e.dataset.start)")
+    return [[row["start"] for row in ROWS].index(start) for start in starts]
 
 
 @pytest.fixture
@@ -299,9 +242,9 @@ def test_filters_and_order(page: Page) -> None:
     ]
     for name, value, left in cases:
         page.fill(name, value)
-        assert page.shown == left, name
+        assert listed(page) == left, name
         page.fill(name, "time" if name == "order" else "")
-    assert page.shown == [0, 1, 2, 3, 4]
+    assert listed(page) == [0, 1, 2, 3, 4]
 
 
 def correct(page: Page) -> None:
@@ -394,21 +337,10 @@ def test_without_its_recording_it_can_still_be_read_and_corrected(page: Page) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Page, scheme: str) -> None:
-    package = find_spec("axe_core_python")
-    if package is None or package.origin is None:
-        pytest.skip("needs axe-core-python, which holds axe-core")
     emulated = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
     correct(page)
-    axe = Path(package.origin).parent / "axe.min.js"
-    page.do(axe.read_text())
-    found = page.driver.execute_async_script("axe.run().then(arguments[0])")
-    grave = [
-        (one["id"], one["nodes"][0]["html"][:200])
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert grave == []
+    assert serious_findings(page) == []
 
 
 @needs_browser
@@ -452,6 +384,10 @@ def test_an_hour_of_two_people_plays_and_stays_small(
         for number in range(20)
         for person in ("S1", HOSTILE)
     ]
+    peaks = coded(np.abs(np.sin(np.arange(3600 * PEAK_RATE))), 0, 1)
+    drawn.append(
+        {**line, "name": "waveform", "title": "Waveform", "person": "", "step": 1 / PEAK_RATE, "points": peaks}
+    )
     path = page.folder / "hour.html"
     path.write_text(render_page(hour(), "interview.mp4", curves=drawn))
     assert path.stat().st_size < 5_000_000

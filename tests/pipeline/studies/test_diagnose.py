@@ -51,20 +51,27 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_egmf_is_diagnosed_and_its_backbones_compared(conversations: Path, tmp_path: Path) -> None:
-    out, shown = diagnosed(conversations, tmp_path, SMALL, "--backbones", "own,smollm2-135m", "--json")
+    out, shown = diagnosed(
+        conversations, tmp_path, SMALL, "--backbones", "own,smollm2-135m", "--by", "language", "--json"
+    )
     told = json.loads(shown.splitlines()[-1])
     page = (out / "diagnosis.md").read_text()
     assert any("6 speakers" in finding for finding in told["findings"])
     assert all(f"- {finding}\n" in page for finding in told["findings"]) and "The gate" in told["findings"][0]
     names = ("gate", "correlation", "similarity", "ablation", "backbones")
     expected = {str(out / f"{name}.{kind}") for name in names for kind in ("csv", "png", "svg")}
-    assert set(told["files"]) == expected | {str(out / "diagnosis.md")}
+    assert set(told["files"]) == expected | {str(out / "diagnosis.md"), str(out / "groups.csv")}
+    groups = table(out / "groups.csv")
+    assert {row["language"] for row in groups} == {"en"} and groups[0]["part"] == "whole model"
+    assert {"without text", "without face", "without voice", "without LoRA"} <= {row["part"] for row in groups}
+    assert float(groups[0]["low"]) <= float(groups[0]["uar"]) <= float(groups[0]["high"])
+    assert "\n## Alarms\n" in page and "\n## By language\n" in page
     assert all(f"({name}.png)" in page and (out / f"{name}.png").stat().st_size > 5_000 for name in names)
     stages = [(row["stage"], row["branch"]) for row in table(out / "gate.csv")]
     assert stages == [(stage, f"d/{n}") for stage in ("first stage", "second stage") for n in (8, 4, 2)]
     assert len(table(out / "correlation.csv")) == 3 and len(table(out / "similarity.csv")) == 6
     assert [row["part"] for row in table(out / "ablation.csv")][3:] == [
-        *("expert d/8", "expert d/4", "expert d/2", "all experts")
+        *("expert d/8", "expert d/4", "expert d/2", "all experts", "LoRA")
     ]
     same, own, again = table(out / "backbones.csv")
     assert same["backbone"] == "smollm2-135m (checkpoint)" and own["backbone"] == "own"
@@ -88,6 +95,10 @@ def test_emoe_is_asked_the_same_where_it_has_the_same(conversations: Path, tmp_p
     arguments = ("diagnose", tmp_path / "model", conversations, "--out", out)
     assert "stands on no backbone" in invoke(*arguments, "--backbones", "own", code=2).replace("\n", " ")
     assert "EMO-503" in invoke(*arguments, "--split", "nowhere", code=2)
+    shown = invoke(*arguments, "--split", "all", "--by", "speaker").replace("\n", " ")
+    groups = {row["speaker"] for row in table(out / "groups.csv")}
+    assert len(groups) > 1 or "are left out" in shown
+    assert "does not tell a corpus" in invoke(*arguments, "--split", "all", "--by", "corpus", code=2).replace("\n", " ")
     assert "EMO-509" in invoke(*arguments, "--metric", "corr", code=2)
 
 

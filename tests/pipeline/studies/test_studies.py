@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
+from emopipe.models.evaluation.explain import project_together
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.studies.compare import configurations
+from emopipe.pipeline.studies import plots
+from emopipe.pipeline.studies.compare import configurations, paper_table
 from emopipe.pipeline.studies.tables import markdown
 from tests.models import mmsa_files
 from tests.models.conftest import learnable
@@ -94,16 +99,56 @@ def test_ablate_writes_tables_and_the_sweep(folder: Path, tmp_path: Path) -> Non
     small = folder.parent / "tiny.toml"
     small.write_text(SMALL.split("[models.unimodal]", maxsplit=1)[0])
     invoke(
-        "ablate", folder, "--out", tmp_path, "--folds", 2, "--seeds", 1, "--config", small, "--modalities", "face,voice"
+        "ablate",
+        folder,
+        "--out",
+        tmp_path,
+        "--folds",
+        2,
+        "--seeds",
+        1,
+        "--config",
+        small,
+        "--modalities",
+        "face,voice",
+        "--draw",
+        "accuracy",
     )
     rows = table(tmp_path / "ablations.csv")
+    assert (tmp_path / "sweep-accuracy.png").stat().st_size > 10_000
     assert {"full", "without learned routing", "without entropy", "concat instead of sum"} <= {r["model"] for r in rows}
     sweep = table(tmp_path / "sweep.csv")
     assert {row["model"].split(" = ")[0] for row in sweep} == {"alpha", "lambda1", "lambda2", "temperature"}
     same = next(row for row in sweep if row["model"] == "alpha = 0.1")
     assert same["uar"] == rows[0]["uar"]
     assert (tmp_path / "sweep.png").stat().st_size > 10_000 and "<svg" in (tmp_path / "sweep.svg").read_text()
-    assert (tmp_path / "ablations.md").read_text().count("\n## ") == 4
+    assert (tmp_path / "ablations.md").read_text().count("\n## ") == 5
+    assert "| model | ACC | F1 | P | R | WF1 |" in (tmp_path / "ablations.md").read_text()
+
+
+def test_tables_have_the_columns_of_the_papers() -> None:
+    values = {"model": "emoe", "acc7": 0.4771, "acc5": 0.5, "acc2_non0": 0.854, "f1_non0": 0.853, "mae": 0.7104}
+    text = paper_table([{**values, "acc2_has0": 0.8, "corr": 0.7}])
+    assert text.startswith("| model | ACC7 | ACC2 | F1 | MAE |") and "| emoe | 47.7 | 85.4 | 85.3 | 0.710 |" in text
+    sims = paper_table([{"model": "emoe", "acc5": 0.4, "acc3": 0.6, "acc2": 0.8, "f1": 0.79, "mae": 0.4}])
+    assert sims.startswith("| model | ACC5 | ACC2 | F1 | MAE |")
+    classes = {"accuracy": 0.7258, "macro_f1": 0.7073, "macro_precision": 0.7208, "macro_recall": 0.7086}
+    shown = paper_table([{"model": "emoe", **classes, "weighted_f1": 0.72}])
+    assert "| emoe | 72.6 | 70.7 | 72.1 | 70.9 | 72.0 |" in shown
+
+
+def test_the_largest_shares_are_framed_and_models_share_an_embedding(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    figure = Figure()
+    shares = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
+    plots._bars(axes := figure.add_subplot(), shares, ("text", "face", "voice"), "share")
+    framed = [one for one in axes.patches if isinstance(one, Rectangle) and not one.get_fill()]
+    assert [(round(one.get_y(), 6), round(one.get_height(), 6)) for one in framed] == [(0.0, 0.5), (0.3, 0.7)]
+    spots = project_together({"one": rng.normal(size=(20, 6)), "two": rng.normal(size=(20, 4))})
+    assert [one.shape for one in spots.values()] == [(20, 2), (20, 2)]
+    for labels in (["a", "b"] * 10, np.linspace(-1, 1, 20)):
+        plots.scatter_side_by_side(spots, dict.fromkeys(spots, labels), "title", tmp_path / "picture")
+        assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("label", ["label", "sentiment"])
@@ -111,7 +156,9 @@ def test_visualize_draws_features_and_trust(folder: Path, tmp_path: Path, label:
     small = folder.parent / "tiny.toml"
     small.write_text(SMALL.split("[models.unimodal]", maxsplit=1)[0])
     invoke("train", folder, "--out", tmp_path / "model", "--config", small, "--label", label)
-    invoke("visualize", tmp_path / "model", folder, "--out", tmp_path / "pictures", "--split", "all")
+    beside = ("--beside", tmp_path / "model")
+    invoke("visualize", tmp_path / "model", folder, "--out", tmp_path / "pictures", "--split", "all", *beside)
+    assert (tmp_path / "pictures" / "compared.png").stat().st_size > 10_000
     names = {"tsne.png", "tsne.svg", "importance.png", "importance.svg", "utterances.csv"}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
     row = table(tmp_path / "pictures" / "utterances.csv")[0]

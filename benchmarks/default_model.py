@@ -1,0 +1,486 @@
+"""Make `emopipe-default` from public corpora, and measure its recipe on corpora that are left out of training.
+
+    python benchmarks/default_model.py --data DATA --work WORK --crops CROPS [--seeds 3] [STEP ...]
+
+DATA holds the archives and tables of the corpora; CROPS is the folder in which `expression_encoder.py` worked; WORK
+keeps what lies between. The steps are voices, faces, words, clips, measure, people, train and card.
+
+Faces, voices and sentences are single; of Java-SED a face and a voice belong together. The fused head also learns from
+*label-matched triples* of different people, which are artificial, and in half of which the words do not go with the
+rest: in life most sentences say nothing about emotion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import expression_encoder
+import generalisation
+import numpy as np
+import pyarrow as pa
+import torch
+from jinja2 import Environment, FileSystemLoader
+from scipy import signal
+from torch.nn import functional
+
+from emopipe.constants import MODALITIES, SAMPLE_RATE
+from emopipe.extractors.face.expression import ExpressionEncoder, network_input
+from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
+from emopipe.extractors.speech.whisper import load_whisper
+from emopipe.extractors.text.transformer import TextEncoder
+from emopipe.extractors.voice.features import VoiceExtractor
+from emopipe.models import checkpoint
+from emopipe.models.data import reading
+from emopipe.models.data.dataset import Dataset, FeatureStore
+from emopipe.models.predictor import Predictor
+from emopipe.models.training.config import read_configuration
+from emopipe.models.training.loop import train as fit
+from emopipe.pipeline.weights import resolve
+
+CONFIG: Final = Path(__file__).with_suffix(".toml")
+SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-default"
+CLASSES: Final = expression_encoder.CLASSES
+VOICES: Final = ("ravdess_speech", "emodb", "urdu", "javased")
+#: Speakers who validate and never train.
+HELD_OUT: Final = frozenset({"ravdess_19", "ravdess_20", "emodb_16", "urdu_SM1", "urdu_SF1"})
+#: Changed copies of each sound; of RAVDESS, which is large, every second take is used.
+COPIES: Final = 2
+#: Training pictures and sentences of a class of a corpus, at most; of SFEW and Java-SED all.
+MOST_FACES: Final = 700
+MOST_WORDS: Final = 1500
+#: Changed forms of each picture, and the most steps of a sequence that is made of them.
+FORMS: Final = 2
+STEPS: Final = 6
+#: Noise of the landmarks' columns in changed forms, in standard deviations.
+JITTER: Final = 0.3
+#: Triples of a class; the share in which face or voice is replaced by that of another emotion.
+TRIPLES: Final = 900
+REPLACED: Final = 0.25
+COLUMNS: Final = (*expression_encoder.SHAPES, *EMOTIONS, *EXPRESSION)
+Row = dict[str, Any]
+Sequences = dict[str, np.ndarray]
+
+
+@dataclass
+class Part:
+    """Rows of a corpus (a manifest's columns) and the feature sequences that they name, by modality and key."""
+
+    rows: list[Row]
+    features: dict[str, Sequences]
+
+
+def voices(data: Path, work: Path) -> None:
+    """Voice features of every take and of its changed copies."""
+    extractor = VoiceExtractor(load_whisper(resolve("whisper-base"), "cpu"))
+    for name in VOICES:
+        if (work / f"voice-{name}.npz").exists():
+            continue
+        rows, sequences = [], []
+        with zipfile.ZipFile(data / f"{name}.zip") as archive:
+            for number, row in enumerate(_read_table(data / f"{name}.csv")):
+                if not row["emotion"] or (name == "ravdess_speech" and number % 2):
+                    continue
+                samples, rng = _sound(archive, row["file"]), np.random.default_rng(number)
+                for copy_number in range(1 + COPIES):
+                    heard = changed_sound(samples, rng) if copy_number else samples
+                    sequences.append(extractor.measure(heard, start=0.0, window=1.0).features)
+                    rows.append((row["file"], row["speaker"], row["emotion"], copy_number))
+        lengths = [len(one) for one in sequences]
+        np.savez(work / f"voice-{name}.npz", steps=np.concatenate(sequences), lengths=lengths, keys=np.array(rows))
+
+
+def _sound(archive: zipfile.ZipFile, file: str) -> np.ndarray:
+    """Samples at 16 kHz, mono."""
+    with archive.open(file) as stream, av.open(stream) as container:
+        resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
+        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    return np.concatenate([frame.to_ndarray() for frame in frames], 1)[0].astype(np.float32)
+
+
+def changed_sound(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another speed (and pitch), room, telephone band or tone control, noise and level."""
+    count = int(len(samples) / rng.uniform(0.9, 1.1))
+    x = np.interp(np.linspace(0, len(samples) - 1, count), np.arange(len(samples)), samples)
+    if rng.random() < 0.5:
+        length = int(SAMPLE_RATE * rng.uniform(0.1, 0.5))
+        room = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length) * 0.3 * rng.random()
+        room[0] = 1
+        x = signal.fftconvolve(x, room)[:count]
+    kind = rng.random()
+    if kind < 0.3:
+        band = [rng.uniform(150, 350), rng.uniform(3000, 3600)]
+        x = signal.sosfilt(signal.butter(4, band, "bandpass", fs=SAMPLE_RATE, output="sos"), x)
+    elif kind < 0.5:
+        tone = "lowpass" if rng.random() < 0.5 else "highpass"
+        edge = rng.uniform(500, 3000)
+        x = 0.5 * x + 0.5 * signal.sosfilt(signal.butter(1, edge, tone, fs=SAMPLE_RATE, output="sos"), x)
+    noise = rng.standard_normal(count)
+    if rng.random() < 0.5:
+        noise = signal.lfilter([1], [1, -0.95], noise)
+    if rng.random() < 0.7:
+        x = x + noise * np.std(x) / np.std(noise) * 10 ** (-rng.uniform(10, 40) / 20)
+    x = x * 10 ** (rng.uniform(-12, 6) / 20)
+    return np.asarray(x / max(1.0, np.abs(x).max()), np.float32)
+
+
+def faces(data: Path, work: Path, crops: Path) -> None:
+    """Columns of RAF-DB's and FER2013's pictures and of their changed forms."""
+    torch.manual_seed(0)
+    encoder = ExpressionEncoder()
+    for corpus in expression_encoder.CORPORA:
+        labels, valid = expression_encoder.targets(data, corpus)
+        shapes, images = (np.load(crops / f"{corpus}{end}.npy", mmap_mode="r") for end in ("-shapes", ""))
+        rng, rows = np.random.default_rng(0), []
+        for one in range(len(CLASSES)):
+            pool = np.flatnonzero(~valid & np.isfinite(shapes[:, 0]) & (labels.argmax(1) == one))
+            rows.append(rng.permutation(pool)[:MOST_FACES])
+        chosen = np.concatenate(rows)
+        parts = [_forms(encoder, images[part]) for part in np.array_split(chosen, len(chosen) // 64)]
+        np.savez(work / f"face-{corpus}.npz", new=np.concatenate(parts), old=shapes[chosen], labels=labels[chosen])
+
+
+def _forms(encoder: ExpressionEncoder, images: np.ndarray) -> np.ndarray:
+    """The encoder's columns (n, 1 + FORMS, 39) of pictures as they are and changed."""
+    plain = encoder.columns(network_input(expression_encoder.inner(images)))
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    forms = [encoder.columns(expression_encoder.changed(pixels.clone(), expression_encoder.SIDE)) for _ in range(FORMS)]
+    return torch.stack([plain, *forms], 1).numpy()
+
+
+def words(data: Path, work: Path) -> None:
+    """Token vectors of MELD's lines and of comments from GoEmotions, of each class at most so many."""
+    rows, taken = [], Counter[tuple[str, ...]]()
+    lines = [(row, f"meld_{row['split']}_{row['dialogue']}") for row in _read_table(data / "meld_text.csv")]
+    comments = [(row, row["text"]) for row in _read_table(data / "goemotions.csv")]
+    for corpus, table in (("meld", lines), ("goemotions", comments)):
+        for row, speaker in sorted(table, key=lambda pair: hashlib.sha256(pair[0]["text"].encode()).digest()):
+            pool = (corpus, row["split"], row["emotion"])
+            taken[pool] += 1
+            if row["emotion"] and (taken[pool] <= MOST_WORDS or row["split"] == "valid"):
+                rows.append((row["text"], f"{corpus}/{speaker}", row["emotion"], row["split"], corpus))
+    rows.sort(key=lambda row: len(row[0]))
+    encoder = TextEncoder(resolve("minilm-l6"), "cpu", 64)
+    vectors = []
+    for at in range(0, len(rows), 64):
+        vectors += encoder.encode([row[0] for row in rows[at : at + 64]])
+    lengths = [len(one) for one in vectors]
+    steps = np.concatenate(vectors).astype(np.float16)
+    np.savez(work / "words.npz", steps=steps, lengths=lengths, keys=np.array(rows))
+
+
+def clips(data: Path, work: Path) -> None:
+    """What the face backend sees of Java-SED's clips and SFEW's stills, by `emopipe.extract`."""
+    corpora = ["sfew", "javased"]
+    (work / "clips").mkdir(exist_ok=True)
+    generalisation.extract(data, work / "clips", corpora, ["face", "voice"], sealed())
+
+
+def sealed() -> dict[str, Any]:
+    """The extraction tables of the checkpoint."""
+    predictor = checkpoint.load("emopipe-default")
+    return generalisation.sealed_tables(predictor)
+
+
+def voice_part(work: Path, corpus: str) -> Part:
+    """Takes as they are, with their speakers; changed copies without, so that lone clips are learned, too."""
+    kept = dict(np.load(work / f"voice-{corpus}.npz"))
+    ends = np.cumsum(kept["lengths"])
+    rows, sequences = [], {}
+    for end, length, (file, speaker, emotion, number) in zip(ends, kept["lengths"], kept["keys"], strict=True):
+        key = f"{corpus}/{file}~{number}"
+        sequences[key] = kept["steps"][end - length : end]
+        split = "valid" if speaker in HELD_OUT else "train"
+        if split == "train" or number == "0":
+            named = f"{corpus}/{speaker}" if number == "0" else None
+            row = {"id": key, "voice": key, "label": emotion, "corpus": corpus, "split": split}
+            rows.append({**row, "speaker": named, "person": f"{corpus}/{speaker}"})
+    return Part(rows, {"voice": sequences})
+
+
+def face_part(work: Path, corpus: str) -> Part:
+    """Pictures as one step, and as sequences of two to STEPS steps in which they change a little."""
+    kept = dict(np.load(work / f"face-{corpus}.npz"))
+    rng, rows, sequences = np.random.default_rng(1), [], {}
+    spread = JITTER * kept["old"].std(0)
+    for number, (old, new, label) in enumerate(zip(kept["old"], kept["new"], kept["labels"], strict=True)):
+        steps = 1 if number % 2 else int(rng.integers(2, STEPS + 1))
+        seen = new[rng.integers(0, len(new), (steps, 2))].mean(1) if steps > 1 else new[rng.integers(0, len(new), 1)]
+        noise = spread * rng.standard_normal((steps, len(old))) * (number % 4 > 0)
+        key = f"{corpus}/{number}"
+        sequences[key] = np.hstack([old + noise, seen]).astype(np.float32)
+        rows.append({"id": key, "face": key, "label": CLASSES[label.argmax()], "corpus": corpus, "split": "train"})
+    return Part(rows, {"face": sequences})
+
+
+def clip_part(work: Path, corpus: str) -> Part:
+    """Faces of pictures or clips; of Java-SED each with its voice, and with changed copies of it."""
+    dataset = next(reading.read(folder) for folder in (work / "clips").glob("features-*"))
+    chosen = np.flatnonzero(dataset.column("corpus") == corpus)
+    store = dataset._stores["face"]
+    rows, sequences, heard = [], {}, voice_part(work, corpus) if corpus in VOICES else Part([], {"voice": {}})
+    for row in dataset.subset(chosen).manifest.to_pylist():
+        name = {"label": row["emotion"], "corpus": corpus, "split": "train", "person": row["speaker"]}
+        if row["face"] is not None:
+            sequences[row["face"]] = store.sequence(store.index[row["face"]])
+        for number in range(1 + COPIES if corpus in VOICES else 1):
+            key = f"{row['id']}~{number}"
+            there = key in heard.features["voice"]
+            speaker = row["speaker"] if number == 0 else None
+            parts = {"face": row["face"], "voice": key if there else None}
+            rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
+    used = {row["voice"] for row in rows}
+    rest = [row for row in heard.rows if row["voice"] not in used]
+    return Part([*rows, *rest], {"face": sequences, **heard.features})
+
+
+def word_part(work: Path, corpus: str) -> Part:
+    """Sentences of a corpus."""
+    kept = dict(np.load(work / "words.npz"))
+    ends, rows, sequences = np.cumsum(kept["lengths"]), [], {}
+    held_out = {row[1] for row in kept["keys"] if row[3] == "valid"}
+    for number, (text, speaker, emotion, split, name) in enumerate(kept["keys"]):
+        if name == corpus and (split == "valid" or speaker not in held_out):
+            key = f"{corpus}/{number}"
+            sequences[key] = kept["steps"][ends[number] - kept["lengths"][number] : ends[number]].astype(np.float32)
+            row = {"id": key, "text": key, "words": text, "speaker": speaker, "label": emotion}
+            rows.append({**row, "split": split, "corpus": corpus})
+    return Part(rows, {"text": sequences})
+
+
+def combine(parts: Iterable[Part], schema: dict[str, tuple[str, ...]], extraction: dict[str, Any]) -> Dataset:
+    """A dataset of these parts in memory."""
+    parts, stores = list(parts), {}
+    rows = [row for part in parts for row in part.rows]
+    for modality in MODALITIES:
+        sequences = {key: one for part in parts for key, one in part.features.get(modality, {}).items()}
+        if sequences:
+            stores[modality] = _store(modality, schema[modality], sequences)
+    columns = ("id", "speaker", "label", "corpus", "split", "words", *MODALITIES)
+    table = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns}
+    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return Dataset(pa.table(table), stores, extraction, digest)
+
+
+def _store(modality: str, names: tuple[str, ...], sequences: Sequences) -> FeatureStore:
+    lengths = np.array([len(one) for one in sequences.values()])
+    values = list(sequences.values())
+    return FeatureStore(Path(modality), modality, names, list(sequences), lengths, lambda: np.concatenate(values))
+
+
+def triples(parts: list[Part], modalities: tuple[str, ...]) -> Iterator[Row]:
+    """Rows that join a face, a voice and a sentence, as far as there are; see the head of this file."""
+    rng = np.random.default_rng(0)
+    rows = [row for part in parts for row in part.rows if row["split"] == "train"]
+    pools: dict[str, dict[str, list[Row]]] = {m: {} for m in MODALITIES}
+    for row in rows:
+        for modality in MODALITIES:
+            if row.get(modality):
+                pools[modality].setdefault(row["label"], []).append(row)
+    shared = [one for one in CLASSES if all(one in pools[m] for m in MODALITIES if pools[m])]
+    for label in shared:
+        for number in range(TRIPLES):
+            shown = {m: label for m in MODALITIES if pools[m]}
+            if rng.random() < REPLACED:
+                shown[str(rng.choice(["face", "voice"]))] = str(rng.choice([*shared, "neutral"]))
+            if "text" in shown and rng.random() < 0.5:
+                shown["text"] = "neutral" if rng.random() < 0.7 else str(rng.choice(shared))
+            chosen = {m: _any_corpus(pools[m][one], rng) for m, one in shown.items()}
+            row = {"id": f"triple/{label}/{number}", "label": label, "corpus": "triples", "split": "train"}
+            yield {**row, **{m: one[m] for m, one in chosen.items()}, "words": chosen.get("text", {}).get("words")}
+
+
+def _any_corpus(rows: list[Row], rng: np.random.Generator) -> Row:
+    """A row of any corpus, each as often, so that a large one does not stand for all."""
+    corpora = sorted({row["corpus"] for row in rows})
+    corpus = rng.choice(corpora)
+    pool = [row for row in rows if row["corpus"] == corpus]
+    return pool[rng.integers(len(pool))]
+
+
+READERS: Final[dict[str, tuple[str, Callable[[Path, str], Part]]]] = {
+    **{name: ("face", face_part) for name in expression_encoder.CORPORA},
+    "sfew": ("face", clip_part),
+    **{name: ("voice", voice_part) for name in VOICES[:3]},
+    "javased": ("face+voice", clip_part),
+    "meld": ("text", word_part),
+    "goemotions": ("text", word_part),
+}
+#: What is left out together, the modalities that are trained, and what is measured of which corpus.
+LEFT_OUT: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, str], ...]], ...]] = (
+    *(((name,), ("voice",), ((name, "voice"),)) for name in VOICES[:3]),
+    (
+        ("javased", "sfew"),
+        ("face", "voice"),
+        (("sfew", "face"), ("javased", "face"), ("javased", "voice"), ("javased", "face+voice")),
+    ),
+)
+
+
+def load(
+    work: Path, without: Iterable[str] = (), modalities: tuple[str, ...] = MODALITIES, person: str = ""
+) -> Dataset:
+    """A dataset of all corpora but some, and of all people but one, with triples where there are several modalities."""
+    used = {
+        name: one for name, one in READERS.items() if name not in without and set(one[0].split("+")) & set(modalities)
+    }
+    parts = [read(work, name) for name, (_, read) in used.items()]
+    parts = [Part([row for row in part.rows if row.get("person", "-") != person], part.features) for part in parts]
+    if len(modalities) > 1:
+        parts.append(Part(list(triples(parts, modalities)), {}))
+    return _dataset(parts).select([name for name in MODALITIES if name in modalities])
+
+
+def measured(work: Path, corpus: str) -> Dataset:
+    """The rows of a corpus that are measured: pictures and recordings as they are, with their speakers."""
+    part = READERS[corpus][1](work, corpus)
+    end = "~0~clip" if READERS[corpus][1] is clip_part else "~0"
+    rows = [row for row in part.rows if row["id"].endswith(end)]
+    return _dataset([Part(rows, part.features)])
+
+
+def _dataset(parts: list[Part]) -> Dataset:
+    before = checkpoint.load("emopipe-default").spec
+    return combine(parts, {**before.schema, "face": COLUMNS}, dict(before.extraction))
+
+
+def measure(work: Path, seeds: int) -> None:
+    """Train with corpora left out and measure on them; keeps the figures, and the answers to calibrate by."""
+    config, figures, unseen = read_configuration(CONFIG), Figures(), []
+    for left_out, modalities, tests in LEFT_OUT:
+        dataset = load(work, left_out, modalities)
+        for seed in range(seeds):
+            predictor = fit(dataset, replace(config, seed=seed)).predictor
+            for corpus, names in tests:
+                unseen.append(figures.add(predictor, measured(work, corpus), corpus, names))
+                print(corpus, names, seed, figures.rows[corpus, names][-1], flush=True)
+    figures.save(work / "left-out.json")
+    logits, truth = (np.concatenate(parts) for parts in zip(*unseen, strict=True))
+    weights = np.concatenate([np.full(len(one), 1 / len(one)) for _, one in unseen])
+    np.savez(work / "unseen.npz", logits=logits, truth=truth, weights=weights)
+
+
+def people(work: Path, seeds: int) -> None:
+    """Leave out one speaker of Java-SED at a time, whose corpus otherwise trains."""
+    config, dataset = read_configuration(CONFIG), measured(work, "javased")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(seeds):
+        answers: dict[str, np.ndarray] = {}
+        for person in sorted(set(dataset.speakers)):
+            training = load(work, (), ("face", "voice"), person)
+            predictor = fit(training, replace(config, seed=seed)).predictor
+            chosen = np.flatnonzero(dataset.speakers == person)
+            for names in ("face", "voice", "face+voice"):
+                scores = predictor.scores(dataset, chosen, names.split("+"))
+                right = scores.logits.argmax(1) == [CLASSES.index(label) for label in dataset.column("label")[chosen]]
+                answers.setdefault(names, np.zeros(len(dataset), bool))[chosen] = right
+        print(seed, {name: round(float(right.mean()), 3) for name, right in answers.items()}, flush=True)
+        for name, right in answers.items():
+            by_person = [float(right[dataset.speakers == person].mean()) for person in sorted(set(dataset.speakers))]
+            rows.setdefault(name, []).append({"uar": float(right.mean()), "people": by_person})
+    (work / "people.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+@dataclass
+class Figures:
+    """Figures of several seeds by corpus and modalities."""
+
+    rows: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict)
+
+    def add(self, predictor: Predictor, dataset: Dataset, corpus: str, names: str) -> tuple[np.ndarray, np.ndarray]:
+        """Measure a model; returns its logits (n, C) before calibration, and the truth (n,)."""
+        scores = predictor.scores(dataset, None, names.split("+"))
+        truth = np.array([CLASSES.index(label) for label in dataset.column("label")])
+        seen, own = scores.present.any(1), np.unique(truth)
+        right = (scores.logits.argmax(1) == truth) & seen
+        among = (own[scores.logits[:, own].argmax(1)] == truth) & seen
+        speakers = np.array([name or key for name, key in zip(dataset.speakers, dataset.ids, strict=True)])
+        low, high = generalisation.interval(truth.astype(str), among, speakers)
+        row = {"n": len(truth), "accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
+        self.rows.setdefault((corpus, names), []).append({**row, "low": low, "high": high})
+        return scores.logits, truth
+
+    def save(self, path: Path) -> None:
+        """Write them as JSON."""
+        path.write_text(json.dumps({"/".join(key): rows for key, rows in self.rows.items()}, indent=1) + "\n")
+
+
+def _uar(truth: np.ndarray, right: np.ndarray) -> float:
+    return float(np.mean([right[truth == one].mean() for one in np.unique(truth)]))
+
+
+def train(work: Path, seed: int = 0) -> None:
+    """Train on all corpora."""
+    predictor = fit(load(work), replace(read_configuration(CONFIG), seed=seed)).predictor
+    checkpoint.save(work / "model", predictor, "")
+
+
+def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor:
+    """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
+    logits, truth, weights = (torch.from_numpy(unseen[name]) for name in ("logits", "truth", "weights"))
+    scales = np.exp(np.linspace(-1, 2, 121))
+    costs = [(functional.cross_entropy(logits / s, truth, reduction="none") * weights).sum().item() for s in scales]
+    spec = replace(predictor.spec, temperature=float(scales[int(np.argmin(costs))]))
+    return Predictor(spec, predictor.module)
+
+
+def card(work: Path) -> None:
+    """Ship the model with its card."""
+    environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
+    table = (work / "generalisation.md").read_text("utf-8") if (work / "generalisation.md").exists() else ""
+    left_out = json.loads((work / "left-out.json").read_text())
+    facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
+    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS}
+    text = environment.get_template("default_model.card.md").render(facts)
+    model = calibrated(checkpoint.load(work / "model"), dict(np.load(work / "unseen.npz")))
+    checkpoint.save(SHIPPED, model, text)
+
+
+def _mean(rows: list[dict[str, float]], name: str) -> str:
+    values = [row[name] for row in rows]
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--crops", type=Path, required=True, help="the WORK of expression_encoder.py")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("steps", nargs="*", metavar="STEP")
+    options = parser.parse_args()
+    data, work = options.data, options.work
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    steps: dict[str, Callable[[], None]] = {
+        "voices": lambda: voices(data, work),
+        "faces": lambda: faces(data, work, options.crops),
+        "words": lambda: words(data, work),
+        "clips": lambda: clips(data, work),
+        "measure": lambda: measure(work, options.seeds),
+        "people": lambda: people(work, options.seeds),
+        "train": lambda: train(work),
+        "card": lambda: card(work),
+    }
+    for name in options.steps or steps:
+        steps[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -118,7 +118,8 @@ class GraphDistillation(nn.Module):
         scores = self.edge(torch.cat([sources, targets], dim=3)).squeeze(3).float()
         edges = present.unsqueeze(2) & present.unsqueeze(1) & ~torch.eye(count, dtype=torch.bool, device=x.device)
         some = edges.any(1, keepdim=True)
-        return scores.masked_fill(~edges & some, -torch.inf).softmax(1).masked_fill(~edges, 0.0)
+        shares: Tensor = scores.masked_fill(~edges & some, -torch.inf).softmax(1)
+        return shares.masked_fill(~edges, 0.0)
 
     def forward(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, K) and present (B, M) -> logits (B, M, C) and L_dtl."""
@@ -155,7 +156,10 @@ class Dmd(TextEncoderBaseline):
         )
         wide = (count - 1) * width
         self.memory = nn.ModuleDict(
-            {name: Transformer(wide, config.memory_layers, config.heads, **dropouts) for name in names}
+            {
+                name: Transformer(wide, config.memory_layers, config.heads, **dropouts)  # type: ignore[arg-type]
+                for name in names
+            }
         )
         self.homogeneous = GraphDistillation(width, shape.outputs)
         self.heterogeneous = GraphDistillation(wide, shape.outputs)

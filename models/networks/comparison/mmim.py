@@ -65,7 +65,7 @@ def entropy(y: Tensor, groups: Tensor) -> Tensor:
         groups: (N,) numbers.
     """
     determinants = []
-    for group in groups.unique():
+    for group in set(groups.tolist()):
         members = y[groups == group]
         if len(members) < 2:
             continue
@@ -100,7 +100,8 @@ class Likelihood(nn.Module):
         """(B, inputs), (B, outputs) -> (B,) ln q(y | x)."""
         log_variance = self.log_variance(x).clamp(-LOG_VARIANCE, LOG_VARIANCE)
         squares = (y - self.mean(x)).square() / log_variance.exp()
-        return -0.5 * (squares + log_variance + math.log(2 * math.pi)).sum(1)
+        costs: Tensor = squares + log_variance + math.log(2 * math.pi)
+        return -0.5 * costs.sum(1)
 
     def fixed(self, x: Tensor, y: Tensor) -> Tensor:
         """The same, its own weights taken as constants: they get no gradient."""

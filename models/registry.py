@@ -13,9 +13,12 @@ from typing import Any, Final
 
 from emopipe.errors import BackendUnusable, UnknownName
 from emopipe.models.configs import change
+from emopipe.models.networks.comparison.dmd import Dmd, DmdConfig
 from emopipe.models.networks.comparison.early import LfDnn, LfDnnConfig, Lmf, LmfConfig, Tfn, TfnConfig
 from emopipe.models.networks.comparison.late import LateFusion, LateFusionConfig, Unimodal, UnimodalConfig
+from emopipe.models.networks.comparison.mfn import Mfn, MfnConfig
 from emopipe.models.networks.comparison.misa import Misa, MisaConfig
+from emopipe.models.networks.comparison.mmim import Mmim, MmimConfig
 from emopipe.models.networks.comparison.mult import Mult, MultConfig
 from emopipe.models.networks.comparison.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.networks.egmf.config import EgmfConfig
@@ -49,6 +52,9 @@ MODELS: dict[str, Entry] = {
     "mult": Entry(Mult, MultConfig()),
     "self-mm": Entry(SelfMm, SelfMmConfig()),
     "misa": Entry(Misa, MisaConfig()),
+    "mfn": Entry(Mfn, MfnConfig()),
+    "mmim": Entry(Mmim, MmimConfig()),
+    "dmd": Entry(Dmd, DmdConfig()),
 }
 
 

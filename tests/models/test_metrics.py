@@ -82,6 +82,89 @@ def test_recall_is_averaged_over_the_classes_that_occur() -> None:
     assert found["macro_f1"] == pytest.approx((0.8 + 1 + 0) / 3)
 
 
+def test_precision_and_recall_are_averaged_over_classes_not_rows() -> None:
+    truth, guess = np.array(list("aaaab")), np.array(list("aabbb"))
+    found = metrics.classification(truth, guess)
+    # Precision 2/2 of a and 1/3 of b; recall 2/4 and 1/1; F1 2/3 and 1/2.
+    assert found == pytest.approx(
+        {
+            "accuracy": 3 / 5,
+            "uar": 3 / 4,
+            "macro_f1": 7 / 12,
+            "weighted_f1": (4 * 2 / 3 + 1 / 2) / 5,
+            "macro_precision": 2 / 3,
+            "macro_recall": 3 / 4,
+        }
+    )
+
+
+def test_a_class_that_is_only_guessed_or_only_true_counts_as_zero_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    found = metrics.classification(np.array(list("ab")), np.array(list("ac")))
+    expected = {"accuracy": 1 / 2, "uar": 1 / 2, "macro_f1": 1 / 3, "weighted_f1": 1 / 2}
+    assert found == pytest.approx({**expected, "macro_precision": 1 / 3, "macro_recall": 1 / 3})
+    figures = metrics.regression(np.array([1.0, 2.0]), np.array([-1.0, -2.0]))
+    assert figures["f1_non0"] == 0 and not recwarn.list
+
+
+def test_f1_of_values_is_weighted_by_how_many_are_positive() -> None:
+    truth, guess = np.array([1.0, 2.0, 3.0, -1.0]), np.array([1.0, -2.0, 3.0, 1.0])
+    found = metrics.regression(truth, guess)
+    # Positive: precision 2/3, recall 2/3; negative: none right.
+    assert found["f1_non0"] == found["f1_has0"] == pytest.approx(0.75 * 2 / 3)
+
+
+def test_which_range_of_labels_is_which_literature() -> None:
+    truth, guess = np.array([0.5, -0.5]), np.array([0.4, -0.4])
+    assert "acc7" not in metrics.regression(truth, guess, 1.0)
+    assert "acc7" in metrics.regression(truth, guess, 1.5) and "acc7" in metrics.regression(truth, guess)
+
+
+def test_figures_of_no_rows_have_the_same_names_as_figures_of_some() -> None:
+    none, some = np.zeros(0), np.array([0.0, 1.0, 1.0])
+    assert metrics.classification(none, none).keys() == metrics.classification(some, some).keys()
+    for largest in (1.0, 3.0):
+        assert metrics.regression(none, none, largest).keys() == metrics.regression(some, some, largest).keys()
+
+
+def test_correlation_of_two_rows_is_defined_and_of_one_is_not() -> None:
+    assert metrics.regression(np.array([1.0, 2.0]), np.array([0.0, 3.0]))["corr"] == pytest.approx(1)
+    assert metrics.regression(np.array([1.0, 2.0]), np.array([3.0, 0.0]))["corr"] == pytest.approx(-1)
+    assert math.isnan(metrics.regression(np.array([1.0]), np.array([0.0]))["corr"])
+    assert math.isnan(metrics.regression(np.array([2.0, 2.0]), np.array([0.0, 1.0]))["corr"])
+
+
+def test_rows_may_lie_in_columns() -> None:
+    column = np.array([[1.0], [2.0], [-1.0]])
+    assert metrics.regression(column, column)["acc7"] == 1
+
+
+def test_nominal_alpha_of_krippendorffs_example() -> None:
+    # Krippendorff (2011), example C: four coders, twelve units, nominal data: alpha = 0.743.
+    coders = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, 0, 0, 0],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, 0, 3],
+        [0, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, 0],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, 0],
+    ]
+    votes = np.array([[unit.count(value) for value in range(1, 6)] for unit in zip(*coders, strict=True)], dtype=float)
+    assert metrics.nominal_alpha(votes) == pytest.approx(0.743, abs=5e-4)
+    values = np.array(coders, dtype=float).T
+    values[values == 0] = np.nan
+    assert metrics.interval_alpha(values) == pytest.approx(0.849, abs=5e-4)  # the same with the interval metric
+
+
+def test_alpha_of_no_variation_or_of_no_pairs_is_nan() -> None:
+    assert math.isnan(metrics.nominal_alpha(np.array([[3.0, 0.0], [2.0, 0.0]])))
+    assert math.isnan(metrics.nominal_alpha(np.array([[1.0, 0.0], [0.0, 1.0]])))
+    assert math.isnan(metrics.interval_alpha(np.array([[1.0, 1.0], [1.0, np.nan]])))
+    assert math.isnan(metrics.interval_alpha(np.array([[1.0, np.nan], [2.0, np.nan]])))
+    # Two units of two coders: the second disagrees. Observed 1/2 of the pairs, expected 4/6.
+    assert metrics.nominal_alpha(np.array([[2.0, 0.0], [1.0, 1.0]])) == pytest.approx(1 - (2 / 1) / (6 / 3))
+    assert metrics.interval_alpha(np.array([[0.0, 0.0], [1.0, 2.0]])) == pytest.approx(1 - 1.0 / (2.75 * 4 / 3))
+
+
 def test_mmsa_names() -> None:
     found = metrics.mmsa(metrics.regression(TRUTH, GUESS))
     assert set(found) == {
@@ -101,3 +184,8 @@ def test_calibration_error_is_the_weighted_gap() -> None:
     confidence = np.array([0.95, 0.95, 0.55, 0.55])
     assert metrics.expected_calibration_error(confidence, np.array([1, 1, 1, 0])) == pytest.approx(0.05)
     assert metrics.expected_calibration_error(np.ones(4), np.ones(4)) == 0
+    # Fifteen bins by default: 0.5 and 0.53 share one, in which 3/4 are right; with two hundred bins they do not.
+    confidence, correct = np.array([0.5, 0.5, 0.53, 0.53]), np.array([1, 0, 1, 1])
+    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(0.75 - 0.515)
+    assert metrics.expected_calibration_error(confidence, correct, 200) == pytest.approx(0.47 / 2)
+    assert metrics.expected_calibration_error(np.array([0.2, 0.9]), np.array([0, 1])) == pytest.approx(0.15)

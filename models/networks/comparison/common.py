@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.errors import ConfigError
-from emopipe.models.configs import Chance, Width
+from emopipe.errors import ConfigError, DatasetError
+from emopipe.models.configs import Chance, Count, Rank, Width
 from emopipe.models.data.dataset import Batch, Dataset
 from emopipe.models.networks import losses
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
+from emopipe.models.networks.text_encoder import TextEncoder, Tuning
 
 
 class Baseline(FusionModel):
@@ -46,6 +48,89 @@ class Baseline(FusionModel):
         return {"task": task, "total": task}
 
 
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """Settings of models whose papers tune BERT on the words.
+
+    Attributes:
+        text_encoder: BERT reads the dataset's token ids, as published; False: the text features are read as they are.
+        text_weights: folder with BERT's weights, read when training starts; empty for random ones.
+        text_tuning, lora_rank: see :class:`~emopipe.models.networks.text_encoder.TextEncoder`.
+        bert: sizes of BERT that differ from the published ones.
+    """
+
+    text_encoder: bool = False
+    text_weights: str = ""
+    text_tuning: Tuning = "full"
+    lora_rank: Rank = 8
+    bert: Mapping[str, Count] = field(default_factory=dict)
+
+
+class TextEncoderBaseline(Baseline):
+    """A comparison model that reads the text features or, with `text_encoder`, has BERT read the token ids.
+
+    Attributes:
+        dims: modality -> width of what :meth:`steps` gives of it.
+    """
+
+    config: TextEncoderConfig
+
+    def __init__(self, shape: Shape, config: Any) -> None:
+        super().__init__(shape, config)
+        self.dims = dict(shape.dims)
+        self.text: TextEncoder | None = None
+        if config.text_encoder and "text" in shape.dims:
+            self.text = TextEncoder(config.bert, config.text_tuning, config.lora_rank)
+            self.dims["text"] = self.text.width
+            self.standardise.pop("text")
+
+    def fit_inputs(self, dataset: Dataset) -> None:
+        """Learn mean and spread of every feature from the training rows, and read BERT's weights.
+
+        Raises:
+            ConfigError: the weights cannot be read.
+            DatasetError: there are no token ids, or they are not of this BERT's vocabulary.
+        """
+        super().fit_inputs(dataset)
+        if self.text is None:
+            return
+        if dataset.tokens is None:
+            raise DatasetError("the dataset has no token ids", hint=NO_TOKENS)
+        if dataset.tokens.values.max(initial=0) >= self.text.sizes["vocab_size"]:
+            raise DatasetError(f"a token id is beyond the {self.text.sizes['vocab_size']} that BERT knows")
+        if self.config.text_weights:
+            self.text.load(self.config.text_weights)
+
+    def steps(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Steps of a modality (B, T, D) and lengths (B,), all 0 past the end and where it is absent.
+
+        Raises:
+            DatasetError: BERT is part of the model and the batch has no token ids.
+        """
+        if name != "text" or self.text is None:
+            return super().steps(name, batch)
+        if batch.tokens is None:
+            raise DatasetError("the text has no token ids", hint=NO_TOKENS)
+        column = self.shape.modalities.index(name)
+        lengths = batch.lengths[:, column].masked_fill(~batch.present[:, column], 0)
+        rows, longest = lengths.nonzero().squeeze(1), max(1, int(lengths.max()) if len(lengths) else 0)
+        full = batch.quality.new_zeros(len(batch), longest, self.dims[name])
+        if len(rows) == 0:
+            return full, lengths
+        tokens = batch.tokens[rows, :longest]
+        valid = valid_steps(tokens, lengths[rows])
+        states = self.text(tokens.masked_fill(~valid, 0)).to(full.dtype)
+        return full.index_copy(0, rows, states.masked_fill(~valid.unsqueeze(-1), 0.0)), lengths
+
+    def summary(self, batch: Batch) -> Tensor:
+        """(B, D) of the text: BERT's state of its first token, [CLS]; the mean of text features, which have none."""
+        x, lengths = self.steps("text", batch)
+        return mean_step(x, lengths) if self.text is None else x[:, 0]
+
+
+NO_TOKENS: Final = "Use an MMSA file with text_bert, or set text_encoder = false to read the text features"
+
+
 def need_modalities(shape: Shape, least: int, model: str) -> None:
     """Raise a ConfigError when there are too few modalities to fuse."""
     if len(shape.modalities) < least:
@@ -71,6 +156,12 @@ def mean_step(x: Tensor, lengths: Tensor) -> Tensor:
 def last_step(x: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, K) -> (B, K), the last valid step."""
     return x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
+
+
+def with_stand_in(x: Tensor, lengths: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, K) and lengths (B,) with one step (K,) in rows without any, and lengths of at least 1."""
+    stand_in = functional.pad(step.to(x.dtype).unsqueeze(0), (0, 0, 0, x.shape[1] - 1))
+    return torch.where((lengths == 0).view(-1, 1, 1), stand_in, x), lengths.clamp(min=1)
 
 
 @dataclass(frozen=True)

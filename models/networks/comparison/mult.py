@@ -11,7 +11,14 @@ from torch.nn import functional
 from emopipe.errors import ConfigError
 from emopipe.models.configs import Chance, Heads, Kernel, Layers, Width
 from emopipe.models.data.dataset import Batch
-from emopipe.models.networks.comparison.common import Baseline, equal_shares, last_step, need_modalities, valid_steps
+from emopipe.models.networks.comparison.common import (
+    Baseline,
+    equal_shares,
+    last_step,
+    need_modalities,
+    valid_steps,
+    with_stand_in,
+)
 from emopipe.models.networks.emoe import Head
 from emopipe.models.networks.layers import Layer, Transformer, sinusoids
 from emopipe.models.networks.model import Output, Shape
@@ -157,8 +164,7 @@ class Mult(Baseline):
         x, lengths = self.steps(name, batch)
         encoded = self.convolutions[name](self.dropout(x.transpose(1, 2))).transpose(1, 2)
         encoded = encoded.masked_fill(~valid_steps(x, lengths).unsqueeze(-1), 0.0)
-        stand_in = functional.pad(self.absent[name].to(encoded.dtype).unsqueeze(0), (0, 0, 0, x.shape[1] - 1))
-        return torch.where((lengths == 0).view(-1, 1, 1), stand_in, encoded), lengths.clamp(min=1)
+        return with_stand_in(encoded, lengths, self.absent[name])
 
     def _read(self, target: str, steps: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """(B, (M - 1) width): a modality with what it read from all others, at its last step."""

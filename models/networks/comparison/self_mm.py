@@ -13,7 +13,12 @@ from torch.nn import functional
 from emopipe.models.configs import Chance, Limit, Width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks import losses
-from emopipe.models.networks.comparison.common import Baseline, equal_shares, last_step, mean_step
+from emopipe.models.networks.comparison.common import (
+    TextEncoderBaseline,
+    TextEncoderConfig,
+    equal_shares,
+    last_step,
+)
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import Output, Shape
 
@@ -21,13 +26,13 @@ EPSILON: Final = 1e-8
 
 
 @dataclass(frozen=True)
-class SelfMmConfig:
-    """Settings of Self-MM. Published: fused width 128, unimodal widths 16 and 32, LSTM widths 16 to 64.
+class SelfMmConfig(TextEncoderConfig):
+    """Settings of Self-MM. Published: BERT for the text, fused width 128, unimodal widths 16 and 32, LSTMs 16 to 64.
 
     Attributes:
         width, unimodal_width: of the fused and the unimodal representations.
-        recurrent: width of the LSTMs of face and voice; the text is averaged over time, as our cached features have
-            no summary token.
+        recurrent: width of the LSTMs of face and voice; of the text the state of BERT's first token is read, or the
+            mean of its features over time where there is no BERT.
         dropout: in front of every representation.
         label_smoothing: of the fused cross-entropy.
         limit: generated values lie within +-limit; classes do not use it.
@@ -187,7 +192,7 @@ class Tail(nn.Module):
         return h, self.readout(functional.relu(self.hidden(h)))
 
 
-class SelfMm(Baseline):
+class SelfMm(TextEncoderBaseline):
     """The network. A learned vector stands in for an absent modality.
 
     In training, :meth:`loss` also moves the generated labels: each utterance is to be seen once per epoch.
@@ -205,7 +210,7 @@ class SelfMm(Baseline):
                 if name != "text"
             }
         )
-        widths = {name: dim if name == "text" else config.recurrent for name, dim in shape.dims.items()}
+        widths = {name: dim if name == "text" else config.recurrent for name, dim in self.dims.items()}
         self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in widths.items()})
         self.fused = Tail(sum(widths.values()), config.width, shape.outputs, config.dropout)
         self.alone = nn.ModuleDict(
@@ -225,9 +230,12 @@ class SelfMm(Baseline):
         return Output(logits.float(), unimodal, equal_shares(batch.present), features)
 
     def _vector(self, name: str, column: int, batch: Batch) -> Tensor:
-        x, lengths = self.steps(name, batch)
-        h = mean_step(x, lengths) if name == "text" else last_step(self.recurrent[name](x)[0], lengths)
+        h = self.summary(batch) if name == "text" else self._last(name, batch)
         return torch.where(batch.present[:, column : column + 1], h, self.absent[name].to(h.dtype))
+
+    def _last(self, name: str, batch: Batch) -> Tensor:
+        x, lengths = self.steps(name, batch)
+        return last_step(self.recurrent[name](x)[0], lengths)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """L = L_M + sum_s mean(tanh|y_s - y_M| L_s); without generated labels (validation) L_M alone."""

@@ -11,7 +11,7 @@ from emopipe.pipeline.cli.options import DatasetPath, Debug, Json, Results, with
 from emopipe.pipeline.cli.session import session
 
 #: `unimodal` stands for each modality by itself.
-COMPARED = "linear,unimodal,late-fusion,lf-dnn,tfn,lmf,mult,self-mm,misa,emoe"
+COMPARED = "linear,unimodal,late-fusion,lf-dnn,tfn,lmf,mult,self-mm,misa,mfn,mmim,dmd,emoe"
 
 
 @with_option_groups

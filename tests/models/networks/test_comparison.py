@@ -11,20 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from emopipe.errors import ConfigError
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.data.dataset import Batch, Dataset
+from emopipe.models.data.mmsa import read as read_mmsa
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.networks.comparison import self_mm
 from emopipe.models.networks.comparison.common import equal_shares
+from emopipe.models.networks.comparison.dmd import Dmd, GraphDistillation, margin_loss
 from emopipe.models.networks.comparison.early import Lmf, LmfConfig, Tfn, TfnConfig, outer_product
 from emopipe.models.networks.comparison.late import LateFusion, LateFusionConfig
+from emopipe.models.networks.comparison.mfn import MemoryFusion, Mfn, MfnConfig, resampled
 from emopipe.models.networks.comparison.misa import Misa, difference, moment_discrepancy
+from emopipe.models.networks.comparison.mmim import RIDGE, Likelihood, Mmim, contrast, entropy
 from emopipe.models.networks.comparison.mult import cross_mask
 from emopipe.models.networks.comparison.self_mm import SelfMm, SelfMmConfig
 from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.registry import MODELS, build, configure
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
+from tests.models import mmsa_files
 from tests.models.conftest import CLASSES
 
 DIMS = {"text": 5, "face": 3, "voice": 7}
@@ -39,6 +44,19 @@ NAMES: dict[str, dict[str, Any]] = {
     "mult": {"width": 8, "heads": 2, "layers": 1, "memory_layers": 1},
     "self-mm": {"width": 16, "unimodal_width": 8, "recurrent": 8},
     "misa": {"width": 16, "heads": 2, "recurrent": 8},
+    "mfn": {"text_hidden": 8, "hidden": 4, "memory": 8, "width": 16},
+    "mmim": {"width": 16, "recurrent": 8, "unimodal_width": 4},
+    "dmd": {"width": 8, "heads": 2, "layers": 1, "memory_layers": 1},
+}
+#: Models whose papers tune BERT, and a BERT for them.
+WITH_BERT = ("self-mm", "mmim", "dmd")
+TINY_BERT = {
+    "vocab_size": 40,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 16,
 }
 each_model = pytest.mark.parametrize("name", NAMES)
 each_task = pytest.mark.parametrize("task", ["classification", "regression"])
@@ -164,6 +182,313 @@ def test_it_learns_values(name: str, shared: Dataset) -> None:
     found = evaluate(train(shared, config).predictor, shared, "test", ["face"] if name == "unimodal" else None)
     truth, test = shared.labels("sentiment"), shared.split == "test"
     assert found.metrics["mae"] < 0.95 * np.abs(truth[test] - np.median(truth[~test])).mean()
+
+
+@each_model
+@each_task
+def test_the_gradient_reaches_every_weight(name: str, task: str) -> None:
+    net = model(name, task, dropout=0.0) if "dropout" in configure(name).__dataclass_fields__ else model(name, task)
+    data = batch(14, present=torch.tensor(PATTERNS * 2), task=task)
+    net.train()
+    for _ in range(2 if name == "self-mm" else 1):  # its own labels first differ when rows are seen again
+        net.loss(net(data), data)
+    net.zero_grad()
+    net.loss(net(data), data)["total"].backward()
+    out_of_use = {"unimodal": ("branches.text", "branches.voice"), "late-fusion": ()}.get(name, ())
+    unreached = {one for one, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert not {one for one in unreached if not one.startswith(tuple(out_of_use) or "-")}
+
+
+@pytest.mark.parametrize("name", ["mfn", "mmim", "dmd"])
+def test_models_run_at_the_sizes_of_mosi(name: str) -> None:
+    shape = Shape({"text": 768, "face": 20, "voice": 5}, 1, "regression")
+    published = {"mfn": {}, "mmim": {}, "dmd": {"width": 50, "heads": 10, "layers": 4, "memory_layers": 4, "kernel": 5}}
+    torch.manual_seed(0)
+    net = build(name, shape, published[name])
+    features = {one: torch.randn(4, 50, dim) for one, dim in shape.dims.items()}
+    lengths = torch.full((4, 3), 50)
+    labels = torch.tensor([-2.0, -1.0, 1.0, 2.0])
+    data = Batch(shape.modalities, features, lengths, lengths > 0, torch.ones(4, 3), labels)
+    net.loss(net(data), data)["total"].backward()
+    size = sum(parameter.numel() for parameter in net.parameters())
+    assert 0.1e6 < size < 6e6
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+# ----------------------------------------------------------------------------------------------------------- with BERT
+
+
+def with_tokens(data: Batch) -> Batch:
+    torch.manual_seed(2)
+    return replace(data, tokens=torch.randint(1, 40, data.features["text"].shape[:2]))
+
+
+@pytest.mark.parametrize("name", WITH_BERT)
+def test_bert_reads_the_words_of_those_who_said_some(name: str) -> None:
+    net = model(name, "regression", text_encoder=True, bert=TINY_BERT)
+    data = with_tokens(batch(7, present=torch.tensor(PATTERNS), task="regression"))
+    assert data.tokens is not None
+    net.loss(net(data), data)["total"].backward()
+    embeddings = net.get_submodule("text.bert.embeddings.word_embeddings").weight.grad
+    assert embeddings is not None and embeddings.abs().sum() > 0
+    silent = replace(data, tokens=torch.where(data.present[:, :1], data.tokens, 7))
+    other = replace(data, features={**data.features, "text": torch.full_like(data.features["text"], torch.nan)})
+    beyond = torch.arange(data.tokens.shape[1]) >= data.lengths[:, :1]
+    with torch.no_grad():
+        for same in (silent, other, replace(data, tokens=data.tokens.masked_fill(beyond, 3))):
+            assert torch.equal(net(data).logits, net(same).logits)
+        assert not torch.equal(net(data).logits, net(replace(data, tokens=data.tokens.flip(0))).logits)
+    with pytest.raises(DatasetError, match="token ids"):
+        net(batch())
+
+
+def test_self_mm_reads_the_first_state_of_bert() -> None:
+    net, data = model("self-mm", text_encoder=True, bert=TINY_BERT), with_tokens(batch())
+    assert isinstance(net, SelfMm) and net.text is not None and data.tokens is not None
+    ids = data.tokens.masked_fill(torch.arange(4) >= data.lengths[:, :1], 0)
+    with torch.no_grad():
+        assert torch.allclose(net.summary(data), net.text(ids)[:, 0], atol=1e-6)
+        first, _ = model("self-mm").steps("text", data)  # type: ignore[operator]
+        mean = model("self-mm").summary(data)  # type: ignore[operator]
+    assert torch.allclose(mean, first.sum(1) / data.lengths[:, :1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITH_BERT)
+def test_a_model_with_bert_trains_on_a_file_of_mmsa(name: str, tmp_path: Path) -> None:
+    data = read_mmsa(mmsa_files.write(tmp_path / "a.pkl", mmsa_files.content()))
+    options = {**NAMES[name], "text_encoder": True, "bert": {**TINY_BERT, "vocab_size": 30522}}
+    options["bert"]["max_position_embeddings"] = 64
+    trained = train(data, TrainConfig(model=name, options=options, label="sentiment", epochs=1, batch_size=8))
+    assert np.isfinite(trained.history[0]["train"]["total"])
+    options["bert"]["vocab_size"] = 2
+    with pytest.raises(DatasetError, match="beyond the 2"):
+        train(data, TrainConfig(model=name, options=options, label="sentiment", epochs=1))
+
+
+# ---------------------------------------------------------------------------------------------------------------- MFN
+
+
+def test_sequences_are_averaged_over_the_steps_of_another() -> None:
+    x = torch.arange(1.0, 7.0).view(1, 6, 1).repeat(4, 1, 1)
+    lengths, targets = torch.tensor([6, 6, 2, 5]), torch.tensor([6, 3, 4, 2])
+    steps = resampled(x, lengths, targets).squeeze(2)
+    assert steps[0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert steps[1, :3].tolist() == [1.5, 3.5, 5.5]
+    assert steps[2, :4].tolist() == [1, 1, 2, 2]
+    assert steps[3, :2].tolist() == [2, 4]  # steps 1 to 3 and 3 to 5: the middle one lies in both
+
+
+def test_memory_fusion_has_its_equations() -> None:
+    torch.manual_seed(0)
+    fusion = MemoryFusion(3, MfnConfig(memory=2, width=4)).eval()
+    before, now, u = torch.randn(2, 3), torch.randn(2, 3), torch.randn(2, 2)
+
+    def network(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        w = dict(net.named_parameters())
+        hidden = (x @ w["first.weight"].T + w["first.bias"]).clamp(min=0)
+        return hidden @ w["second.weight"].T + w["second.bias"]
+
+    pair = torch.cat([before, now], dim=1)
+    scores = network(fusion.attention, pair).exp()
+    attended = scores / scores.sum(1, keepdim=True) * pair  # eq. 7 and 8
+    proposed = network(fusion.proposal, attended)  # eq. 9
+    gates = [1 / (1 + (-network(net, attended)).exp()) for net in (fusion.retain, fusion.update)]  # eq. 10
+    expected = gates[0] * u + gates[1] * torch.tanh(proposed)  # eq. 11
+    assert torch.allclose(fusion(before, now, u), expected, atol=1e-6)
+
+
+def test_mfn_goes_step_by_step_to_the_last_word() -> None:
+    net = Mfn(Shape(DIMS, 1, "regression"), MfnConfig(text_hidden=3, hidden=2, memory=4, width=5)).eval()
+    data = batch(2, 3, task="regression")
+    data = replace(data, lengths=torch.tensor([[3, 3, 3], [2, 2, 2]]))
+    fused = net(data).features["fused"]
+    for row, steps in enumerate((3, 2)):
+        states = {name: (torch.zeros(1, c.hidden_size), torch.zeros(1, c.hidden_size)) for name, c in net.cells.items()}
+        u = torch.zeros(1, 4)
+        for t in range(steps):
+            before = torch.cat([c for _, c in states.values()], dim=1)
+            for name, cell in net.cells.items():
+                states[name] = cell(net.standardise[name](data.features[name][row : row + 1, t]), states[name])
+            u = net.fusion(before, torch.cat([c for _, c in states.values()], dim=1), u)
+        expected = torch.cat([*(h for h, _ in states.values()), u], dim=1)
+        assert torch.allclose(fused[row : row + 1], expected, atol=1e-6)
+
+
+def test_mfn_moves_in_the_steps_of_the_first_modality_that_is_there() -> None:
+    net = Mfn(Shape(DIMS, 1, "regression"), MfnConfig(text_hidden=3, hidden=2, steps=3)).eval()
+    data = batch(3, 6, torch.tensor([[True, True, True], [False, True, True], [False, False, True]]))
+    data = replace(data, lengths=torch.tensor([[2, 6, 5], [2, 4, 6], [2, 4, 1]]))
+    _, lengths = net._aligned(data)
+    assert lengths.tolist() == [2, 3, 1]
+
+
+# --------------------------------------------------------------------------------------------------------------- MMIM
+
+
+def test_entropy_of_a_mixture_of_gaussians() -> None:
+    one, two = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, -2.0]]), torch.randn(5, 2)
+    groups = torch.tensor([1] * 4 + [0] * 5 + [7])
+    # Variances of the first group: (1 + 1) / 4 and (4 + 4) / 4, without covariance.
+    first = np.log((0.5 + RIDGE) * (2.0 + RIDGE))
+    second = np.linalg.slogdet(np.cov(two.T.numpy(), bias=True) + RIDGE * np.eye(2))[1]
+    value = entropy(torch.cat([one, two, torch.ones(1, 2)]), groups)
+    assert value.item() == pytest.approx((first + second) / 4, rel=1e-4)
+    assert entropy(torch.ones(1, 2), torch.zeros(1)).item() == 0
+
+
+def test_contrast_is_lower_where_each_predicts_itself() -> None:
+    z, h = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [0.0, 0.5]])
+    # Scores of 1 for itself and of 0 for the other.
+    assert contrast(z, h).item() == pytest.approx(np.log(1 + np.exp(-1)))
+    assert contrast(z, h.flip(0)).item() == pytest.approx(np.log(1 + np.exp(1)))
+
+
+def test_contrast_chooses_among_representations_not_among_predictions() -> None:
+    torch.manual_seed(0)
+    z, h = torch.randn(4, 3), torch.randn(4, 3)
+    unit = [x / x.norm(dim=1, keepdim=True) for x in (z, h)]
+    terms = [(unit[0][i] @ unit[1][i]) - (unit[1] @ unit[0][i]).exp().sum().log() for i in range(4)]
+    assert contrast(z, h).item() == pytest.approx(-torch.stack(terms).mean().item(), rel=1e-5)
+
+
+def test_likelihood_is_that_of_a_gaussian() -> None:
+    torch.manual_seed(0)
+    q, x, y = Likelihood(3, 2), torch.randn(4, 3), torch.randn(4, 2)
+    normal = torch.distributions.Normal(q.mean(x), q.log_variance(x).exp().sqrt())
+    assert torch.allclose(q(x, y), normal.log_prob(y).sum(1), atol=1e-5)
+    assert torch.equal(q(x, y), q.fixed(x, y))
+
+
+def test_mmim_terms_as_their_equations() -> None:
+    net, data = model("mmim", "regression", dropout=0.0, history=0), batch(8, task="regression")
+    assert isinstance(net, Mmim)
+    output = net(data)
+    terms, f = net.loss(output, data), output.features
+    positive = (torch.linspace(-2, 2, 8) > 0).long()
+    q = {name: net.likelihoods[name](f["text"], f[name]).mean() for name in ("face", "voice")}
+    assert terms["likelihood"].item() == pytest.approx(-sum(q.values()).item(), rel=1e-5)  # type: ignore[union-attr]
+    h = sum(entropy(f[name], positive) for name in ("face", "voice"))
+    assert terms["bound"].item() == pytest.approx((terms["likelihood"] - h).item(), rel=1e-5)
+    nce = sum(contrast(net.predictors[name](f["fused"]), f[name]) for name in DIMS)
+    assert terms["contrast"].item() == pytest.approx(nce.item(), rel=1e-5)  # type: ignore[union-attr]
+    weighed = terms["task"] + 0.1 * terms["contrast"] + 0.1 * terms["bound"] + terms["likelihood"]
+    assert terms["total"].item() == pytest.approx(weighed.item(), rel=1e-5)
+
+
+def test_mmim_stages_do_not_reach_into_each_other() -> None:
+    net, data = model("mmim", "regression").train(), batch(8, task="regression")
+    net.loss(net(data), data)["likelihood"].backward()
+    assert {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None} == {"likelihoods"}
+    net.zero_grad()
+    net.loss(net(data), data)["bound"].backward()
+    reached = {name.split(".")[0] for name, p in net.named_parameters() if p.grad is not None}
+    assert "likelihoods" not in reached and "encoders" in reached
+
+
+def test_mmim_remembers_representations_in_training_only() -> None:
+    net, data = model("mmim", "regression", history=10), batch(8, task="regression")
+    net.eval().loss(net(data), data)
+    assert not net.training_state()
+    net.train()
+    for _ in range(2):
+        net.loss(net(data), data)
+    state = net.training_state()
+    assert state["face.values"].shape == (10, 4) and not state["face.values"].requires_grad
+    assert state["face.groups"].tolist() == [1, 1] + [0] * 4 + [1] * 4
+    other = model("mmim", "regression")
+    other.load_training_state(state)
+    assert all(torch.equal(other.training_state()[name], table) for name, table in state.items())
+
+
+# ---------------------------------------------------------------------------------------------------------------- DMD
+
+
+def test_margin_loss_of_hand_checked_numbers() -> None:
+    # Two utterances of two classes and two modalities; the last has only the first modality.
+    x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[1.0, 0.0], [9.0, 9.0]]])
+    present = torch.tensor([[True, True], [True, False]])
+    # i = (0, first): j = (0, second) with cosine 0, k = (1, first) with cosine 1: 0.2 - 0 + 1. No other i has both.
+    assert margin_loss(x, torch.tensor([0, 1]), present, 0.2).item() == pytest.approx(1.2)
+    assert margin_loss(x, torch.tensor([0, 0]), present, 0.2).item() == 0
+    apart = torch.tensor([[[1.0, 0.0], [3.0, 0.0]], [[-1.0, 0.0], [9.0, 9.0]]])
+    assert margin_loss(apart, torch.tensor([0, 1]), present, 0.2).item() == 0
+
+
+def test_margin_loss_is_the_mean_over_all_triples() -> None:
+    torch.manual_seed(0)
+    x, groups, present = torch.randn(4, 3, 2), torch.tensor([0, 1, 0, 1]), torch.ones(4, 3, dtype=torch.bool)
+    flat, classes, kinds = x.flatten(0, 1), groups.repeat_interleave(3), torch.arange(3).repeat(4)
+    cos = torch.nn.functional.cosine_similarity(flat.unsqueeze(1), flat.unsqueeze(0), dim=2)
+    triples = [
+        max(0.0, (0.3 - cos[i, j] + cos[i, k]).item())
+        for i, j, k in product(range(12), repeat=3)
+        if kinds[i] != kinds[j] and kinds[i] == kinds[k] and classes[i] == classes[j] and classes[i] != classes[k]
+    ]
+    assert margin_loss(x, groups, present, 0.3).item() == pytest.approx(np.mean(triples), rel=1e-5)
+
+
+def test_graph_distillation_as_its_equations() -> None:
+    torch.manual_seed(0)
+    unit, x = GraphDistillation(3, 2), torch.randn(2, 3, 3)
+    present = torch.tensor([[True, True, True], [True, False, True]])
+    logits, loss = unit(x, present)
+    total = 0.0
+    for row in range(2):
+        there = present[row].nonzero().squeeze(1).tolist()
+        for j in there:
+            sources = [i for i in there if i != j]
+            vertex = {i: torch.cat([unit.predict(x[row, i]), x[row, i]]) for i in there}
+            scores = torch.stack([unit.edge(torch.cat([vertex[i], vertex[j]])) for i in sources])
+            gaps = torch.stack([(unit.predict(x[row, i]) - unit.predict(x[row, j])).abs().mean() for i in sources])
+            total += (scores.squeeze(1).softmax(0) * gaps).sum().item() / 2
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+    assert torch.allclose(logits, unit.predict(x))
+    weights = unit.weights(x, logits, present)
+    assert torch.allclose(weights.sum(1), present.float()) and (weights[1, 1] == 0).all()
+
+
+def test_graph_distillation_teaches_the_target_of_an_edge_alone() -> None:
+    unit = GraphDistillation(2, 1)
+    x = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
+    with torch.no_grad():
+        unit.predict.weight.copy_(torch.tensor([[1.0, 0.0]]))
+        unit.predict.bias.zero_()
+        unit.edge.weight.zero_()
+    logits, loss = unit(x, torch.ones(1, 2, dtype=torch.bool))
+    # Logits of 1 and 0, each the other's only source: the gap counts twice, once for each as a student.
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(2.0) and gradient.flatten().tolist() == [1.0, -1.0]
+
+
+def test_dmd_terms_as_their_equations() -> None:
+    net, data = model("dmd", "regression", input_dropout=0.0), batch(6, task="regression")
+    assert isinstance(net, Dmd) and data.labels is not None
+    output = net(data)
+    terms = net.loss(output, data)
+    reconstruction, cycle, orthogonality = 0.0, 0.0, 0.0
+    for column, name in enumerate(DIMS):
+        x, lengths = net._convolved(name, data)
+        valid = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+        assert torch.equal(lengths, data.lengths[:, column])
+        x = x[valid]
+        common, own = net.shared(x), net.private[name](x)
+        rebuilt = net.decoders[name](torch.cat([common, own], dim=1))
+        reconstruction += (x - rebuilt).square().mean().item()
+        cycle += (own - net.private[name](rebuilt)).square().mean().item()
+        orthogonality += ((common * own).sum(1) / (common.norm(dim=1) * own.norm(dim=1))).mean().item()
+    assert terms["reconstruction"].item() == pytest.approx(reconstruction, rel=1e-4)
+    assert terms["cycle"].item() == pytest.approx(cycle, rel=1e-4)
+    assert terms["orthogonality"].item() == pytest.approx(orthogonality, rel=1e-3, abs=1e-5)
+    vertices, f = output.features["vertices"].squeeze(2), output.features
+    each = (vertices - data.labels.unsqueeze(1)).abs().mean(0)
+    assert terms["vertices"].item() == pytest.approx((each[:3].mean() + each[3:].mean()).item(), rel=1e-5)
+    margin = margin_loss(f["shared"], data.labels.round(), data.present, 0.2)
+    assert terms["margin"].item() == pytest.approx(margin.item(), rel=1e-5)
+    graphs = [net.homogeneous(f["shared"], data.present)[1], net.heterogeneous(f["private"], data.present)[1]]
+    assert terms["distillation"].item() == pytest.approx(sum(graphs).item(), rel=1e-5)  # type: ignore[union-attr]
+    decoupling = terms["reconstruction"] + terms["cycle"] + 0.1 * (terms["margin"] + terms["orthogonality"])
+    total = terms["task"] + terms["vertices"] + 0.1 * decoupling + 0.05 * terms["distillation"]
+    assert terms["total"].item() == pytest.approx(total.item(), rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------- late fusion

@@ -139,6 +139,22 @@ def test_pseudo_tokens_repeat_or_vary() -> None:
     assert PseudoTokens(64, 256, 1, False, 0.5)(torch.randn(99, 64)).std().item() == pytest.approx(0.5, rel=0.1)
 
 
+def test_pseudo_tokens_are_made_of_what_the_experts_enhanced(small: EgmfConfig) -> None:
+    net, data = model(small), batch()
+    assert net.adapter is not None
+    f = net(data).features
+    mixed = (f["alpha"].unsqueeze(2) * f["experts"]).sum(1)
+    assert torch.allclose(f["enhanced"], net.adapter.experts.norm(f["f"] + mixed), atol=1e-5)
+    assert torch.allclose(f["pseudo"], net.adapter.pseudo(f["enhanced"]), atol=1e-5)
+    assert not torch.allclose(f["pseudo"], net.adapter.pseudo(f["f"]), atol=1e-2)
+    before = f["pseudo"]
+    for expert in net.adapter.experts.experts:
+        torch.nn.init.normal_(expert[2].weight, std=1.0)  # type: ignore[index]
+        after = net(data).features["pseudo"]
+        assert not torch.allclose(before, after, atol=1e-3)
+        before = after
+
+
 def test_the_gates_may_be_kept_open(small: EgmfConfig) -> None:
     data = batch()
     plain, kept = model(small), model(replace(small, entropy=0.5))

@@ -32,8 +32,6 @@ V = TypeVar("V")
 
 #: The router's hidden layer is this many times narrower than its input.
 SHRINK: Final = 8
-#: What `text_weights` says where BERT is to begin with random ones.
-RANDOM: Final = "random"
 
 
 @dataclass(frozen=True)
@@ -270,13 +268,7 @@ class EmoePaper(Mixture):
             raise DatasetError("the dataset has no token ids", hint=_NO_TOKENS)
         if dataset.tokens.values.max(initial=0) >= self.text.sizes["vocab_size"]:
             raise DatasetError(f"a token id is beyond the {self.text.sizes['vocab_size']} that BERT knows")
-        if not self.config.text_weights:
-            raise ConfigError(
-                "the weights of BERT are not named",
-                hint='Set [model] text_weights to "bert-base-uncased", a folder of one, or "random"',
-            )
-        if self.config.text_weights != RANDOM:
-            self.text.load(self.config.text_weights_path or self.config.text_weights)
+        self.text.read(self.config.text_weights, self.config.text_weights_path)
 
     def sealed(self) -> EmoePaperConfig:
         """The configuration that a checkpoint of the model keeps: BERT's weights by name, not by path."""

@@ -13,6 +13,8 @@ from emopipe.errors import ConfigError
 
 Tuning = Literal["full", "lora", "frozen"]
 
+#: What `text_weights` says where BERT is to begin with random ones.
+RANDOM: Final = "random"
 #: What may be said of BERT's size, and its published size (Devlin et al. 2019, base, uncased).
 SIZES: Final[dict[str, int]] = {
     "vocab_size": 30522,
@@ -77,6 +79,22 @@ class TextEncoder(nn.Module):
         """(B, T) token ids, 0 for padding -> (B, T, width), padding included; attention does not see padding."""
         states: Tensor = self.bert(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
         return states
+
+    def read(self, name: str, path: str) -> None:
+        """Take the weights that a configuration names.
+
+        Args:
+            name: of the catalogue's weights, or a folder; `random` keeps random ones.
+            path: where named weights lie on this machine.
+
+        Raises:
+            ConfigError: no weights are named, or they cannot be read.
+        """
+        if not name:
+            hint = 'Set [model] text_weights to "bert-base-uncased", a folder of one, or "random"'
+            raise ConfigError("the weights of BERT are not named", hint=hint)
+        if name != RANDOM:
+            self.load(path or name)
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a BERT of the same sizes from a folder in transformers' format.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -54,13 +54,16 @@ class TextEncoderConfig:
 
     Attributes:
         text_encoder: BERT reads the dataset's token ids, as published; False: the text features are read as they are.
-        text_weights: folder with BERT's weights, read when training starts; empty for random ones.
+        text_weights: BERT's weights, read when training starts: a name of the weight catalogue, such as
+            `bert-base-uncased`, or a folder in transformers' format. Random ones only where this says `random`.
+        text_weights_path: where that lies on this machine; no checkpoint keeps it.
         text_tuning, lora_rank: see :class:`~emopipe.models.networks.text_encoder.TextEncoder`.
         bert: sizes of BERT that differ from the published ones.
     """
 
     text_encoder: bool = False
-    text_weights: str = ""
+    text_weights: str = "bert-base-uncased"
+    text_weights_path: str = ""
     text_tuning: Tuning = "full"
     lora_rank: Rank = 8
     bert: Mapping[str, Count] = field(default_factory=dict)
@@ -98,8 +101,11 @@ class TextEncoderBaseline(Baseline):
             raise DatasetError("the dataset has no token ids", hint=NO_TOKENS)
         if dataset.tokens.values.max(initial=0) >= self.text.sizes["vocab_size"]:
             raise DatasetError(f"a token id is beyond the {self.text.sizes['vocab_size']} that BERT knows")
-        if self.config.text_weights:
-            self.text.load(self.config.text_weights)
+        self.text.read(self.config.text_weights, self.config.text_weights_path)
+
+    def sealed(self) -> Any:
+        """The configuration that a checkpoint of the model keeps: BERT's weights by name, not by path."""
+        return replace(self.config, text_weights_path="")
 
     def steps(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Steps of a modality (B, T, D) and lengths (B,), all 0 past the end and where it is absent.

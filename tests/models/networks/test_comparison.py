@@ -256,7 +256,12 @@ def test_self_mm_reads_the_first_state_of_bert() -> None:
 @pytest.mark.parametrize("name", WITH_BERT)
 def test_a_model_with_bert_trains_on_a_file_of_mmsa(name: str, tmp_path: Path) -> None:
     data = read_mmsa(mmsa_files.write(tmp_path / "a.pkl", mmsa_files.content()))
-    options = {**NAMES[name], "text_encoder": True, "bert": {**TINY_BERT, "vocab_size": 30522}}
+    options = {
+        **NAMES[name],
+        "text_encoder": True,
+        "text_weights": "random",
+        "bert": {**TINY_BERT, "vocab_size": 30522},
+    }
     options["bert"]["max_position_embeddings"] = 64
     trained = train(data, TrainConfig(model=name, options=options, label="sentiment", epochs=1, batch_size=8))
     assert np.isfinite(trained.history[0]["train"]["total"])

@@ -154,7 +154,7 @@ def test_ablations_hide_modalities_and_close_experts(predictors: Any, data: Data
     inside = look_inside(predictor, data)
     found = ablations(predictor, data, inside, "accuracy")
     experts = ["expert d/8", "expert d/4", "expert d/2", "all experts"]
-    assert [one.part for one in found] == ["text", "face", "voice", *experts]
+    assert [one.part for one in found] == ["text", "face", "voice", *experts, "LoRA"]
     truth = data.labels("label")
     for column, one in enumerate(found[:3]):
         rows = inside.rows[inside.present[:, column] & (inside.present.sum(axis=1) > 1)]
@@ -188,7 +188,8 @@ def test_a_model_of_words_alone_has_no_experts_to_ask(predictors: Any, data: Dat
     inside = look_inside(predictor, data)
     assert inside.kind == "expert" and len(inside.branches) == 3
     assert not inside.mixed.any() and gate_use(inside.mixing, inside.there, inside.branches) is None
-    assert similar(inside, ("text",)) == [] and ablations(predictor, data, inside, "uar") == []
+    assert similar(inside, ("text",)) == []
+    assert [one.part for one in ablations(predictor, data, inside, "uar")] == ["LoRA"]
 
 
 def test_what_cannot_be_diagnosed_is_refused(predictors: Any, data: Dataset) -> None:

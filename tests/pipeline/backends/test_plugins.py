@@ -98,7 +98,7 @@ def test_an_unknown_name_gets_its_neighbour() -> None:
     with pytest.raises(EmopipeError, match="Did you mean faster-whisper") as caught:
         plugins.chosen("speech", "fast-whisper")
     assert caught.value.code == "EMO-507"
-    with pytest.raises(EmopipeError, match="Use transformers, or install a plugin"):
+    with pytest.raises(EmopipeError, match="Use transformers or glove, or install a plugin"):
         plugins.chosen("text", "zzz")
 
 

@@ -90,7 +90,8 @@ def work(root: Path) -> Counter[str]:
 
 def outputs(folder: Path) -> dict[str, bytes]:
     """The files that two runs of the same must agree on."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != TIMED}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != TIMED]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def entries(out: Path) -> dict[str, dict[str, Any]]:
@@ -282,7 +283,7 @@ def test_it_is_explained_what_will_run_and_why(model: Path, clips: Path, tmp_pat
     assert batch(clips, model, tmp_path, explained=explained, dry=True) == []
     assert not (tmp_path / "out").exists() and work(tmp_path) == Counter(probe=3)
     steps, stored = told[0]
-    assert stored == 0 and {step.why for step in steps} == {"new file"} and len(steps) == 3 * 8
+    assert stored == 0 and {step.why for step in steps} == {"new file"} and len(steps) == 3 * 9
     assert all(step.seconds is None for step in steps)
     batch(sorted(clips.iterdir())[:2], model, tmp_path)
     batch(clips, model, tmp_path, explained=explained, dry=True)

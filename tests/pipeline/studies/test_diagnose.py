@@ -105,7 +105,8 @@ def test_emoe_is_asked_the_same_where_it_has_the_same(conversations: Path, tmp_p
 def test_words_alone_leave_the_gate_unasked(conversations: Path, tmp_path: Path) -> None:
     out, shown = diagnosed(conversations, tmp_path, SMALL.replace("[train]", '[train]\nmodalities = ["text"]'))
     assert "no utterance did the gate have a choice" in shown.replace("\n", " ")
-    assert {path.name for path in out.iterdir()} == {"diagnosis.md"}
+    ablation = {f"ablation.{kind}" for kind in ("csv", "png", "svg")}
+    assert {path.name for path in out.iterdir()} == {"diagnosis.md", *ablation}
 
 
 def test_findings_name_what_is_wrong() -> None:

@@ -159,8 +159,8 @@ def test_visualize_draws_features_and_trust(folder: Path, tmp_path: Path, label:
     beside = ("--beside", tmp_path / "model")
     invoke("visualize", tmp_path / "model", folder, "--out", tmp_path / "pictures", "--split", "all", *beside)
     assert (tmp_path / "pictures" / "compared.png").stat().st_size > 10_000
-    names = {"tsne.png", "tsne.svg", "importance.png", "importance.svg", "utterances.csv"}
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
+    names = {f"{name}.{kind}" for name in ("tsne", "importance", "compared") for kind in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {*names, "utterances.csv"}
     row = table(tmp_path / "pictures" / "utterances.csv")[0]
     assert sum(float(row[f"{m}_weight"]) for m in ("text", "face", "voice")) == pytest.approx(1)
     assert "EMO-503" in invoke("visualize", tmp_path / "model", folder, "--out", tmp_path, "--split", "none", code=2)

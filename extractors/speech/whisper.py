@@ -284,9 +284,56 @@ def decode(model: Whisper, features: Tensor, options: DecodingOptions, longest: 
     from whisper.decoding import DecodingTask
 
     task = DecodingTask(model, options)
+    if model.device.type == "cpu":
+        task.inference = _FastInference(model, len(task.initial_tokens))
     task.logit_filters.append(_Stop(task.tokenizer.eot, task.sample_begin, longest))
     results: list[DecodingResult] = task.run(features)
     return results
+
+
+class _FastInference:
+    """Whisper's decoder on a CPU, whose likelihoods of the next token take half the time or less.
+
+    Args:
+        model: decodes.
+        begin: how many tokens there are before the first that is decoded.
+    """
+
+    def __init__(self, model: Whisper, begin: int) -> None:
+        self._model, self._begin = model, begin
+        self._cache: dict[Any, Tensor] = {}
+        self._hooks: list[Any] = []
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        """Likelihoods of the token after each that is new."""
+        decoder = self._model.decoder
+        if not self._cache:
+            self._cache, self._hooks = self._model.install_kv_cache_hooks()
+        if tokens.shape[-1] > self._begin:
+            tokens = tokens[:, -1:]
+        offset = next(iter(self._cache.values())).shape[1] if self._cache else 0
+        steps = decoder.token_embedding(tokens) + decoder.positional_embedding[offset:][: tokens.shape[-1]]
+        for block in decoder.blocks:
+            steps = block(steps, audio_features, mask=decoder.mask, kv_cache=self._cache)
+        return products(decoder.ln(steps), decoder.token_embedding.weight)
+
+    def cleanup_caching(self) -> None:
+        """Forget the tokens so far."""
+        for hook in self._hooks:
+            hook.remove()
+        self._cache, self._hooks = {}, []
+
+
+def products(vectors: Tensor, weight: Tensor) -> Tensor:
+    """`vectors` (..., width) times the transpose of `weight` (many, width).
+
+    On a CPU, a few vectors times a wide matrix are slow; the matrix times the vectors is not.
+    """
+    few = vectors.flatten(0, -2)
+    # With a single column, a slower routine would be chosen.
+    columns = few.repeat(2, 1) if len(few) == 1 else few
+    made: Tensor = (weight @ columns.T)[:, : len(few)].T.reshape(*vectors.shape[:-1], len(weight))
+    return made.contiguous()
 
 
 class _Stop:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from whisper.decoding import DecodingOptions, DecodingResult
+from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
 from whisper.model import ModelDimensions, Whisper
 
 from emopipe.extractors.speech import whisper as ours
@@ -21,6 +21,7 @@ from emopipe.extractors.speech.whisper import (
     failed,
     in_a_loop,
     load_whisper,
+    products,
     published_size,
     silent,
 )
@@ -201,6 +202,25 @@ def test_decoding_ends_at_a_length_that_the_duration_bounds(model: Whisper) -> N
     options = DecodingOptions(language="de", without_timestamps=True, fp16=False, sample_len=32)
     short, longer = decode(model, features, options, [5, 11])
     assert (len(short.tokens), len(longer.tokens)) == (5, 11)
+
+
+@pytest.mark.parametrize("sounds", [1, 3])
+def test_the_next_token_is_as_likely_as_by_whispers_own_decoder(model: Whisper, sounds: int) -> None:
+    features = torch.randn(sounds, 1500, 16)
+    options = DecodingOptions(language="en", without_timestamps=True, fp16=False)
+    with torch.inference_mode():
+        made = decode(model, features, options, [12] * sounds)
+        usual = DecodingTask(model, replace(options, sample_len=12)).run(features)
+    assert [one.tokens for one in made] == [one.tokens for one in usual]
+    assert np.allclose([one.no_speech_prob for one in made], [one.no_speech_prob for one in usual], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (3, 8), (2, 4, 8), (1, 1, 8)])
+def test_products_are_those_of_a_matrix(shape: tuple[int, ...]) -> None:
+    vectors, weight = torch.randn(*shape), torch.randn(20, 8)
+    made = products(vectors, weight)
+    assert made.shape == (*shape[:-1], 20)
+    assert torch.allclose(made, vectors @ weight.T, atol=1e-5)
 
 
 def test_chance_is_the_same_in_every_run_and_leaves_the_programs_own_alone(model: Whisper) -> None:

@@ -66,6 +66,8 @@ JITTER: Final = 0.3
 #: Triples of a class; the share in which face or voice is replaced by that of another emotion.
 TRIPLES: Final = 900
 REPLACED: Final = 0.25
+#: Shares of the answers that are kept in the card's table of risk and coverage.
+COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 COLUMNS: Final = (*expression_encoder.SHAPES, *EMOTIONS, *EXPRESSION)
 Row = dict[str, Any]
 Sequences = dict[str, np.ndarray]
@@ -434,15 +436,30 @@ def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor
     return Predictor(spec, predictor.module)
 
 
+def risks(unseen: dict[str, np.ndarray]) -> list[tuple[float, float, float]]:
+    """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
+    logits = unseen["logits"] / calibrated(checkpoint.load("emopipe-default"), unseen).spec.temperature
+    confidence = torch.from_numpy(logits).softmax(1).max(1).values.numpy()
+    wrong, weights = logits.argmax(1) != unseen["truth"], unseen["weights"]
+    order = np.argsort(-confidence)
+    kept = weights[order].cumsum() / weights.sum()
+    rows = []
+    for share in COVERAGES:
+        chosen = order[: int(np.searchsorted(kept, share - 1e-9)) + 1]
+        rows.append((share, float(confidence[chosen[-1]]), float(np.average(wrong[chosen], weights=weights[chosen]))))
+    return rows
+
+
 def card(work: Path) -> None:
     """Ship the model with its card."""
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     table = (work / "generalisation.md").read_text("utf-8") if (work / "generalisation.md").exists() else ""
     left_out = json.loads((work / "left-out.json").read_text())
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
-    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS}
+    unseen = dict(np.load(work / "unseen.npz"))
+    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS, "risks": risks(unseen)}
     text = environment.get_template("default_model.card.md").render(facts)
-    model = calibrated(checkpoint.load(work / "model"), dict(np.load(work / "unseen.npz")))
+    model = calibrated(checkpoint.load(work / "model"), unseen)
     checkpoint.save(SHIPPED, model, text)
 
 

@@ -43,6 +43,7 @@ from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset, FeatureStore
 from emopipe.models.predictor import Predictor
+from emopipe.models.sealed import CONFIDENCES
 from emopipe.models.training.config import read_configuration
 from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.weights import resolve
@@ -432,7 +433,13 @@ def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor
     logits, truth, weights = (torch.from_numpy(unseen[name]) for name in ("logits", "truth", "weights"))
     scales = np.exp(np.linspace(-1, 2, 121))
     costs = [(functional.cross_entropy(logits / s, truth, reduction="none") * weights).sum().item() for s in scales]
-    spec = replace(predictor.spec, temperature=float(scales[int(np.argmin(costs))]))
+    temperature = float(scales[int(np.argmin(costs))])
+    confidence = (logits / temperature).softmax(1).max(1).values.numpy()
+    order = np.argsort(confidence)
+    shares = weights.numpy()[order].cumsum() / weights.sum().item()
+    quantiles = np.interp(np.linspace(0, 1, 101), shares, confidence[order]).round(4).tolist()
+    spec = predictor.spec
+    spec = replace(spec, temperature=temperature, training={**spec.training, CONFIDENCES: quantiles})
     return Predictor(spec, predictor.module)
 
 

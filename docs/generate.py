@@ -669,6 +669,7 @@ def options_page() -> Iterator[str]:
         "Extraction": (options.ExtractionOptions, "run, extract"),
         "Work and store": (options.ExecutionOptions, "run, extract"),
         "Privacy": (options.PrivacyOptions, "run"),
+        "Answers": (options.AnswerOptions, "run"),
         "Training": (options.TrainingOptions, "train, evaluate"),
         "Studies": (options.StudyOptions, "the commands compare and ablate"),
     }

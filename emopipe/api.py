@@ -79,7 +79,7 @@ def run(
         options: those of the command `emopipe run`: `modalities`, `config`, `face`, `asr`, `text`, `fps`, `subject`,
             `enrol`, `people`, `diarizer`, `baseline`, `jobs`, `limit_memory`, `engine`, `ray_address`, `store`,
             `no_store`, `device`, `offline`, `debug`,
-            `pseudonyms`, `redact`, `blurred`, `pitch`; see :mod:`emopipe.options`.
+            `pseudonyms`, `redact`, `blurred`, `pitch`, `abstain`; see :mod:`emopipe.options`.
 
     Returns:
         One result per file, failed ones too.
@@ -118,6 +118,7 @@ def run(
             device=options.get("device", "auto"),
             offline=options.get("offline", False),
             overrides=extraction_overrides(options),
+            abstain=options.get("abstain"),
             hook=hook,
         )
         engine = stack.enter_context(_engine(len(inputs.files), options))

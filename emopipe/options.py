@@ -204,5 +204,18 @@ class MeasurementOptions(ExtractionOptions, ExecutionOptions, total=False):
     """All options of :func:`emopipe.extract` beside its own parameters."""
 
 
-class RunOptions(MeasurementOptions, PrivacyOptions, total=False):
+class AnswerOptions(TypedDict, total=False):
+    """Which answers are told as uncertain."""
+
+    abstain: Annotated[
+        str | float,
+        Option(
+            "never, or a share such as 0.2: answers as unsure as that share of those to corpora which the checkpoint "
+            "never saw are uncertain. Else the checkpoint decides.",
+            type=str,
+        ),
+    ]
+
+
+class RunOptions(MeasurementOptions, PrivacyOptions, AnswerOptions, total=False):
     """All options of :func:`emopipe.run` beside its own parameters."""

@@ -23,6 +23,10 @@ _TABLES: Final = ("options", "schema", "extraction", "priors", "training")
 SHIPPED: Final = Path(__file__).parent / "checkpoints"
 
 
+#: What a checkpoint's `training` calls :attr:`Sealed.confidences`.
+CONFIDENCES: Final = "left_out_confidences"
+
+
 @dataclass(frozen=True)
 class Sealed:
     """What a checkpoint's configuration says.
@@ -32,6 +36,8 @@ class Sealed:
         schema: modality -> names of the features that it was trained on.
         extraction: the sealed extraction configuration.
         model, options: the name of its model, and what it is built from.
+        confidences: quantiles 0, 0.01, ... 1 of how sure it was of answers to corpora that its recipe did not see;
+            empty where that was not measured.
     """
 
     id: str
@@ -39,6 +45,7 @@ class Sealed:
     extraction: Mapping[str, Any]
     model: str
     options: Mapping[str, Any]
+    confidences: tuple[float, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -60,7 +67,9 @@ def read_sealed(path: str | Path) -> Sealed:
         raise damaged(folder, "the configuration was changed")
     try:
         schema = {str(modality): tuple(map(str, names)) for modality, names in config["schema"].items()}
-        return Sealed(str(name), schema, dict(config["extraction"]), str(config["model"]), dict(config["options"]))
+        extraction, options = dict(config["extraction"]), dict(config["options"])
+        confidences = tuple(map(float, config["training"].get(CONFIDENCES, ())))
+        return Sealed(str(name), schema, extraction, str(config["model"]), options, confidences)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(folder, f"config.json lacks what a checkpoint needs: {error!r}") from error
 

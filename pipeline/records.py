@@ -289,8 +289,13 @@ class UtteranceResult:
     corrections: Sequence[Correction] = ()
 
     @classmethod
-    def of(cls, utterance: Utterance, prediction: Prediction, unverified: Sequence[str]) -> UtteranceResult:
-        """Join an utterance and what is predicted for it."""
+    def of(
+        cls, utterance: Utterance, prediction: Prediction, unverified: Sequence[str], least: float | None = None
+    ) -> UtteranceResult:
+        """Join an utterance and what is predicted for it; below a `least` confidence, where given, it is uncertain."""
+        confidence, abstained = prediction.confidence, prediction.abstained
+        if least is not None and prediction.label is not None and confidence is not None:
+            abstained = confidence < least
         return cls(
             start=utterance.start,
             end=utterance.end,
@@ -305,8 +310,8 @@ class UtteranceResult:
             unimodal=prediction.unimodal,
             absent=utterance.absent,
             quality=utterance.quality,
-            confidence=prediction.confidence,
-            abstained=prediction.abstained,
+            confidence=confidence,
+            abstained=abstained,
             unverified_weights=tuple(unverified),
             without=prediction.without,
         )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints, is_
 import typer
 
 from emopipe.options import (
+    AnswerOptions,
     ExecutionOptions,
     ExtractionOptions,
     MachineOptions,
@@ -28,6 +29,7 @@ PANELS: Final[dict[Any, str]] = {
     ExtractionOptions: "How it is measured",
     ExecutionOptions: "Work and store",
     PrivacyOptions: "Privacy",
+    AnswerOptions: "Answers",
     TrainingOptions: "Training",
     StudyOptions: "Study",
 }

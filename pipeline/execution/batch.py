@@ -351,7 +351,7 @@ def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
         checkpoint,
         extraction.people,
         [TurnResult(turn.start, turn.end, turn.person, turn.overlapped) for turn in joined(extraction.turns)],
-        [UtteranceResult.of(utterance, prediction, unverified) for utterance, prediction in pairs],
+        [UtteranceResult.of(utterance, one, unverified, job.least_confidence) for utterance, one in pairs],
         outcome.computed,
         outcome.keys,
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from emopipe.constants import MODALITIES
-from emopipe.errors import FeatureMismatch, ModalityNotRead
+from emopipe.errors import ConfigError, FeatureMismatch, ModalityNotRead
 from emopipe.options import ExtractionOptions, chosen_tracks, enrolments
 from emopipe.pipeline.backends.backbones import locate
 from emopipe.pipeline.backends.loading import Backends, model_basis
@@ -35,6 +38,7 @@ def prediction_job(
     device: str = "auto",
     offline: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    abstain: str | float | None = None,
     backends: Callable[..., Backends] = Backends,
     hook: Hook = silent,
 ) -> Job:
@@ -47,6 +51,7 @@ def prediction_job(
         device: "auto", "cpu" or "cuda".
         offline: never fetch a weight.
         overrides: an extraction config that the user asks for; it must agree with the checkpoint's own.
+        abstain: see :func:`least_confidence`.
         backends: what loads the extractors.
         hook: told when the network that the model stands on is fetched.
 
@@ -76,8 +81,36 @@ def prediction_job(
         device=device,
         offline=offline,
         backends=backends,
+        least_confidence=least_confidence(sealed, abstain, model),
     )
     return based(job, store, hook, sealed)
+
+
+def least_confidence(sealed: Sealed, abstain: str | float | None, model: str) -> float | None:
+    """The confidence below which answers are uncertain; None: what the checkpoint says.
+
+    Args:
+        sealed: what the checkpoint says of itself.
+        abstain: "never", or the share of its answers to corpora that it never saw which would be uncertain.
+        model: its name, for messages.
+
+    Raises:
+        ConfigError: another `abstain`, or a share where the checkpoint does not tell of such answers.
+    """
+    if abstain is None:
+        return None
+    if abstain == "never":
+        return 0.0
+    try:
+        share = float(abstain)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ConfigError(f"abstain is {abstain!r}", hint="Use never, or a share from 0 to 1 such as 0.2")
+    if not sealed.confidences:
+        what = f"how sure {model} is of recordings that it never saw was not measured, so a share tells nothing"
+        raise ConfigError(what, hint="Use emopipe-default, or train with abstain_accuracy, or leave out --abstain")
+    return float(np.interp(share, np.linspace(0, 1, len(sealed.confidences)), sealed.confidences))
 
 
 def extraction_job(

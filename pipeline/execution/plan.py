@@ -40,6 +40,7 @@ class Job:
         offline: never fetch a weight.
         threads: of a worker; 0 leaves the choice to the libraries.
         backends: what loads the extractors; a class that can be imported.
+        least_confidence: answers that are less sure are uncertain; None leaves that to the checkpoint.
     """
 
     config: ExtractionConfig
@@ -54,6 +55,7 @@ class Job:
     offline: bool = False
     threads: int = 0
     backends: Callable[..., Backends] = Backends
+    least_confidence: float | None = None
 
     @property
     def stages(self) -> tuple[AnyStage, ...]:

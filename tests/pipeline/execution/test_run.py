@@ -280,3 +280,23 @@ def test_a_checkpoint_of_foreign_features_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(EmopipeError, match="features of a mmsa file") as caught:
         run(SAMPLES / "happy.mp4", model=tmp_path / "model", progress=False)
     assert caught.value.code == "EMO-402"
+
+
+def test_unsure_answers_are_uncertain_as_asked(interview: tuple[Result, Path]) -> None:
+    before = json.loads((interview[1] / "interview.json").read_text("utf-8"))["utterances"]
+    half, never = (run(SAMPLES / "interview.mp4", abstain=one, progress=False) for one in (0.5, "never"))
+    (half,), (never,) = half, never
+    sure = [one.confidence for one in half.utterances if not one.abstained]
+    unsure = [one.confidence for one in half.utterances if one.abstained]
+    assert sure and unsure and max(unsure) < min(sure)
+    assert not any(one.abstained for one in never.utterances)
+    assert [one.label for one in half.utterances] == [one["label"] for one in before]
+
+
+@pytest.mark.parametrize(
+    ("model", "abstain"), [("emopipe-default", "1.5"), ("emopipe-default", "often"), ("emopipe-default-1", "0.2")]
+)
+def test_a_share_of_unsure_answers_that_means_nothing_is_refused(model: str, abstain: str, tmp_path: Path) -> None:
+    result = emopipe("run", SAMPLES / "happy.mp4", "--out", tmp_path, "--model", model, "--abstain", abstain)
+    assert result.exit_code == 2 and "EMO-503" in result.output
+    assert not list(tmp_path.iterdir())

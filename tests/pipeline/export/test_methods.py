@@ -20,7 +20,7 @@ from emopipe.pipeline.records import MediaInfo
 from emopipe.pipeline.store.store import Store
 from tests.pipeline.export.test_export import TWO_PEOPLE
 
-DEFAULT = "27ae6205acbd"
+DEFAULT = "6f17fc047c5a"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_settings_weights_and_versions_are_those_of_the_store(store: Store, tmp_
     assert "Faces were measured 5.0 times a second by MediaPipe Face Landmarker" in text
     assert f"| {weights.entry('face-landmarker').title} (`face-landmarker`) | Apache-2.0 | `{'f' * 64}` |" in text
     assert "| mediapipe | 0.10.31 |" in text and "face.detector" not in text
-    assert "emopipe-default (id 27ae6205acbd; model EMOE [@fang2025emoe])" in text
+    assert "emopipe-default (id 6f17fc047c5a; model EMOE [@fang2025emoe])" in text
 
 
 def test_recordings_that_were_not_measured_alike_are_told_apart(store: Store, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.models import mmsa_files
 from tests.models.conftest import learnable
 from tests.models.tiny_backbone import write_backbone
-from tests.test_docs import Block, blocks, run_line
+from tests.test_docs import blocks, run_line
 
 PAGE = "docs/papers.md"
 BLOCKS = [block for block in blocks(PAGE) if block.language in ("sh", "python")]
@@ -60,15 +60,15 @@ def with_scenes(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
-def test_the_commands_run_in_order(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(place / "weights"))
-    if block.language == "python":
-        exec(compile(block.text, block.place, "exec"), {"__name__": "example"})
-        return
-    for line in block.text.splitlines():
-        run_line(quick(line), block.place)
+    for block in BLOCKS:
+        if block.language == "python":
+            exec(compile(block.text, block.place, "exec"), {"__name__": "example"})
+        else:
+            for line in block.text.splitlines():
+                run_line(quick(line), block.place)
 
 
 def quick(line: str) -> str:

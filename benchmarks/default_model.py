@@ -13,7 +13,6 @@ rest: in life most sentences say nothing about emotion.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import zipfile
@@ -45,7 +44,7 @@ from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset, FeatureStore
 from emopipe.models.predictor import Predictor
-from emopipe.models.sealed import CONFIDENCES
+from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.config import read_configuration
 from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.weights import resolve
@@ -94,7 +93,7 @@ def voices(data: Path, work: Path) -> None:
             continue
         rows, sequences = [], []
         with zipfile.ZipFile(data / f"{name}.zip") as archive:
-            for number, row in enumerate(_read_table(data / f"{name}.csv")):
+            for number, row in enumerate(expression_encoder.read_table(data / f"{name}.csv")):
                 if not row["emotion"] or (name == "ravdess_speech" and number % 2):
                     continue
                 samples, rng = _sound(archive, row["file"]), np.random.default_rng(number)
@@ -179,8 +178,10 @@ def _forms(encoder: ExpressionEncoder, images: np.ndarray) -> np.ndarray:
 def words(data: Path, work: Path) -> None:
     """Token vectors of MELD's lines and of comments from GoEmotions, of each class at most so many."""
     rows, taken = [], Counter[tuple[str, ...]]()
-    lines = [(row, f"meld_{row['split']}_{row['dialogue']}") for row in _read_table(data / "meld_text.csv")]
-    comments = [(row, row["text"]) for row in _read_table(data / "goemotions.csv")]
+    lines = [
+        (row, f"meld_{row['split']}_{row['dialogue']}") for row in expression_encoder.read_table(data / "meld_text.csv")
+    ]
+    comments = [(row, row["text"]) for row in expression_encoder.read_table(data / "goemotions.csv")]
     for corpus, table in (("meld", lines), ("goemotions", comments)):
         for row, speaker in sorted(table, key=lambda pair: hashlib.sha256(pair[0]["text"].encode()).digest()):
             pool = (corpus, row["split"], row["emotion"])
@@ -206,8 +207,8 @@ def clips(data: Path, work: Path) -> None:
 
 def sealed() -> dict[str, Any]:
     """The extraction tables of the checkpoint."""
-    predictor = checkpoint.load("emopipe-default")
-    return generalisation.sealed_tables(predictor)
+    extraction = read_sealed("emopipe-default").extraction
+    return {name: dict(extraction[name]) for name in generalisation.TABLES if name in extraction}
 
 
 def voice_part(work: Path, corpus: str) -> Part:
@@ -244,7 +245,8 @@ def face_part(work: Path, corpus: str) -> Part:
 
 def clip_part(work: Path, corpus: str) -> Part:
     """Faces of pictures or clips; of Java-SED each with its voice, and with changed copies of it."""
-    dataset = next(reading.read(folder) for folder in (work / "clips").glob("features-*"))
+    datasets = map(reading.read, sorted((work / "clips").glob("features-*")))
+    dataset = next(one for one in datasets if one.schema["face"] == COLUMNS and corpus in set(one.column("corpus")))
     chosen = np.flatnonzero(dataset.column("corpus") == corpus)
     store = dataset._stores["face"]
     rows, sequences, heard = [], {}, voice_part(work, corpus) if corpus in VOICES else Part([], {"voice": {}})
@@ -369,7 +371,7 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 
 def _dataset(parts: list[Part]) -> Dataset:
-    before = checkpoint.load("emopipe-default").spec
+    before = read_sealed("emopipe-default")
     return combine(parts, {**before.schema, "face": COLUMNS}, dict(before.extraction))
 
 
@@ -378,10 +380,11 @@ def measure(work: Path, seeds: int) -> None:
     config, figures, unseen = read_configuration(CONFIG), Figures(), []
     for left_out, modalities, tests in LEFT_OUT:
         dataset = load(work, left_out, modalities)
+        rows = {corpus: measured(work, corpus) for corpus, _ in tests}
         for seed in range(seeds):
             predictor = fit(dataset, replace(config, seed=seed)).predictor
             for corpus, names in tests:
-                unseen.append(figures.add(predictor, measured(work, corpus), corpus, names))
+                unseen.append(figures.add(predictor, rows[corpus], corpus, names))
                 print(corpus, names, seed, figures.rows[corpus, names][-1], flush=True)
     figures.save(work / "left-out.json")
     logits, truth = (np.concatenate(parts) for parts in zip(*unseen, strict=True))
@@ -475,9 +478,9 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     return figures
 
 
-def risks(unseen: dict[str, np.ndarray]) -> list[tuple[float, float, float]]:
+def risks(unseen: dict[str, np.ndarray], temperature: float) -> list[tuple[float, float, float]]:
     """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
-    logits = unseen["logits"] / calibrated(checkpoint.load("emopipe-default"), unseen).spec.temperature
+    logits = unseen["logits"] / temperature
     confidence = torch.from_numpy(logits).softmax(1).max(1).values.numpy()
     wrong, weights = logits.argmax(1) != unseen["truth"], unseen["weights"]
     order = np.argsort(-confidence)
@@ -496,10 +499,10 @@ def card(work: Path) -> None:
     left_out = json.loads((work / "left-out.json").read_text())
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
     unseen = dict(np.load(work / "unseen.npz"))
-    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS, "risks": risks(unseen)}
+    model = calibrated(checkpoint.load(work / "model"), unseen)
+    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS, "risks": risks(unseen, model.spec.temperature)}
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)
-    model = calibrated(checkpoint.load(work / "model"), unseen)
     checkpoint.save(SHIPPED, model, text)
 
 
@@ -507,11 +510,6 @@ def _mean(rows: list[dict[str, float]], name: str) -> str:
     values = [row[name] for row in rows]
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread}"
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def _middle(rgb: np.ndarray) -> np.ndarray:
 
 def table(data: Path, corpus: str) -> list[dict[str, Any]]:
     """The pictures that are used, with their split and soft label (7)."""
-    rows: list[dict[str, Any]] = list(_read_table(data / f"{corpus}.csv"))
+    rows: list[dict[str, Any]] = list(read_table(data / f"{corpus}.csv"))
     if corpus == "fer2013":
         return _with_votes(rows)
     for row in rows:
@@ -362,7 +362,8 @@ def _features(network: ExpressionNetwork, data: Path, work: Path, corpus: str) -
     return torch.cat(parts)
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV table."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

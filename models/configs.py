@@ -92,6 +92,26 @@ def change(config: C, options: Mapping[str, Any], what: str) -> C:
         raise type(error)(told, path=error.path, hint=error.hint) from None
 
 
+def check_width(width: int, heads: int) -> None:
+    """Refuse channels that positions in pairs of sine and cosine, or the heads of an attention, cannot share.
+
+    Raises:
+        ConfigError: `width` is odd, or `heads` does not divide it.
+    """
+    if width % 2 or width % heads:
+        raise ConfigError(f"width {width} is not even and divisible by {heads} heads")
+
+
+def check_kernel(kernel: int | Mapping[str, int]) -> None:
+    """Refuse convolutions without a middle.
+
+    Raises:
+        ConfigError: a kernel is even.
+    """
+    if any(one % 2 == 0 for one in ([kernel] if isinstance(kernel, int) else kernel.values())):
+        raise ConfigError(f"kernel {kernel} is not odd")
+
+
 def check(config: Any, what: str) -> None:
     """Validate all values of a dataclass.
 

@@ -17,7 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emopipe.errors import ConfigError, DatasetError
-from emopipe.models.configs import Chance, Factor, Heads, Kernel, Layers, Rank, Share, Tokens, Width, of_modality
+from emopipe.models.configs import (
+    Chance,
+    Factor,
+    Heads,
+    Kernel,
+    Layers,
+    Rank,
+    Share,
+    Tokens,
+    Width,
+    check_kernel,
+    check_width,
+    of_modality,
+)
 from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
@@ -75,8 +88,7 @@ class MixtureConfig:
     similarity: Similarity = "mean"
 
     def __post_init__(self) -> None:
-        if self.width % 2 or self.width % self.heads:
-            raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
+        check_width(self.width, self.heads)
 
 
 @dataclass(frozen=True)
@@ -132,9 +144,7 @@ class EmoeConfig(MixtureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kernels = [self.kernel] if isinstance(self.kernel, int) else list(self.kernel.values())
-        if any(kernel % 2 == 0 for kernel in kernels):
-            raise ConfigError(f"kernel {self.kernel} is not odd")
+        check_kernel(self.kernel)
 
 
 class Head(nn.Module):

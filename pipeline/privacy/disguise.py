@@ -38,7 +38,7 @@ class Disguise:
         return bool(self.pseudonyms or self.redacted)
 
     def text(self, text: str) -> str:
-        """A text that is no speech, with pseudonyms."""
+        """A text other than spoken words, with pseudonyms."""
         return replaced(text, self.pseudonyms.find(text))
 
     def path(self, path: Path) -> Path:

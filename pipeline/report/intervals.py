@@ -97,7 +97,7 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Any:
     from scipy.stats import ttest_ind
 
     with warnings.catch_warnings():
-        # Told of a group in which all have the same number, which is no loss here.
+        # Warned of where all of a group have the same number, which does no harm here.
         warnings.simplefilter("ignore", RuntimeWarning)
         return ttest_ind(first, second, equal_var=False)
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emopipe.errors import ConfigError
-from emopipe.models.configs import Chance, Heads, Kernel, Layers, Width
+from emopipe.models.configs import Chance, Heads, Kernel, Layers, Width, check_kernel, check_width
 from emopipe.models.data.dataset import Batch
 from emopipe.models.networks.comparison.common import (
     Baseline,
@@ -52,10 +51,8 @@ class MultConfig:
     label_smoothing: Chance = 0.0
 
     def __post_init__(self) -> None:
-        if self.width % 2 or self.width % self.heads:
-            raise ConfigError(f"width {self.width} is not even and divisible by {self.heads} heads")
-        if self.kernel % 2 == 0:
-            raise ConfigError(f"kernel {self.kernel} is not odd")
+        check_width(self.width, self.heads)
+        check_kernel(self.kernel)
 
 
 def cross_mask(targets: Tensor, sources: Tensor, rows: int, columns: int) -> Tensor:

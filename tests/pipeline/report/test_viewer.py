@@ -204,7 +204,9 @@ def test_two_tabs_do_not_overwrite_each_other(folder: Path, own: int) -> None:
     late = saved(own, document("Ana", edit(1, label="neutral")))
     assert late.status == 412 and late.facts["etag"] == first
     assert late.facts["recordings"][0]["utterances"][0]["start"] == SPOKEN[0][0]
-    assert saved(own, document("Ana", edit(0, label="neutral"))).status == 200, "the same is no conflict"
+    assert saved(own, document("Ana", edit(0, label="neutral"))).status == 200, (
+        "saving the same again is not a conflict"
+    )
     second = saved(own, document("Ana", edit(1, label="neutral")), first)
     assert second.status == 200 and second.facts["etag"] != first
     assert saved(own, document("Ana", edit(0, label="neutral")), first).status == 412

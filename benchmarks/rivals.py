@@ -338,7 +338,7 @@ def show(rounds: dict[str, list[dict[str, Any]]], seconds: float) -> None:
         times = [own["seconds"] / theirs["seconds"] for own, theirs in both]
         return f"{median(times):.2f} ({min(times):.2f} to {max(times):.2f}) of {CONTENDERS[other].title}"
 
-    print("\n| what | seconds | real-time factor | CPU s per minute | peak MiB | times as long as | found |")
+    print("\n| what | seconds | real-time factor | CPU s per minute | peak MiB | times the seconds | found |")
     print("|---|---|---|---|---|---|---|")
     for name in rounds:
         ratios = "; ".join(ratio(name, other) for other in CONTENDERS[name].beside if other in rounds)

@@ -74,7 +74,7 @@ def read_corpus(name: str, folder: Path, pictures: Path | None = None) -> Corpus
     reasons = [*files.reasons, *_counted(known, counts), *_shared_speakers(rows)]
     _check_ids(rows, folder)
     rows, missing, lacking = _with_files(known, _unique(rows), files)
-    return CorpusTable(known, folder, _table(rows), counts, missing, [*reasons, *lacking])
+    return CorpusTable(known, folder, _table(known.name, rows), counts, missing, [*reasons, *lacking])
 
 
 def check_features(name: str, path: Path) -> tuple[Mapping[str, int], list[Reason]]:
@@ -207,9 +207,9 @@ def _is_there(file: str, files: CorpusFolder) -> bool:
     return file in files.existing or (Path(file).is_absolute() and Path(file).is_file())
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    """Rows as cells; columns in which no row has anything are left out."""
-    lines = [_cells(row) for row in rows]
+def _table(corpus: str, rows: Sequence[Row]) -> Table:
+    """Rows as cells, with the corpus that they are of; columns in which no row has anything are left out."""
+    lines = [{**_cells(row), "corpus": corpus} for row in rows]
     columns = [name for name in dict.fromkeys(name for line in lines for name in line)]
     used = [name for name in columns if any(line.get(name) for line in lines)]
     return Table({number: {name: line.get(name, "") for name in used} for number, line in enumerate(lines, start=2)})

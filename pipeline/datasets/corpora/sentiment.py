@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+from emopipe.models.data.known_corpora import COUNTS
 from emopipe.models.data.split_names import split_name
 from emopipe.pipeline.datasets.corpora.corpus import Corpus, CorpusFolder, Row
 
@@ -66,7 +67,7 @@ MOSI: Final = Corpus(
     source="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset; as MMSA's files: https://github.com/thuiar/MMSA",
     layout=_LAYOUT,
     rows=partial(mmsa_rows, monologues=True),
-    counts={"train": 1284, "valid": 229, "test": 686},
+    counts=COUNTS["mosi"],
     columns=COLUMNS,
 )
 MOSEI: Final = Corpus(
@@ -79,7 +80,7 @@ MOSEI: Final = Corpus(
     source="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset; as MMSA's files: https://github.com/thuiar/MMSA",
     layout=_LAYOUT,
     rows=partial(mmsa_rows, monologues=True),
-    counts={"train": 16326, "valid": 1871, "test": 4659},
+    counts=COUNTS["mosei"],
     columns=COLUMNS,
 )
 CH_SIMS: Final = Corpus(
@@ -92,7 +93,7 @@ CH_SIMS: Final = Corpus(
     source="https://github.com/thuiar/MMSA",
     layout=_LAYOUT,
     rows=partial(mmsa_rows, monologues=False),
-    counts={"train": 1368, "valid": 456, "test": 457},
+    counts=COUNTS["ch-sims"],
     columns=COLUMNS,
 )
 CH_SIMS_V2: Final = Corpus(
@@ -105,6 +106,6 @@ CH_SIMS_V2: Final = Corpus(
     source="https://github.com/thuiar/ch-sims-v2",
     layout=_LAYOUT.replace("label.csv", "meta.csv"),
     rows=partial(mmsa_rows, monologues=False),
-    counts={"train": 2722, "valid": 647, "test": 1034},
+    counts=COUNTS["ch-sims-v2"],
     columns=COLUMNS,
 )

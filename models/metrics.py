@@ -81,7 +81,7 @@ def regression(
     Args:
         truth, predicted: (N,) numbers; a prediction that failed is NaN. It counts in no figure but
             `parse_failure_rate`, the share of such rows, by which all others must be read.
-        largest: absolute value of the labels of the data set; at most 1 chooses CH-SIMS's classes where `kind` does not.
+        largest: absolute value of the labels of the data set; up to 1, and without a `kind`, CH-SIMS is meant.
         kind: whose literature; see :mod:`emopipe.models.scoring`.
 
     Returns:

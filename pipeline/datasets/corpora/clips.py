@@ -42,7 +42,8 @@ MINTREC: Final = Corpus(
     labels="20 intents",
     licence="MIT; the pictures are the series' makers'",
     source="https://github.com/thuiar/MIntRec",
-    layout="train.tsv, dev.tsv, test.tsv (season, episode, clip, text, label) beside raw_data/S04/E01/12.mp4",
+    layout="train.tsv, dev.tsv, test.tsv (season, episode, clip, text, label) beside raw_data/S04/E01/12.mp4; "
+    "or beside its features, video_data/video_feats.pkl and audio_data/audio_feats.pkl",
     rows=mintrec_rows,
     counts=COUNTS["mintrec"],
     columns=MINTREC_COLUMNS,

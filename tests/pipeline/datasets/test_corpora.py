@@ -25,7 +25,7 @@ from emopipe.pipeline.datasets.corpora.reading import CorpusTable, _unique, chec
 from emopipe.pipeline.datasets.labels import read_labels
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import RATE, ROOT, SAMPLES, SHARED, blank, write_media
-from tests.models import mmsa_files
+from tests.models import mintrec_files, mmsa_files
 from tests.pipeline.backends.test_plugins import distribution
 from tests.pipeline.datasets.miniatures import MINIATURES, lay
 
@@ -241,14 +241,44 @@ def test_ids_and_conversations_never_meet_across_splits(rows: list[tuple[str, st
 
 def test_a_file_of_features_is_compared_with_the_corpus(tmp_path: Path) -> None:
     path = mmsa_files.write(tmp_path / "unaligned_50.pkl", mmsa_files.content(aligned=False))
-    counts, reasons = check_features("mosi", path)
-    assert counts == mmsa_files.COUNTS and [one.code for one in reasons] == ["corpus_counts"]
+    checked = check_features("mosi", path)
+    assert checked.counts == mmsa_files.COUNTS and [one.code for one in checked.reasons] == ["corpus_counts"]
+    assert checked.sizes == {"text": 16, "face": 7, "voice": 5} and not checked.missing
     with pytest.raises(CorpusError, match="emopipe train"):
         read_corpus("mosi", path)
     tables = mmsa_files.content()
     dev = mmsa_files.write(tmp_path / "dev.pkl", {"dev" if name == "valid" else name: tables[name] for name in tables})
     done = CliRunner().invoke(app, ["corpus", "mosei", str(dev)])
     assert done.exit_code == 0 and "24 in train, 8 in valid, 6 in test" in done.output
+
+
+def test_a_folder_of_mintrecs_features_is_checked_and_what_is_missing_listed(tmp_path: Path) -> None:
+    rows = mintrec_files.utterances()
+    folder = mintrec_files.write(tmp_path / "MIntRec", rows, text=False)
+    (folder / "audio_data" / "audio_feats.pkl").unlink()
+    voices = {row["id"]: row["voice"][:, :9] for row in rows[2:]}
+    mintrec_files.pickled(folder / "audio_data" / "audio_feats.pkl", voices)
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    told = " ".join(told.split())
+    for what in (
+        "24 in train, 8 in valid, 8 in test",
+        "corpus_counts",
+        "features_missing: 2 features are missing: voice/S04_E01_0, voice/S04_E01_1",
+        "feature_sizes: voice has 9 numbers a step, not 768",
+        "Numbers a step: face 256, voice 9",
+        f"emopipe extract {folder} --corpus mintrec --modalities text --text bert-base-uncased --out {folder}/text_data",
+        f"emopipe train {folder} --label label",
+    ):
+        assert what in told, what
+    missing = tmp_path / "labels-missing-features.txt"
+    assert missing.read_text() == "voice/S04_E01_0\nvoice/S04_E01_1\n"
+    assert not (tmp_path / "labels.csv").exists()
+    clip = folder / "raw_data" / "S04" / "E01" / "0.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.touch()
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    assert "40 rows are in" in told and "media_missing" in told
+    assert len((tmp_path / "labels-missing.txt").read_text().splitlines()) == 39 and missing.exists()
 
 
 # Guards

@@ -214,8 +214,8 @@ def _sequence(folder: CorpusFolder, file: str, columns: int) -> dict[str, dict[i
                     raise ValueError(f"{video} has labels {features.shape} of stretches {intervals.shape}")
                 segments = zip(intervals.tolist(), features.tolist(), strict=True)
                 labels[str(video)] = {
-                    number: _Segment(*map(float, span), [float(f"{one:.6g}") for one in values])
-                    for number, (span, values) in enumerate(segments, start=1)
+                    number: _Segment(start, end, [float(f"{one:.6g}") for one in values])
+                    for number, ((start, end), values) in enumerate(segments, start=1)
                 }
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         what = f"{file} is not a computational sequence of {columns} labels a segment: {error}"

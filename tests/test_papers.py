@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("papers")
     for name in ("mosi", "mosei"):
         mmsa_files.write(folder / f"{name}.pkl", mmsa_files.content())
-    mintrec_files.write(folder / "MIntRec")
+    mintrec_files.write(folder / "MIntRec", mintrec_files.utterances({"text": 12, "face": 6, "voice": 8}))
     with_scenes(learnable(folder / "meld", count=120, words=True))
     recipes = folder / "models" / "recipes"
     recipes.mkdir(parents=True)

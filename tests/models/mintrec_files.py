@@ -17,16 +17,16 @@ DIMS = {"text": 768, "face": 256, "voice": 768}
 PLACES = {"train": ("S04_E01", "train"), "valid": ("S04_E02", "dev"), "test": ("S05_E01", "test")}
 
 
-def utterances(seed: int = 0) -> list[dict[str, Any]]:
+def utterances(dims: Mapping[str, int] = DIMS) -> list[dict[str, Any]]:
     """Rows of the tables with features (T, D) in which the intent shows."""
-    rng = np.random.default_rng(seed)
-    directions = {name: rng.normal(size=(len(INTENTS), dim)) for name, dim in DIMS.items()}
+    rng = np.random.default_rng(0)
+    directions = {name: rng.normal(size=(len(INTENTS), dim)) for name, dim in dims.items()}
     rows = []
     for split, count in COUNTS.items():
         for number in range(count):
             intent = number % len(INTENTS)
             row: dict[str, Any] = {"split": split, "id": f"{PLACES[split][0]}_{number}", "words": f"words {number}"}
-            for name, dim in DIMS.items():
+            for name, dim in dims.items():
                 steps = rng.normal(size=(rng.integers(2, 5), dim))
                 row[name] = (directions[name][intent] + 0.3 * steps).astype(np.float32)
             rows.append({**row, "label": INTENTS[intent]})

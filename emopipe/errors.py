@@ -673,6 +673,19 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "corpus_files_unknown": ReasonKind(
         "files have names that the corpus does not use, and were left out", "Check that they belong to it"
     ),
+    "rows_without_split": ReasonKind(
+        "rows are of videos that the corpus's standard split leaves out, and were left out",
+        "Nothing needs to be done; published figures leave them out too",
+        note=True,
+    ),
+    "features_missing": ReasonKind(
+        "utterances of the corpus have no features in one of its files",
+        "Check that all of it was copied; these utterances lack the modality",
+    ),
+    "feature_sizes": ReasonKind(
+        "features have other sizes than the published ones",
+        "Check with which tool they were made; figures are not comparable with those of the published features",
+    ),
     "media_missing": ReasonKind(
         "the corpus names recordings that are not in the folder",
         "Check that all of it was copied; rows with words are kept without face and voice, others are left out",

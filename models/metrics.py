@@ -7,13 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, r2_score, recall_score
+
+from emopipe.models.scoring import Kind, Scoring, by_range
 
 #: Our name -> the name that MMSA's result tables use.
 MMSA_NAMES: Final[dict[str, str]] = {
     "acc2_has0": "Has0_acc_2",
     "f1_has0": "Has0_F1_score",
     "acc2": "Mult_acc_2",
+    "acc2_weak": "Mult_acc_2_weak",
     "f1": "F1_score",
     "acc2_non0": "Non0_acc_2",
     "f1_non0": "Non0_F1_score",
@@ -22,6 +25,7 @@ MMSA_NAMES: Final[dict[str, str]] = {
     "acc7": "Mult_acc_7",
     "mae": "MAE",
     "corr": "Corr",
+    "r2": "R_squre",
     "accuracy": "Acc",
     "weighted_f1": "F1_score",
 }
@@ -59,29 +63,39 @@ def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, fl
 
 #: Edges of CH-SIMS's classes of values between -1 and 1; a value on an edge is of the class below it.
 CH_SIMS_EDGES: Final = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
+#: CH-SIMS v2 scores positive and negative also among the labels up to this.
+WEAK: Final = 0.4
 
 
-def regression(truth: NDArray[Any], predicted: NDArray[Any], largest: float = 3.0) -> dict[str, float]:
-    """Sentiment regression as the literature of MOSI scores it or, for labels between -1 and 1, that of CH-SIMS.
+def regression(
+    truth: NDArray[Any], predicted: NDArray[Any], largest: float = 3.0, kind: Kind | None = None
+) -> dict[str, float]:
+    """Sentiment regression as the literature of MOSI, of CH-SIMS or of CH-SIMS v2 scores it.
 
     MOSI: Acc_7, Acc_5 and Acc_3 compare values clipped to +-3, +-2, +-1 and rounded half to even. Acc_2 and (weighted)
     F1 come in two variants: `non0` drops true zeros and compares p > 0 with y > 0, `has0` compares p >= 0 with y >= 0.
-    CH-SIMS: Acc_5, Acc_3 and Acc_2 compare the classes between :data:`CH_SIMS_EDGES`; (weighted) F1 is that of Acc_2.
+    CH-SIMS: values are cut to +-1; Acc_5, Acc_3 and Acc_2 compare the classes between :data:`CH_SIMS_EDGES`; (weighted)
+    F1 is that of Acc_2. CH-SIMS v2 has also Acc_2 of the labels up to :data:`WEAK`, and R2, the share of the labels'
+    variance that is explained.
 
     Args:
         truth, predicted: (N,) numbers; a prediction that failed is NaN. It counts in no figure but
             `parse_failure_rate`, the share of such rows, by which all others must be read.
-        largest: absolute value of the labels of the data set; at most 1 chooses CH-SIMS's classes.
+        largest: absolute value of the labels of the data set; up to 1, and without a `kind`, CH-SIMS is meant.
+        kind: whose literature; see :mod:`emopipe.models.scoring`.
 
     Returns:
-        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0 or acc5, acc3, acc2, f1; and mae, corr,
-        parse_failure_rate. NaN where undefined: the correlation of a constant, the non-zero variants without a non-zero
-        label, everything without a row.
+        acc7, acc5, acc3, acc2_non0, f1_non0, acc2_has0, f1_has0 or acc5, acc3, acc2, f1 (and acc2_weak, r2); and mae,
+        corr, parse_failure_rate. NaN where undefined: the correlation of a constant, the non-zero variants without a
+        non-zero label, everything without a row.
     """
+    chosen = Scoring(kind or by_range(largest), "")
     y, p = np.asarray(truth, dtype=np.float64).ravel(), np.asarray(predicted, dtype=np.float64).ravel()
     failed = np.isnan(p)
-    y, p = y[~failed], p[~failed]
-    metrics = _ch_sims(y, p) if largest <= 1 else _mosi(y, p)
+    y, p = chosen.cut(y[~failed]), chosen.cut(p[~failed])
+    metrics = _mosi(y, p) if chosen.kind == "mosi" else _ch_sims(y, p)
+    if chosen.kind == "ch-sims-v2":
+        metrics |= _ch_sims_v2(y, p)
     metrics["mae"] = float(np.abs(p - y).mean()) if len(y) else float("nan")
     metrics["corr"] = _correlation(y, p)
     metrics["parse_failure_rate"] = float(failed.mean()) if len(failed) else float("nan")
@@ -104,6 +118,15 @@ def _ch_sims(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]
         figures[name] = float(np.mean(true == guessed)) if len(y) else float("nan")
     figures["f1"] = _binary(values[0] > 0, values[1] > 0)[1]
     return figures
+
+
+def _ch_sims_v2(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
+    weak = np.abs(y.astype(np.float32)) <= np.float32(WEAK)
+    defined = len(y) > 1 and np.ptp(y) > 0
+    return {
+        "acc2_weak": float(np.mean((y[weak] > 0) == (p[weak] > 0))) if weak.any() else float("nan"),
+        "r2": float(r2_score(y, p)) if defined else float("nan"),
+    }
 
 
 def _clipped_accuracy(y: NDArray[np.float64], p: NDArray[np.float64], limit: int) -> float:

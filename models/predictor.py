@@ -17,6 +17,7 @@ from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.models.prediction import Prediction, no_evidence
 from emopipe.models.registry import build
+from emopipe.models.scoring import Scoring, scoring
 from emopipe.models.sealed import check_features
 
 Prior = Literal["uniform", "train"]
@@ -105,8 +106,13 @@ class Predictor:
 
     @property
     def largest_label(self) -> float:
-        """The largest absolute value of the labels that it learnt, which chooses metrics; 3 where it is not sealed."""
+        """The largest absolute value of the labels that it learnt; 3 where it is not sealed."""
         return float(self.spec.training.get("largest_label", 3.0))
+
+    def scoring(self, dataset: Dataset) -> Scoring:
+        """How its values are scored on a dataset: by the dataset's corpus, the one that it learnt, or their range."""
+        corpora = dataset.corpora or tuple(map(str, self.spec.training.get("corpora", ())))
+        return scoring(corpora, self.spec.label, self.largest_label)
 
     def predict(
         self, samples: Sequence[Sample], batch_size: int = 64, *, leave_one_out: bool = False

@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from tests.conftest import ROOT
-from tests.models import mmsa_files
+from tests.models import mintrec_files, mmsa_files
 from tests.models.conftest import learnable
 from tests.models.tiny_backbone import write_backbone
 from tests.test_docs import blocks, run_line
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("papers")
     for name in ("mosi", "mosei"):
         mmsa_files.write(folder / f"{name}.pkl", mmsa_files.content())
-    learnable(folder / "mintrec", count=120, words=True)
+    mintrec_files.write(folder / "MIntRec", mintrec_files.utterances({"text": 12, "face": 6, "voice": 8}))
     with_scenes(learnable(folder / "meld", count=120, words=True))
     recipes = folder / "models" / "recipes"
     recipes.mkdir(parents=True)

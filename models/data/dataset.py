@@ -382,6 +382,11 @@ class Dataset:
         return self.column("split")
 
     @cached_property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of the published corpora that the rows are of, as the manifest's column `corpus` says."""
+        return tuple(sorted({str(name) for name in self.column("corpus") if name}))
+
+    @cached_property
     def speakers(self) -> NDArray[np.object_]:
         """(N,) speaker names, None where unknown."""
         names = self.column("speaker")

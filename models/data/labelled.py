@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.label_values import join_spellings, spelling_key
+from emopipe.models.scoring import Scoring, scoring
 
 
 def labelled(
@@ -70,6 +71,18 @@ def targets(dataset: Dataset, label: str, classes: Sequence[str]) -> NDArray[Any
         [-1 if name is None else exact.get(name, similar.get(spelling_key(name), -1)) for name in names],
         dtype=np.int64,
     )
+
+
+def scoring_of(dataset: Dataset, label: str) -> Scoring | None:
+    """How values of a column are scored; None for classes.
+
+    Raises:
+        DatasetError: the manifest has no such column.
+    """
+    labels = dataset.labels(label)
+    if labels.dtype == object:
+        return None
+    return scoring(dataset.corpora, label, float(np.nanmax(np.abs(labels), initial=0.0)))
 
 
 def label_doubts(dataset: Dataset, label: str) -> list[str]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from emopipe.errors import DatasetError
 from emopipe.models.data import unpickle
 from emopipe.models.data.dataset import Dataset, FeatureStore, Floats, Indices, Mask
+from emopipe.models.data.known_corpora import corpus_of
 from emopipe.models.data.split_names import split_name
 
 SPLITS: Final = ("train", "valid", "test")
@@ -49,7 +50,8 @@ def read(path: str | Path) -> Dataset:
     The padding is cut off; `dataset.extraction` records on which side of each modality it was and how long the padded
     sequences were. Numbers that are not finite (MMSA's audio has -inf) become 0. The manifest has the columns
     `sentiment` (and `sentiment_text`, `_voice`, `_face`), `label` (the annotations in lower case) and `words` (the raw
-    text). `dataset.tokens` holds the ids of `text_bert`.
+    text); and `corpus`, where the splits have as many rows as those of a corpus that is known. `dataset.tokens` holds
+    the ids of `text_bert`.
 
     Raises:
         DatasetError: the file cannot be read, asks to run code, or has another layout; the message says where.
@@ -232,4 +234,6 @@ def _manifest(file: _File, ids: list[str], modalities: Sequence[str]) -> pa.Tabl
         columns["label"] = [one.lower() for one in file.strings("annotations")]
     if file.has("raw_text"):
         columns["words"] = file.strings("raw_text")
+    if (corpus := corpus_of(file.counts)) is not None:
+        columns["corpus"] = [corpus] * len(ids)
     return pa.table(columns)

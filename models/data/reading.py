@@ -1,4 +1,4 @@
-"""Open a dataset: a folder of ours, or one of MMSA's files."""
+"""Open a dataset: a folder of ours, one of MMSA's files, or a folder of MIntRec's features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import DatasetError
-from emopipe.models.data import mmsa
+from emopipe.models.data import mintrec, mmsa
 from emopipe.models.data.dataset import EXTRACT_AGAIN, Dataset, FeatureStore
 from emopipe.models.data.split_names import HINT, split_name
 
@@ -25,8 +25,8 @@ NUMBER_COLUMNS: Final = ("start", "end", "weight", *(f"{modality}_quality" for m
 def read(path: str | Path) -> Dataset:
     """Open a dataset folder: `manifest.parquet`, one Parquet per modality, `config.toml`.
 
-    Feature values are read when they are first used. A file is opened as one of MMSA's; see
-    :mod:`emopipe.models.data.mmsa`.
+    Feature values are read when they are first used. A file is opened as one of MMSA's, a folder with MIntRec's tables
+    and pickles as that; see :mod:`emopipe.models.data.mmsa` and :mod:`emopipe.models.data.mintrec`.
 
     Raises:
         DatasetError: the folder or a part of it is missing or damaged.
@@ -35,6 +35,9 @@ def read(path: str | Path) -> Dataset:
     if folder.is_file():
         return mmsa.read(folder)
     manifest_path = folder / "manifest.parquet"
+    if not manifest_path.is_file() and mintrec.holds(folder):
+        text = folder / mintrec.TEXT
+        return mintrec.read(folder, read(text) if (text / "manifest.parquet").is_file() else None)
     if not manifest_path.is_file():
         raise DatasetError("there is no dataset here", hint="Make one with `emopipe extract`", path=folder)
     try:

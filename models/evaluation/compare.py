@@ -136,7 +136,10 @@ def train_and_test(
     truth = test.labels(config.label)[rows].tolist()
     answers = predictor.scores(test.subset(rows)).logits
     classes = predictor.spec.classes
-    best = [classes[column] for column in answers.argmax(axis=1)] if classes else answers[:, 0].astype(float).tolist()
+    if classes:
+        best: list[Any] = [classes[column] for column in answers.argmax(axis=1)]
+    else:
+        best = predictor.scoring(test).cut(answers[:, 0].astype(float)).tolist()
     return replace(
         empty,
         parameters=sum(one.numel() for one in predictor.module.parameters() if one.requires_grad),
@@ -164,7 +167,8 @@ def facts_of(dataset: Dataset, config: TrainConfig, how: int | str, requires: Se
     for place in ("backbone_path", "text_weights_path"):
         options.pop(place, None)
     plain = {name: value for name, value in asdict(config).items() if name not in ("seed", "device", "options")}
-    return [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
+    facts = [plain, options, dataset.hash, list(dataset.modalities), len(dataset), how, list(requires)]
+    return [*facts, list(dataset.corpora)] if dataset.corpora else facts
 
 
 def read_runs(record: Path | None) -> list[Run]:

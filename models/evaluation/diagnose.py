@@ -519,8 +519,9 @@ def as_run(name: str, predictor: Predictor, dataset: Dataset, rows: Indices, log
     """Outputs (N, C) for rows of a dataset as a run; see :func:`emopipe.models.evaluation.compare.differences`."""
     truth = dataset.labels(predictor.spec.label)[rows].tolist()
     if predictor.spec.task == "regression":
-        predicted: list[Any] = logits[:, 0].astype(float).tolist()
-        figures = metrics.regression(np.array(truth), np.array(predicted), predictor.largest_label)
+        scoring = predictor.scoring(dataset)
+        predicted: list[Any] = scoring.cut(logits[:, 0].astype(float)).tolist()
+        figures = metrics.regression(np.array(truth), np.array(predicted), kind=scoring.kind)
     else:
         predicted = [predictor.spec.classes[best] for best in logits.argmax(axis=1)]
         figures = metrics.classification(np.array(truth), np.array(predicted))

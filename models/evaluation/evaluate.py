@@ -19,6 +19,7 @@ from emopipe.models.data.splits import folds as make_folds
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.evaluation.agreement import Agreement, coder_agreement
 from emopipe.models.predictor import Predictor, Prior
+from emopipe.models.scoring import Scoring
 from emopipe.models.training.calibration import Answers, helps, tempered_across_folds
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook, silent
@@ -46,6 +47,7 @@ class Evaluation:
         confusion: rows true, columns predicted, in the order of `classes`; empty for regression.
         classes: the class names.
         agreement: how far the coders of these rows agree, where several labelled them; a ceiling of the metrics.
+        scoring: how values are scored, and why so; None for classes.
     """
 
     rows: int
@@ -56,6 +58,7 @@ class Evaluation:
     confusion: list[list[int]]
     classes: tuple[str, ...]
     agreement: Agreement | None = None
+    scoring: Scoring | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per subset of the modalities, with the index `modalities` and a column per figure."""
@@ -103,7 +106,9 @@ def evaluate(
             subsets["+".join(names)] = {"rows": float(len(inside)), **subset_figures}
     unseen = int(known_label.sum()) - len(rows)
     agreement = coder_agreement(dataset, predictor.spec.label, rows)
-    return Evaluation(len(rows), unseen, figures, weights, subsets, confusion, predictor.spec.classes, agreement)
+    scoring = predictor.scoring(dataset) if predictor.spec.task == "regression" else None
+    classes = predictor.spec.classes
+    return Evaluation(len(rows), unseen, figures, weights, subsets, confusion, classes, agreement, scoring)
 
 
 def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -125,7 +130,8 @@ def _measure(
     truth = targets(dataset, predictor.spec.label, predictor.spec.classes)[rows]
     if predictor.spec.task == "regression":
         values = truth.astype(np.float64)
-        return metrics.regression(values, scores.logits[:, 0], predictor.largest_label), weights, []
+        kind = predictor.scoring(dataset).kind
+        return metrics.regression(values, scores.logits[:, 0], kind=kind), weights, []
     classes = np.array(predictor.spec.classes)
     probabilities = predictor.probabilities(scores, prior)
     predicted, truth = classes[probabilities.argmax(axis=1)], classes[truth]
@@ -142,12 +148,14 @@ class Summary:
         runs: one record per run: `fold`, `seed` and its metrics.
         mean, sd: per metric, over the runs in which it is defined; sd with n - 1, NaN for one run.
         agreement: how far the coders of all rows agree, where several labelled them; a ceiling of the metrics.
+        scoring: how values are scored, and why so; None for classes.
     """
 
     runs: list[dict[str, Any]]
     mean: dict[str, float]
     sd: dict[str, float]
     agreement: Agreement | None = None
+    scoring: Scoring | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per run, with the index (fold, seed) and a column per metric."""
@@ -195,17 +203,19 @@ def cross_validate(
     """
     data = dataset.select(modalities) if modalities else dataset
     runs: list[dict[str, Any]] = []
+    scoring: Scoring | None = None
     answers: dict[tuple[int, int], Answers] = {}
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
             trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
-            figures = evaluate(trained.predictor, test, None, prior=prior).metrics
+            measured = evaluate(trained.predictor, test, None, prior=prior)
+            figures, scoring = measured.metrics, measured.scoring
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
             if "ece" in figures and not len(trained.split[1]) and prior == "uniform":
                 answers[fold, seed] = _answers(trained.predictor, test)
     _calibrate_across_folds(runs, answers)
-    return replace(summarise(runs), agreement=coder_agreement(data, config.label))
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label), scoring=scoring)
 
 
 def _answers(predictor: Predictor, test: Dataset) -> Answers:
@@ -300,11 +310,13 @@ def evaluate_seeds(
     Where the manifest has no row of split "valid", that is the rows that training held out by speaker.
     """
     data = dataset.select(modalities) if modalities else dataset
-    runs = []
+    runs, scoring = [], None
     for seed in seeds:
         trained = train(data, replace(config, seed=seed), start=start, hook=hook)
         held_out = trained.split[1] if split == "valid" and not (data.split == split).any() else ()
         measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
-        runs.append({"fold": 0, "seed": seed, **evaluate(trained.predictor, measured, name, prior=prior).metrics})
+        evaluation = evaluate(trained.predictor, measured, name, prior=prior)
+        runs.append({"fold": 0, "seed": seed, **evaluation.metrics})
+        scoring = evaluation.scoring
         hook({"event": "run", **runs[-1]})
-    return replace(summarise(runs), agreement=coder_agreement(data, config.label))
+    return replace(summarise(runs), agreement=coder_agreement(data, config.label), scoring=scoring)

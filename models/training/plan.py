@@ -20,6 +20,7 @@ from emopipe.models.data.votes import votes_in_words
 from emopipe.models.networks.losses import Task
 from emopipe.models.predictor import Spec, pattern_name
 from emopipe.models.registry import configure, entry
+from emopipe.models.scoring import Scoring, scoring
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.events import Hook
 
@@ -41,6 +42,7 @@ class Plan:
     targets: Tensor
     weights: Floats
     metric: str
+    label: str
     shares: Tensor | None = None
 
     @property
@@ -48,6 +50,11 @@ class Plan:
         """The largest absolute value of the labels that are trained and validated on; of values alone."""
         rows = np.concatenate([self.train, self.valid])
         return float(np.nanmax(np.abs(self.targets.numpy()[rows]), initial=0.0))
+
+    @property
+    def scoring(self) -> Scoring:
+        """How values are scored; of values alone."""
+        return scoring(self.data.corpora, self.label, self.largest)
 
 
 def choose_split(data: Dataset, config: TrainConfig) -> Split:
@@ -116,7 +123,7 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
         learned = "the shares" if shares is not None else "the means" if not votes.classes else "the majority"
         hook({"event": "start", "message": f"learns {learned} of {votes_in_words(votes)}"})
     soft = None if shares is None else torch.from_numpy(shares)
-    return Plan(data, train_rows, valid_rows, task, classes, truth, weights, metric, soft)
+    return Plan(data, train_rows, valid_rows, task, classes, truth, weights, metric, config.label, soft)
 
 
 def _classes(labels: NDArray[Any], train_rows: Indices, valid_rows: Indices) -> tuple[str, ...]:
@@ -193,6 +200,8 @@ def make_spec(plan: Plan, config: TrainConfig, best: Mapping[str, Any] | None = 
     }
     if plan.task == "regression":
         training["largest_label"] = plan.largest
+        if plan.data.corpora:
+            training["corpora"] = list(plan.data.corpora)
     return Spec(
         model=config.model,
         options=asdict(configure(config.model, config.options)),

@@ -47,10 +47,11 @@ class Validation:
         if self._plan.task == "classification":
             figures = complete = {"loss": loss, **metrics.classification(truth, scores.argmax(axis=1))}
         else:
-            largest = self._plan.largest
+            kind = self._plan.scoring.kind
             mean = float(self._plan.targets[torch.from_numpy(self._plan.train)].mean())
-            figures = {"loss": loss, **metrics.regression(truth, scores[:, 0], largest)}
-            complete = {"loss": loss, **metrics.regression(truth, np.nan_to_num(scores[:, 0], nan=mean), largest)}
+            figures = {"loss": loss, **metrics.regression(truth, scores[:, 0], kind=kind)}
+            said = np.nan_to_num(scores[:, 0], nan=mean)
+            complete = {"loss": loss, **metrics.regression(truth, said, kind=kind)}
         if self._plan.metric not in complete:
             raise ConfigError(f"[train] metric = {self._plan.metric!r}", hint=f"Choose among: {', '.join(complete)}")
         return figures, complete[self._plan.metric]

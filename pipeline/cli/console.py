@@ -18,6 +18,7 @@ from emopipe.pipeline.report.outputs import reason_as_json, row_of
 if TYPE_CHECKING:
     from emopipe.models.evaluation.agreement import Agreement
     from emopipe.models.evaluation.evaluate import Evaluation
+    from emopipe.models.scoring import Scoring
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.records import FileResult
 
@@ -184,7 +185,16 @@ class Console:
             self.emit({"weights": evaluation.weights, "no_evidence": evaluation.no_evidence})
         weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
         self.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
+        self.scoring(evaluation.scoring)
         self.agreement(evaluation.agreement)
+
+    def scoring(self, scoring: Scoring | None) -> None:
+        """How values are scored, and why so."""
+        if scoring is None:
+            return
+        if self.json_lines:
+            self.emit({"scoring": asdict(scoring)})
+        self.print(scoring.words())
 
     def agreement(self, agreement: Agreement | None) -> None:
         """How far coders agree, where several labelled the same rows."""

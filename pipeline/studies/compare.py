@@ -27,6 +27,7 @@ PAPER_COLUMNS: Final = (
     ("ACC5", "acc5"),
     ("ACC2", "acc2_non0"),
     ("ACC2", "acc2"),
+    ("ACC2 weak", "acc2_weak"),
     ("F1", "f1_non0"),
     ("F1", "f1"),
     ("MAE", "mae"),
@@ -39,7 +40,7 @@ PAPER_COLUMNS: Final = (
 #: What they mean.
 PAPER_NOTE: Final = {
     "mae": "ACC7, ACC2 and F1 in per cent, means over the runs; ACC2 and F1 (weighted) of negative and positive, zeros "
-    "left out. Of labels between -1 and 1: ACC5, ACC2 and F1 of CH-SIMS.",
+    "left out. Values scored as CH-SIMS's: ACC5, ACC2 and F1 of its classes.",
     "accuracy": "In per cent, means over the runs; F1, P and R are averaged over the classes (macro), WF1 is weighted.",
 }
 #: A modality alone is called by its name and this.
@@ -135,8 +136,14 @@ class Study:
             f"{self.seeds} seeds; reference `{reference}`.\n"
         )
 
-    def method(self, configs: Iterable[TrainConfig]) -> str:
+    def method(self, configs: Sequence[TrainConfig], dataset: Dataset) -> str:
         """How the figures came about, as a paragraph of Markdown."""
+        from emopipe.models.data.labelled import scoring_of
+
+        scored = scoring_of(dataset, configs[0].label)
+        return self._procedure(configs) + (f" {scored.words()}" if scored else "")
+
+    def _procedure(self, configs: Iterable[TrainConfig]) -> str:
         epochs = SPLIT_EPOCH if self.split else EPOCH
         epoch = " or ".join(epochs[one] for one in sorted({config.select for config in configs}))
         return SPLIT_METHOD.format(split=self.split, epoch=epoch) if self.split else METHOD.format(epoch=epoch)
@@ -216,7 +223,7 @@ def compare_models(
     metric, rows = study.run(dataset, configs, chosen, out, hook)
     write_csv(out / "comparison.csv", rows)
     head = f"# Models on {folder.name}\n\n{study.words(dataset, chosen)}"
-    method = study.method(configs.values())
+    method = study.method([*configs.values()], dataset)
     paper = f"## With the papers' columns\n\n{paper_table(rows)}"
     write_text(out / "comparison.md", f"{head}\n{markdown(_readable(rows, metric))}\n\n{method}\n\n{paper}")
     return _readable(rows, metric)
@@ -258,9 +265,10 @@ def ablate_model(
         f"## {table[:1].upper()}{table[1:]}\n\n{markdown(part)}\n\n{paper_table(found[table])}"
         for table, part in shown.items()
     ]
-    write_text(out / "ablations.md", "\n".join([head, *parts, study.method(configs.values()), ""]))
+    method = study.method([*configs.values()], dataset)
+    write_text(out / "ablations.md", "\n".join([head, *parts, method, ""]))
     if swept:
-        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric, study, draw)
+        shown["sensitivity"] = _write_sweep(folder, out, config, swept, by_name, metric, method, draw)
     return shown
 
 
@@ -275,7 +283,7 @@ def _write_sweep(
     swept: Mapping[str, Mapping[float, TrainConfig]],
     by_name: Mapping[str, Row],
     metric: str,
-    study: Study,
+    method: str,
     draw: Sequence[str] = (),
 ) -> list[Row]:
     from emopipe.models.registry import configure
@@ -300,7 +308,7 @@ def _write_sweep(
     write_csv(out / "sweep.csv", rows)
     readable = _readable(rows, metric)
     head = f"# Sensitivity of {config.model} on {folder.name}\n\n`temperature` is the paper's t.\n"
-    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{study.method([config])}\n")
+    write_text(out / "sweep.md", f"{head}\n{markdown(readable)}\n\n{method}\n")
     return readable
 
 

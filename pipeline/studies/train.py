@@ -501,6 +501,7 @@ def _figures(measured: Evaluation) -> list[str]:
         "",
         *("| " + " | ".join(row) + " |" for row in table),
         "",
+        *([] if measured.scoring is None else [measured.scoring.words(), ""]),
         *([] if measured.agreement is None else [measured.agreement.words(), ""]),
     ]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emopipe.models import metrics
+from emopipe.models.scoring import scoring
 
 TRUTH = np.array([0.0, 0.5, -0.5, 3.5, -3.5, 1.5, 2.5, 0.0])
 GUESS = np.array([0.0, 0.4, -1.5, 2.9, -2.0, 1.4, -0.1, -0.2])
@@ -189,3 +190,46 @@ def test_calibration_error_is_the_weighted_gap() -> None:
     assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(0.75 - 0.515)
     assert metrics.expected_calibration_error(confidence, correct, 200) == pytest.approx(0.47 / 2)
     assert metrics.expected_calibration_error(np.array([0.2, 0.9]), np.array([0, 1])) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("corpora", "label", "largest", "kind", "why"),
+    [
+        (["mosi"], "sentiment", 1.0, "mosi", "the corpus is mosi"),
+        (["mosei", "mosi"], "sentiment", 0.8, "mosi", "the corpus is mosei and mosi"),
+        (["ch-sims"], "sentiment_voice", 3.0, "ch-sims", "the corpus is ch-sims"),
+        (["ch-sims-v2"], "sentiment", 3.0, "ch-sims-v2", "the corpus is ch-sims-v2"),
+        (["ch-sims", "mosi"], "sentiment", 3.0, "mosi", "labels reach 3"),
+        (["ch-sims", "other"], "sentiment", 3.0, "mosi", "labels reach 3"),
+        (["mosi"], "arousal", 1.0, "ch-sims", "labels reach 1"),
+        (["iemocap"], "sentiment", 0.9, "ch-sims", "labels reach 0.9"),
+        ([], "sentiment", 2.4, "mosi", "labels reach 2.4"),
+    ],
+)
+def test_values_are_scored_as_their_corpus_is_else_by_their_range(
+    corpora: list[str], label: str, largest: float, kind: str, why: str
+) -> None:
+    chosen = scoring(corpora, label, largest)
+    assert chosen.kind == kind and why in chosen.words()
+
+
+def test_answers_beyond_ch_sims_range_are_cut_before_all_figures() -> None:
+    truth, guess = np.array([1.0, -1.0, 0.5, -0.4]), np.array([1.8, -3.0, 0.1, 0.2])
+    found = metrics.regression(truth, guess, kind="ch-sims")
+    assert found["mae"] == pytest.approx((0 + 0 + 0.4 + 0.6) / 4)
+    assert found["corr"] == pytest.approx(np.corrcoef(truth, [1, -1, 0.1, 0.2])[0, 1])
+    assert metrics.regression(truth, guess, largest=1.0) == found and "acc2_weak" not in found
+    assert metrics.regression(truth, guess, kind="mosi")["mae"] == pytest.approx((0.8 + 2 + 0.4 + 0.6) / 4)
+
+
+def test_ch_sims_v2_scores_weak_labels_and_explained_variance_too() -> None:
+    truth = np.array([0.4, -0.4, 0.2, 0.6, -1.0, 0.0], dtype=np.float32)
+    guess = np.array([0.3, 0.3, 0.1, -0.2, -0.9, -0.1], dtype=np.float32)
+    found = metrics.regression(truth, guess, kind="ch-sims-v2")
+    assert found["acc2_weak"] == pytest.approx(3 / 4)  # of 0.4, -0.4, 0.2 and 0.0 only -0.4 is wrong
+    assert found["acc2"] == pytest.approx(4 / 6)
+    assert found["r2"] == pytest.approx(1 - ((truth - guess) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+    assert {"Mult_acc_2_weak", "R_squre"} <= set(metrics.mmsa(found))
+    constant = metrics.regression(np.ones(3), np.zeros(3), kind="ch-sims-v2")
+    assert math.isnan(constant["r2"]) and math.isnan(constant["acc2_weak"])
+    assert all(math.isnan(value) for value in metrics.regression(np.zeros(0), np.zeros(0), kind="ch-sims-v2").values())

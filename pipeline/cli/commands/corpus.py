@@ -28,7 +28,7 @@ def corpus(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Its files as its authors hand them out, or a file of MMSA's features to check; "
+            help="Its files as its authors hand them out, or features of them to check (a file of MMSA's); "
             "left out: tell where to ask for it and how its files lie.",
             show_default=False,
         ),
@@ -40,6 +40,7 @@ def corpus(
     """Make a labels table of a published corpus from its own files, and check that it is complete."""
     with session(json, debug) as console:
         from emopipe.pipeline.datasets.corpora import reading, registry
+        from emopipe.pipeline.datasets.corpora.corpus import CorpusFolder
 
         if name == "list" and folder is None:
             console.table("Corpora", _HEADER, map(_facts, registry.names()), [_NOTE])
@@ -48,21 +49,51 @@ def corpus(
         console.print(about.terms)
         if folder is None:
             console.print(f"Its files: {about.layout}")
-        elif folder.suffix.lower() in reading.FEATURE_SUFFIXES and folder.is_file():
-            counts, reasons = reading.check_features(name, folder)
-            _tell(console, counts, reasons)
-            console.print(f"Train on it: emopipe train {folder} --label sentiment --out my_model")
-        else:
-            read = reading.read_corpus(name, folder, out.with_name(f"{out.stem}-pictures"))
-            labels = read.labels()
-            reading.write_labels(read.table, out)
-            _tell(console, read.counts, labels.reasons)
-            if read.missing:
-                listed = out.with_name(f"{out.stem}-missing.txt")
-                reading.write_missing(read.missing, listed)
-                console.print(f"What is missing is listed in {listed}")
-            console.print(f"{len(labels.rows)} rows are in {out}")
-            console.print(f"Extract features: emopipe extract {folder} --labels {out} --out features")
+            return
+        features = reading.has_features(name, folder)
+        if features:
+            _check_features(console, name, folder, out)
+        if not features or (folder.is_dir() and CorpusFolder(folder).recordings):
+            _write_table(console, name, folder, out)
+
+
+def _check_features(console: Console, name: str, folder: Path, out: Path) -> None:
+    from emopipe.models.data import mintrec
+    from emopipe.pipeline.datasets.corpora import reading
+
+    checked = reading.check_features(name, folder)
+    _tell(console, checked.counts, checked.reasons)
+    _list_missing(console, checked.missing, out.with_name(f"{out.stem}-missing-features.txt"))
+    sizes = ", ".join(f"{modality} {size}" for modality, size in checked.sizes.items())
+    console.print(f"Numbers a step: {sizes}")
+    if "text" not in checked.sizes:
+        made = folder / mintrec.TEXT
+        console.print(
+            "There are no text features; make them: "
+            f"emopipe extract {folder} --corpus {name} --modalities text --text bert-base-uncased --out {made}"
+        )
+    label = "label" if folder.is_dir() else "sentiment"
+    console.print(f"Train on it: emopipe train {folder} --label {label} --out my_model")
+
+
+def _write_table(console: Console, name: str, folder: Path, out: Path) -> None:
+    from emopipe.pipeline.datasets.corpora import reading
+
+    read = reading.read_corpus(name, folder, out.with_name(f"{out.stem}-pictures"))
+    labels = read.labels()
+    reading.write_labels(read.table, out)
+    _tell(console, read.counts, labels.reasons)
+    _list_missing(console, read.missing, out.with_name(f"{out.stem}-missing.txt"))
+    console.print(f"{len(labels.rows)} rows are in {out}")
+    console.print(f"Extract features: emopipe extract {folder} --labels {out} --out features")
+
+
+def _list_missing(console: Console, missing: Sequence[str], listed: Path) -> None:
+    from emopipe.pipeline.datasets.corpora import reading
+
+    if missing:
+        reading.write_missing(missing, listed)
+        console.print(f"What is missing is listed in {listed}")
 
 
 def _facts(name: str) -> tuple[str, ...]:

@@ -46,4 +46,5 @@ def evaluate(
             return
         rows = [(name, f"{value:.4f}", f"{measured.sd[name]:.4f}") for name, value in measured.mean.items()]
         console.table(f"{model} on {dataset}, {len(measured.runs)} runs", ("metric", "mean", "sd"), rows)
+        console.scoring(measured.scoring)
         console.agreement(measured.agreement)

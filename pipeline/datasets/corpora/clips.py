@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from emopipe.errors import CorpusError
+from emopipe.models.data.known_corpora import COUNTS
 from emopipe.models.data.split_names import split_name
 from emopipe.pipeline.datasets.corpora.corpus import Corpus, CorpusFolder, Row, folder_split
 from emopipe.pipeline.datasets.corpora.emotions import emotion
@@ -41,9 +42,10 @@ MINTREC: Final = Corpus(
     labels="20 intents",
     licence="MIT; the pictures are the series' makers'",
     source="https://github.com/thuiar/MIntRec",
-    layout="train.tsv, dev.tsv, test.tsv (season, episode, clip, text, label) beside raw_data/S04/E01/12.mp4",
+    layout="train.tsv, dev.tsv, test.tsv (season, episode, clip, text, label) beside raw_data/S04/E01/12.mp4; "
+    "or beside its features, video_data/video_feats.pkl and audio_data/audio_feats.pkl",
     rows=mintrec_rows,
-    counts={"train": 1334, "valid": 445, "test": 445},
+    counts=COUNTS["mintrec"],
     columns=MINTREC_COLUMNS,
 )
 

@@ -65,7 +65,7 @@ def read_corpus(name: str, folder: Path, pictures: Path | None = None) -> Corpus
         CorpusError: the folder does not hold the corpus as its authors hand it out.
     """
     known = corpus(name)
-    if folder.suffix.lower() in FEATURE_SUFFIXES and folder.is_file():
+    if folder.is_file() and folder.suffix.lower() in FEATURE_SUFFIXES:
         hint = f"Train on the file itself: emopipe train {folder} --label sentiment --out my_model"
         raise CorpusError("it is a file of features, which needs no extraction", path=folder, hint=hint)
     files = CorpusFolder(folder, pictures)
@@ -74,24 +74,62 @@ def read_corpus(name: str, folder: Path, pictures: Path | None = None) -> Corpus
     reasons = [*files.reasons, *_counted(known, counts), *_shared_speakers(rows)]
     _check_ids(rows, folder)
     rows, missing, lacking = _with_files(known, _unique(rows), files)
-    return CorpusTable(known, folder, _table(rows), counts, missing, [*reasons, *lacking])
+    return CorpusTable(known, folder, _table(known.name, rows), counts, missing, [*reasons, *lacking])
 
 
-def check_features(name: str, path: Path) -> tuple[Mapping[str, int], list[Reason]]:
-    """Compare a file of MMSA's features with the corpus that it should hold.
+@dataclass(frozen=True)
+class CheckedFeatures:
+    """Features of a corpus that its authors, or MMSA's, hand out.
 
-    Returns:
-        Split -> rows, and what is doubtful.
+    Attributes:
+        counts: split -> rows.
+        sizes: modality -> numbers a step.
+        missing: modality and utterance, `face/S04_E01_12`, where a file of features has none of it.
+        reasons: what is doubtful.
+    """
+
+    counts: Mapping[str, int]
+    sizes: Mapping[str, int]
+    missing: Sequence[str] = ()
+    reasons: Sequence[Reason] = ()
+
+
+def has_features(name: str, path: Path) -> bool:
+    """Whether a path is features of a corpus, which need no extraction: a file of MMSA's, or MIntRec's folder."""
+    from emopipe.models.data import mintrec
+
+    if path.is_file():
+        return path.suffix.lower() in FEATURE_SUFFIXES
+    return name == mintrec.NAME and mintrec.holds(path)
+
+
+def check_features(name: str, path: Path) -> CheckedFeatures:
+    """Compare features with the corpus that they should be of.
 
     Raises:
         UnknownName: no corpus has that name.
-        DatasetError: the file cannot be read.
+        DatasetError: they cannot be read.
     """
+    from emopipe.models.data import mintrec
     from emopipe.models.data.reading import read
 
-    known = corpus(name)
-    counts = Counter(str(split) for split in read(path).split)
-    return counts, _counted(known, counts)
+    known, data = corpus(name), read(path)
+    counts = Counter(str(split) for split in data.split)
+    missing = [
+        f"{modality}/{utterance}"
+        for modality, there in zip(data.modalities, data.present.T, strict=True)
+        for utterance in data.ids[~there]
+    ]
+    reasons = _counted(known, counts)
+    if missing:
+        what = f"{len(missing)} features are missing: {some(missing)}"
+        reasons.append(reason("features_missing", what))
+    published = mintrec.SIZES if path.is_dir() else {}
+    other = {one: size for one, size in data.dims.items() if published.get(one, size) != size}
+    if other:
+        words = ", ".join(f"{one} has {size} numbers a step, not {published[one]}" for one, size in other.items())
+        reasons.append(reason("feature_sizes", words))
+    return CheckedFeatures(counts, data.dims, missing, reasons)
 
 
 def write_labels(table: Table, path: Path) -> None:
@@ -108,7 +146,7 @@ def write_labels(table: Table, path: Path) -> None:
 
 
 def write_missing(files: Sequence[str], path: Path) -> None:
-    """List recordings that are missing, one a line.
+    """List recordings or features that are missing, one a line.
 
     Raises:
         OutputError: the list cannot be written.
@@ -207,9 +245,9 @@ def _is_there(file: str, files: CorpusFolder) -> bool:
     return file in files.existing or (Path(file).is_absolute() and Path(file).is_file())
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    """Rows as cells; columns in which no row has anything are left out."""
-    lines = [_cells(row) for row in rows]
+def _table(corpus: str, rows: Sequence[Row]) -> Table:
+    """Rows as cells, with the corpus that they are of; columns in which no row has anything are left out."""
+    lines = [{**_cells(row), "corpus": corpus} for row in rows]
     columns = [name for name in dict.fromkeys(name for line in lines for name in line)]
     used = [name for name in columns if any(line.get(name) for line in lines)]
     return Table({number: {name: line.get(name, "") for name in used} for number, line in enumerate(lines, start=2)})

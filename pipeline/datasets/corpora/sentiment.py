@@ -1,13 +1,15 @@
-"""MOSI, MOSEI and CH-SIMS as MMSA hands them out: `label.csv` beside raw clips."""
+"""MOSI, MOSEI and CH-SIMS as MMSA hands them out, `label.csv` beside raw clips; MOSI and MOSEI also as CMU does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+from emopipe.models.data.known_corpora import COUNTS
 from emopipe.models.data.split_names import split_name
+from emopipe.pipeline.datasets.corpora.cmu import MOSEI_SPLIT, is_raw, mosei_rows, mosi_rows
 from emopipe.pipeline.datasets.corpora.corpus import Corpus, CorpusFolder, Row
 
 #: Our columns, as the reader of MMSA's feature files calls them, and the table's.
@@ -17,12 +19,13 @@ VALUES: Final = {
     "sentiment_voice": "label_A",
     "sentiment_face": "label_V",
 }
+TABLES: Final = ("label.csv", "meta.csv", "labels.csv")
 COLUMNS: Final = frozenset(["video_id", "clip_id", "label", "mode"])
 
 
 def mmsa_rows(folder: CorpusFolder, *, monologues: bool) -> Iterator[Row]:
     """Rows of MMSA's table; a video is a conversation and, where it is a monologue, a speaker."""
-    table = folder.table(folder.needed("label.csv", "meta.csv", "labels.csv"), *sorted(COLUMNS), "text")
+    table = folder.table(folder.needed(*TABLES), *sorted(COLUMNS), "text")
     clips = _clips(folder)
     for cells in table.rows.values():
         video, clip = cells["video_id"], cells["clip_id"]
@@ -40,18 +43,26 @@ def mmsa_rows(folder: CorpusFolder, *, monologues: bool) -> Iterator[Row]:
 
 
 def _clips(folder: CorpusFolder) -> Mapping[tuple[str, str], str]:
-    """(Video, clip without leading zeros) -> file: `video/clip.mp4`, or `video_clip.mp4` in any folder."""
+    """(Video, clip without leading zeros) -> file: `video/clip.mp4`, else `video_clip.mp4` anywhere, else sound."""
     clips: dict[tuple[str, str], str] = {}
-    for file in folder.recordings:
+    others: dict[tuple[str, str], str] = {}
+    for file in sorted(folder.recordings, key=lambda one: PurePosixPath(one).suffix.lower() == ".wav"):
         path = PurePosixPath(file)
         video, _, clip = path.stem.rpartition("_")
-        clips.setdefault((video, _number(clip)), file)
-        clips[path.parent.name, _number(path.stem)] = file
-    return clips
+        clips.setdefault((path.parent.name, _number(path.stem)), file)
+        others.setdefault((video, _number(clip)), file)
+    return others | clips
 
 
 def _number(clip: str) -> str:
     return str(int(clip)) if clip.isdecimal() else clip
+
+
+def cmu_or_mmsa_rows(folder: CorpusFolder, *, cmu: Callable[[CorpusFolder], Iterator[Row]]) -> Iterator[Row]:
+    """Rows of MMSA's table where that is there, else of CMU's own files."""
+    if folder.first(*TABLES) is None and is_raw(folder):
+        return cmu(folder)
+    return mmsa_rows(folder, monologues=True)
 
 
 _LAYOUT: Final = "label.csv (video_id, clip_id, text, label, ..., mode) beside Raw/VIDEO/CLIP.mp4; or an MMSA pickle"
@@ -64,9 +75,10 @@ MOSI: Final = Corpus(
     labels="sentiment -3 to 3",
     licence="research; the videos are their makers'",
     source="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset; as MMSA's files: https://github.com/thuiar/MMSA",
-    layout=_LAYOUT,
-    rows=partial(mmsa_rows, monologues=True),
-    counts={"train": 1284, "valid": 229, "test": 686},
+    layout=f"{_LAYOUT}; or CMU's Raw/Transcript/Segmented/VIDEO.annotprocessed, Raw/Video/Segmented/VIDEO_1.mp4 (or "
+    "Video/Full, Audio/WAV_16000) with CMU_MOSI_Opinion_Labels.csd (or OpinionLevelSentiment.csv), handed out apart",
+    rows=partial(cmu_or_mmsa_rows, cmu=mosi_rows),
+    counts=COUNTS["mosi"],
     columns=COLUMNS,
 )
 MOSEI: Final = Corpus(
@@ -74,12 +86,13 @@ MOSEI: Final = Corpus(
     title="CMU Multimodal Opinion Sentiment and Emotion Intensity",
     language="English",
     modalities="text, face, voice",
-    labels="sentiment -3 to 3",
+    labels="sentiment -3 to 3; CMU's files also 6 emotions, 0 to 3",
     licence="research; the videos are their makers'",
     source="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset; as MMSA's files: https://github.com/thuiar/MMSA",
-    layout=_LAYOUT,
-    rows=partial(mmsa_rows, monologues=True),
-    counts={"train": 16326, "valid": 1871, "test": 4659},
+    layout=f"{_LAYOUT}; or CMU's Raw/Transcript/Segmented/Combined/VIDEO.txt, Raw/Videos/Segmented/Combined/VIDEO_1.mp4"
+    f" (or Full/Combined, Audio/Full/WAV_16000) with CMU_MOSEI_Labels.csd and {MOSEI_SPLIT}, handed out apart",
+    rows=partial(cmu_or_mmsa_rows, cmu=mosei_rows),
+    counts=COUNTS["mosei"],
     columns=COLUMNS,
 )
 CH_SIMS: Final = Corpus(
@@ -92,7 +105,7 @@ CH_SIMS: Final = Corpus(
     source="https://github.com/thuiar/MMSA",
     layout=_LAYOUT,
     rows=partial(mmsa_rows, monologues=False),
-    counts={"train": 1368, "valid": 456, "test": 457},
+    counts=COUNTS["ch-sims"],
     columns=COLUMNS,
 )
 CH_SIMS_V2: Final = Corpus(
@@ -105,6 +118,6 @@ CH_SIMS_V2: Final = Corpus(
     source="https://github.com/thuiar/ch-sims-v2",
     layout=_LAYOUT.replace("label.csv", "meta.csv"),
     rows=partial(mmsa_rows, monologues=False),
-    counts={"train": 2722, "valid": 647, "test": 1034},
+    counts=COUNTS["ch-sims-v2"],
     columns=COLUMNS,
 )

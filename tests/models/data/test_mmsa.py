@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from emopipe.errors import DatasetError
-from emopipe.models.data import unpickle
+from emopipe.models.data import known_corpora, unpickle
 from emopipe.models.data.reading import read
 from tests.models.mmsa_files import COUNTS, DIMS, content, write
 
@@ -149,7 +149,7 @@ class Runs:
 def test_a_pickle_that_asks_to_run_code_is_refused(tmp_path: Path, function: Any, protocol: int) -> None:
     target = tmp_path / "ran"
     argument = f"__import__('os').mkdir({str(target)!r})" if function in (eval, exec) else str(target)
-    with pytest.raises(DatasetError, match="refused: only numpy arrays and builtins are read"):
+    with pytest.raises(DatasetError, match="refused: only arrays, tensors and builtins are read"):
         read(write(tmp_path / "file.pkl", {"train": Runs(function, argument)}, protocol))
     assert not target.exists()
 
@@ -247,3 +247,17 @@ def test_unknown_and_doubled_splits_are_refused(tmp_path: Path, name: str, part:
     tables[name] = tables["valid"]
     with pytest.raises(DatasetError, match=part):
         read(write(tmp_path / "file.pkl", tables))
+
+
+@pytest.mark.parametrize("name", [name for name in known_corpora.COUNTS if name not in ("mosei", "mintrec")])
+def test_a_file_with_as_many_rows_as_a_corpus_is_known_as_it(tmp_path: Path, name: str) -> None:
+    tables: dict[str, dict[str, Any]] = {}
+    for split, count in known_corpora.COUNTS[name].items():
+        steps = np.ones((count, 1, 1), np.float32)
+        ids = [f"{split}{number}$_$1" for number in range(count)]
+        tables[split] = {"id": ids, "text": steps, "regression_labels": np.zeros(count, np.float32)}
+    data = read(write(tmp_path / "file.pkl", tables))
+    assert data.corpora == (name,) and None not in data.column("corpus")
+    for key in ("id", "text", "regression_labels"):
+        tables["test"][key] = tables["test"][key][:-1]
+    assert read(write(tmp_path / "less.pkl", tables)).corpora == ()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -483,3 +484,26 @@ def test_metrics_are_those_of_the_range_of_the_labels(tmp_path: Path) -> None:
     assert "acc2" in measured and "acc7" not in measured
     gradient = train(narrow, replace(config, model="lf-dnn", options={"hidden": 8}))
     assert "acc5" in gradient.history[0]["valid"] and "acc7" not in gradient.history[0]["valid"]
+
+
+def of_corpus(data: Dataset, name: str) -> Dataset:
+    """The rows as those of a corpus."""
+    return data.with_manifest(data.manifest.append_column("corpus", pa.array([name] * len(data))))
+
+
+def test_the_corpus_chooses_the_metrics_before_the_range_of_the_labels(tmp_path: Path) -> None:
+    wide = read(mmsa_files.write(tmp_path / "wide.pkl", mmsa_files.content()))
+    named = of_corpus(wide, "ch-sims")
+    trained = train(named, TrainConfig(model="lf-dnn", label="sentiment", epochs=1, options={"hidden": 8}))
+    assert "acc2" in trained.history[0]["valid"] and "acc7" not in trained.history[0]["valid"]
+    save(tmp_path / "checkpoint", trained.predictor, "card")
+    predictor = load(tmp_path / "checkpoint")
+    own, unnamed, other = (evaluate(predictor, one, "test") for one in (named, wide, of_corpus(wide, "mosi")))
+    assert own.scoring is not None and own.scoring.why == "the corpus is ch-sims"
+    assert unnamed.metrics == own.metrics and unnamed.scoring == own.scoring  # what it learnt
+    assert "acc7" in other.metrics and other.scoring is not None and other.scoring.kind == "mosi"
+    plain = train(wide, TrainConfig(model="linear", label="sentiment"))
+    found = evaluate(plain.predictor, wide, "test").scoring
+    assert found is not None and found.kind == "mosi" and "labels reach" in found.words()
+    classes = evaluate(train(wide, TrainConfig(model="linear", label="label")).predictor, wide, "test")
+    assert classes.scoring is None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import h5py
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,17 +22,17 @@ class Miniature:
         first: cells of a row, by which it is found by its id.
     """
 
-    files: Mapping[str, str]
+    files: Mapping[str, str | bytes]
     counts: Mapping[str, int]
     first: Mapping[str, str]
 
 
-def lay(folder: Path, files: Mapping[str, str]) -> Path:
+def lay(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write files below a folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, "utf-8")
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return folder
 
 
@@ -320,6 +324,104 @@ MINIATURES = {
             "file": "basic/Image/aligned/train_00001_aligned.jpg",
             "split": "train",
             "label": "sadness",
+        },
+    ),
+}
+
+
+def csd(group: str, videos: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
+    """A computational sequence of CMU's SDK: of each segment its start, its end and its labels."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for video, segments in videos.items():
+            entry = file.create_group(f"{group}/data/{video}")
+            numbers = np.array(segments, dtype=np.float32)
+            entry["intervals"], entry["features"] = numbers[:, :2], numbers[:, 2:]
+        file.create_group(f"{group}/metadata")
+    return content.getvalue()
+
+
+_MOSEI_FOLDS = (
+    "standard_train_fold=['-3g5yACwYnA', '103460']\nstandard_valid_fold=['-lqc32Zpr7M']\n"
+    "standard_test_fold=['-6rXp3zJ3kc', '-9YyBTjo1zo']\n"
+)
+#: MOSI and MOSEI as CMU hands them out, the labels and the split beside the raw download.
+CMU = {
+    "mosi": Miniature(
+        {
+            "Raw/Transcript/Segmented/03bSnISJMiM.annotprocessed": "1_DELIM_IT WAS GOOD\n2_DELIM_THEY _DID_\n",
+            "Raw/Transcript/Segmented/WKA5OygbEKI.annotprocessed": "1_DELIM_I JUST GOT IT\n",
+            "Raw/Transcript/Segmented/tmZoasNr4rU.annotprocessed": "1_DELIM_NOT AGAIN\n",
+            "Raw/Transcript/Full/tmZoasNr4rU.textonly": "NOT AGAIN",
+            "Labels/CMU_MOSI_Opinion_Labels.csd": csd(
+                "Opinion Segment Labels",
+                {
+                    "03bSnISJMiM": [(0.5, 2.0, 2.4), (2.0, 4.5, -1.0)],
+                    "WKA5OygbEKI": [(0.0, 1.5, 0.0)],
+                    "tmZoasNr4rU": [(1.0, 3.0, -2.2)],
+                },
+            ),
+            **media(
+                "Raw/Video/Segmented/03bSnISJMiM_1.mp4",
+                "Raw/Video/Segmented/03bSnISJMiM_2.mp4",
+                "Raw/Video/Segmented/WKA5OygbEKI_1.mp4",
+                "Raw/Video/Segmented/tmZoasNr4rU_1.mp4",
+                "Raw/Audio/WAV_16000/Segmented/03bSnISJMiM_1.wav",
+                "Raw/Audio/WAV_16000/Segmented/tmZoasNr4rU_1.wav",
+                "Raw/Audio/WAV_16000/Full/03bSnISJMiM.wav",
+            ),
+        },
+        {"train": 2, "valid": 1, "test": 1},
+        {
+            "id": "03bSnISJMiM$_$2",
+            "file": "Raw/Video/Segmented/03bSnISJMiM_2.mp4",
+            "text": "THEY _DID_",
+            "start": "",
+            "speaker": "03bSnISJMiM",
+            "split": "train",
+            "dialogue": "03bSnISJMiM",
+            "utterance": "2",
+            "sentiment": "-1",
+            "corpus": "mosi",
+        },
+    ),
+    "mosei": Miniature(
+        {
+            "Raw/Transcript/Segmented/Combined/-3g5yACwYnA.txt": "-3g5yACwYnA___2___0.0___6.46___Hi there\n"
+            "-3g5yACwYnA___10___6.46___9.2___It___was fine\n",
+            "Raw/Transcript/Segmented/Combined/-lqc32Zpr7M.txt": "-lqc32Zpr7M___0___1.1___2.5___Yes\n",
+            "Raw/Transcript/Segmented/Combined/-6rXp3zJ3kc.txt": "-6rXp3zJ3kc___0___0___1.5___No\n",
+            "CMU_MOSEI_Labels.csd": csd(
+                "All Labels",
+                {
+                    "-3g5yACwYnA": [
+                        (6.46, 9.2, 1.0, 0.67, 0.0, 0.0, 0.0, 0.33, 0.0),
+                        (9.5, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+                    ],
+                    "-lqc32Zpr7M": [(1.1, 2.5, -0.33, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)],
+                    "-6rXp3zJ3kc": [(0.0, 1.5, -2.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0)],
+                    "nobody": [(0.0, 1.5, -2.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0)],
+                },
+            ),
+            "cmu_mosei_std_folds.py": _MOSEI_FOLDS,
+            **media(
+                "Raw/Videos/Full/Combined/-3g5yACwYnA.mp4",
+                "Raw/Videos/Full/Combined/-lqc32Zpr7M.mp4",
+                "Raw/Videos/Segmented/Combined/-3g5yACwYnA_10.mp4",
+                "Raw/Audio/Full/WAV_16000/-6rXp3zJ3kc.wav",
+                "Raw/Audio/Full/WAV_16000/-3g5yACwYnA.wav",
+            ),
+        },
+        {"train": 2, "valid": 1, "test": 1},
+        {
+            "id": "-3g5yACwYnA$_$10",
+            "file": "Raw/Videos/Segmented/Combined/-3g5yACwYnA_10.mp4",
+            "text": "It___was fine",
+            "split": "train",
+            "utterance": "1",
+            "sentiment": "1",
+            "happiness": "0.67",
+            "disgust": "0.33",
         },
     ),
 }

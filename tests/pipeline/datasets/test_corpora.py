@@ -25,9 +25,9 @@ from emopipe.pipeline.datasets.corpora.reading import CorpusTable, _unique, chec
 from emopipe.pipeline.datasets.labels import read_labels
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import RATE, ROOT, SAMPLES, SHARED, blank, write_media
-from tests.models import mmsa_files
+from tests.models import mintrec_files, mmsa_files
 from tests.pipeline.backends.test_plugins import distribution
-from tests.pipeline.datasets.miniatures import MINIATURES, lay
+from tests.pipeline.datasets.miniatures import CMU, MINIATURES, csd, lay
 
 DATA = SHARED / "data"
 
@@ -160,6 +160,88 @@ def test_names_of_real_files_give_the_labels_that_they_are_known_by(name: str, f
         assert known[file].get("speaker", "").endswith(cells.get("speaker", ""))
 
 
+# MOSI and MOSEI as CMU hands them out
+
+
+@pytest.mark.parametrize("name", CMU)
+def test_cmus_own_files_become_a_labels_table(name: str, tmp_path: Path) -> None:
+    small = CMU[name]
+    corpus = read_corpus(name, lay(tmp_path / "corpus", small.files))
+    assert corpus.counts == small.counts and not corpus.missing
+    row = rows_of(corpus)[small.first["id"]]
+    assert {column: row.get(column, "") for column in small.first} == small.first
+    write_labels(corpus.table, tmp_path / "labels.csv")
+    assert read_labels(tmp_path / "labels.csv", tmp_path / "corpus").rows == corpus.labels().rows
+
+
+def test_labels_and_split_that_the_raw_download_lacks_are_asked_for(tmp_path: Path) -> None:
+    for name, lacks, where in (
+        ("mosi", "CMU_MOSI_Opinion_Labels.csd", "CMU-MOSI/labels/CMU_MOSI_Opinion_Labels.csd"),
+        ("mosei", "CMU_MOSEI_Labels.csd", "CMU-MOSEI/labels/CMU_MOSEI_Labels.csd"),
+        ("mosei", "cmu_mosei_std_folds.py", "standard_datasets/CMU_MOSEI"),
+    ):
+        folder = tmp_path / lacks
+        lay(folder, {path: content for path, content in CMU[name].files.items() if not path.endswith(lacks)})
+        with pytest.raises(CorpusError, match=rf"not part of .* raw download: .*{lacks}") as caught:
+            read_corpus(name, folder)
+        assert where in caught.value.hint and "CMU-MultimodalSDK" in caught.value.hint
+
+
+def test_mosis_older_table_of_labels_gives_the_same_rows(tmp_path: Path) -> None:
+    files = dict(CMU["mosi"].files)
+    del files["Labels/CMU_MOSI_Opinion_Labels.csd"]
+    older = (
+        "0.5,2.0,03bSnISJMiM,1,2.4\n2.0,4.5,03bSnISJMiM,2,-1.0\n0.0,1.5,WKA5OygbEKI,1,0.0\n1.0,3.0,tmZoasNr4rU,1,-2.2\n"
+    )
+    corpus = read_corpus("mosi", lay(tmp_path / "old", {**files, "OpinionLevelSentiment.csv": older}))
+    assert rows_of(corpus) == rows_of(read_corpus("mosi", lay(tmp_path / "new", CMU["mosi"].files)))
+    lay(tmp_path / "old", {"OpinionLevelSentiment.csv": older + "1.0,3.0,tmZoasNr4rU,two,-2.2\n"})
+    with pytest.raises(CorpusError, match=r"line 5 of OpinionLevelSentiment\.csv is not start, end"):
+        read_corpus("mosi", tmp_path / "old")
+
+
+def test_segments_are_cut_from_whole_videos_where_there_are_no_clips(tmp_path: Path) -> None:
+    files = {path: content for path, content in CMU["mosi"].files.items() if "Video/Segmented" not in path}
+    corpus = read_corpus("mosi", lay(tmp_path, {**files, "Raw/Video/Full/03bSnISJMiM.mp4": ""}))
+    rows = rows_of(corpus)
+    cut = rows["03bSnISJMiM$_$2"]
+    assert (cut["file"], cut["start"], cut["end"]) == ("Raw/Video/Full/03bSnISJMiM.mp4", "2", "4.5")
+    sound = rows["tmZoasNr4rU$_$1"]
+    assert (sound["file"], sound["start"]) == ("Raw/Audio/WAV_16000/Segmented/tmZoasNr4rU_1.wav", "")
+    assert corpus.missing == ["Raw/Video/Segmented/WKA5OygbEKI_1.mp4"]
+
+
+def test_rows_of_mosei_outside_of_the_standard_split_are_left_out_and_told(tmp_path: Path) -> None:
+    corpus = read_corpus("mosei", lay(tmp_path, CMU["mosei"].files))
+    (told,) = (one for one in corpus.reasons if one.code == "rows_without_split")
+    assert told.what == "1 rows are of videos that the standard split leaves out"
+    unmatched = rows_of(corpus)["-3g5yACwYnA$_$at9.5"]
+    assert unmatched["text"] == "" and unmatched["start"] == "9.5"  # no line of the transcript begins there
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("cmu_mosei_std_folds.py", "standard_train_fold = open('x')\n", "not the SDK's file of the split"),
+        ("cmu_mosei_std_folds.py", "standard_train_fold = ['a']\n", "there is no standard_test_fold"),
+        ("cmu_mosei_std_folds.py", "standard_train_fold = [", "not the SDK's file of the split"),
+        ("CMU_MOSEI_Labels.csd", "not HDF5", "not a computational sequence of 7 labels"),
+        ("CMU_MOSEI_Labels.csd", csd("Labels", {"a": [(0.0, 1.0, 2.0)]}), r"a has labels \(1, 1\)"),
+    ],
+)
+def test_damaged_labels_and_splits_are_told(tmp_path: Path, file: str, content: str | bytes, what: str) -> None:
+    lay(tmp_path, {**CMU["mosei"].files, file: content})
+    with pytest.raises(CorpusError, match=what):
+        read_corpus("mosei", tmp_path)
+
+
+def test_the_table_of_mmsa_goes_before_cmus_labels_and_names_videos_not_their_sound(tmp_path: Path) -> None:
+    files = {**CMU["mosi"].files, "label.csv": MINIATURES["mosi"].files["label.csv"]}
+    corpus = read_corpus("mosi", lay(tmp_path, files))
+    row = rows_of(corpus)["03bSnISJMiM$_$1"]
+    assert (row["label"], row["file"]) == ("positive", "Raw/Video/Segmented/03bSnISJMiM_1.mp4")
+
+
 # Checks that all corpora share
 
 
@@ -241,14 +323,46 @@ def test_ids_and_conversations_never_meet_across_splits(rows: list[tuple[str, st
 
 def test_a_file_of_features_is_compared_with_the_corpus(tmp_path: Path) -> None:
     path = mmsa_files.write(tmp_path / "unaligned_50.pkl", mmsa_files.content(aligned=False))
-    counts, reasons = check_features("mosi", path)
-    assert counts == mmsa_files.COUNTS and [one.code for one in reasons] == ["corpus_counts"]
+    checked = check_features("mosi", path)
+    assert checked.counts == mmsa_files.COUNTS and [one.code for one in checked.reasons] == ["corpus_counts"]
+    assert checked.sizes == {"text": 16, "face": 7, "voice": 5} and not checked.missing
     with pytest.raises(CorpusError, match="emopipe train"):
         read_corpus("mosi", path)
     tables = mmsa_files.content()
     dev = mmsa_files.write(tmp_path / "dev.pkl", {"dev" if name == "valid" else name: tables[name] for name in tables})
     done = CliRunner().invoke(app, ["corpus", "mosei", str(dev)])
     assert done.exit_code == 0 and "24 in train, 8 in valid, 6 in test" in done.output
+
+
+def test_a_folder_of_mintrecs_features_is_checked_and_what_is_missing_listed(tmp_path: Path) -> None:
+    rows = mintrec_files.utterances()
+    folder = mintrec_files.write(tmp_path / "MIntRec", rows, text=False)
+    (folder / "audio_data" / "audio_feats.pkl").unlink()
+    voices = {row["id"]: row["voice"][:, :9] for row in rows[2:]}
+    mintrec_files.pickled(folder / "audio_data" / "audio_feats.pkl", voices)
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    told = " ".join(told.split())
+    for what in (
+        "24 in train, 8 in valid, 8 in test",
+        "corpus_counts",
+        "features_missing",
+        "2 features are missing: voice/S04_E01_0, voice/S04_E01_1",
+        "feature_sizes",
+        "voice has 9 numbers a step, not 768",
+        "Numbers a step: face 256, voice 9",
+        f"--corpus mintrec --modalities text --text bert-base-uncased --out {folder}/text_data",
+        f"emopipe train {folder} --label label",
+    ):
+        assert what in told, what
+    missing = tmp_path / "labels-missing-features.txt"
+    assert missing.read_text() == "voice/S04_E01_0\nvoice/S04_E01_1\n"
+    assert not (tmp_path / "labels.csv").exists()
+    clip = folder / "raw_data" / "S04" / "E01" / "0.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.touch()
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    assert "40 rows are in" in told and "media_missing" in told
+    assert len((tmp_path / "labels-missing.txt").read_text().splitlines()) == 39 and missing.exists()
 
 
 # Guards
@@ -397,6 +511,7 @@ def test_mosi_goes_from_its_folder_to_a_measured_model(tmp_path: Path, weight: C
     emopipe("train", tmp_path / "d", *training)
     measured = emopipe("evaluate", tmp_path / "d", "--model", tmp_path / "m", "--split", "test")
     assert "acc7" in measured and "text+voice" in measured
+    assert "Values are scored as those of MOSI: the corpus is mosi." in measured
 
 
 @pytest.mark.slow

@@ -90,6 +90,7 @@ def test_models_are_compared_on_a_split_of_the_dataset(tmp_path: Path) -> None:
     invoke("compare", path, "--out", tmp_path / "study", "--split", "testing", *options)
     text = (tmp_path / "study" / "comparison.md").read_text()
     assert "split test x 2 seeds" in text and "tested on its split test; the epoch is chosen on its validation" in text
+    assert "Values are scored as those of MOSI: no corpus" in text
     assert [row["fold"] for row in table(tmp_path / "study" / "runs.csv")] == ["0"] * 4
     refused = invoke("compare", path, "--out", tmp_path / "study", "--split", "holdout", *options, code=2)
     assert "EMO-509" in refused

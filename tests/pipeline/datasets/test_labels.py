@@ -124,7 +124,7 @@ def test_windows_1252_is_read_and_told(tmp_path: Path) -> None:
 
 def test_votes_are_counts_and_no_labels_to_ask_about(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("text,votes_joy,mood_votes_calm\n" + "we won,3,0\nyou won,0,1\n" * 3)
+    path.write_text("text,votes_joy,mood_votes_calm\nwe won,3,0\nyou won,0,1\nI won,3,0\nshe won,0,1\n")
     assert not codes(read_labels(path))
 
 

@@ -28,7 +28,10 @@ BERT = {
     "intermediate_size": 32,
     "max_position_embeddings": 16,
 }
-SMALL: dict[str, Any] = {"width": 8, "heads": 2, "layers": 1, "steps": 12, "kernel": 3, "bert": BERT}
+#: What makes networks large, made small.
+SMALL = {"width": 8, "heads": 2, "layers": 1, "memory_layers": 1, "kernel": 3, "steps": 12}
+#: Utterances of an extracted corpus.
+COUNT = 40
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +40,44 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("papers")
     for name in ("mosi", "mosei"):
         mmsa_files.write(folder / f"{name}.pkl", mmsa_files.content())
+        mmsa_files.write(folder / f"{name}_unaligned.pkl", mmsa_files.content(aligned=False))
     mintrec_files.write(folder / "MIntRec", mintrec_files.utterances({"text": 12, "face": 6, "voice": 8}))
-    with_scenes(learnable(folder / "meld", count=120, words=True))
+    for name in ("cherma", "mosei", "sims2"):
+        extracted(folder / name)
+    replaced(extracted(folder / "meld"), "speaker", [("Ross", "Monica")[n // 4 % 2] for n in range(COUNT)])
     recipes = folder / "models" / "recipes"
     recipes.mkdir(parents=True)
     for path in (ROOT / "models" / "recipes").glob("*.toml"):
-        tables = tomllib.loads(path.read_text("utf-8"))
-        tables["model"] |= SMALL | ({"text_weights": "random"} if tables["model"].get("text_encoder", True) else {})
-        tables["train"] |= {"epochs": 1}
-        (recipes / path.name).write_text(tomli_w.dumps(tables))
+        (recipes / path.name).write_text(tomli_w.dumps(small(tomllib.loads(path.read_text("utf-8")))))
     write_backbone(folder / "weights" / "smollm2-135m")
     return folder
 
 
-def with_scenes(folder: Path) -> Path:
-    """Name a media file for each utterance."""
+def extracted(folder: Path) -> Path:
+    """A corpus as `emopipe extract` leaves it: with words, and a media file of each utterance."""
+    learnable(folder, count=COUNT, words=True)
+    return replaced(folder, "media", [f"{n}.mp4" for n in range(COUNT)])
+
+
+def replaced(folder: Path, column: str, cells: list[str]) -> Path:
+    """The dataset with other cells in a column of its manifest."""
     manifest = pq.read_table(folder / "manifest.parquet")
-    at = manifest.column_names.index("media")
-    names = pa.array([f"{one}.mp4" for one in manifest["id"].to_pylist()])
-    pq.write_table(manifest.set_column(at, "media", names), folder / "manifest.parquet")
+    at = manifest.column_names.index(column)
+    pq.write_table(manifest.set_column(at, column, pa.array(cells)), folder / "manifest.parquet")
     return folder
+
+
+def small(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for one epoch of small networks with random BERTs."""
+    models = {name: tiny(options) for name, options in recipe.get("models", {}).items()}
+    model = tiny({"text_encoder": True, "width": 256, "heads": 8, "layers": 4, **recipe["model"]})
+    return {"model": model, "models": models, "train": recipe["train"] | {"epochs": 1}}
+
+
+def tiny(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a small network."""
+    bert = {"bert": BERT, "text_weights": "random"} if options.get("text_encoder") else {}
+    return {name: SMALL.get(name, value) for name, value in options.items()} | bert
 
 
 @pytest.mark.slow
@@ -69,6 +90,16 @@ def test_the_commands_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch)
         else:
             for line in block.text.splitlines():
                 run_line(quick(line), block.place)
+    for name in re.findall(r"--out (\w+)", (ROOT / PAGE).read_text("utf-8")):
+        assert any(Path(name).iterdir()), name
+    for name in ("figure4/sweep-acc7.png", "figures56/compared.png", "figures56/importance.png"):
+        assert Path(name).is_file(), name
+    for name, columns in (("table1", "ACC7 | ACC2 | F1 | MAE"), ("table3", "ACC | F1 | P | R | WF1")):
+        table = Path(name, "comparison.md").read_text("utf-8").partition("papers' columns")[2]
+        assert f"| model | {columns} |" in table
+        (line,) = (line for block in BLOCKS for line in block.text.splitlines() if line.endswith(f"--out {name}"))
+        for model in line.partition("--models ")[2].split()[0].split(","):
+            assert f"\n| {model} | " in table
 
 
 def quick(line: str) -> str:
@@ -88,6 +119,11 @@ def test_each_table_and_figure_has_a_row() -> None:
         "figure 4",
         "figure 5",
         "figure 6",
+        "main results: MELD, CHERMA, MOSEI, CH-SIMS v2",
+        "other backbones",
+        "ablations: A, V, T, A+V; each expert; gate stages; LoRA",
+        "gate, experts, pseudo tokens",
+        "modality dependency and LoRA by language",
     ):
         assert f"\n| {what}" in text, what
     for name in re.findall(r"models/recipes/[\w-]+\.toml", text):

@@ -18,11 +18,13 @@ from annotated_types import Gt, Interval, MinLen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emopipe.constants import MODALITIES
 from emopipe.errors import ConfigError
 from emopipe.models.configs import change, check
 from emopipe.models.registry import MODELS, configure
 from emopipe.models.training.config import TrainConfig, configuration
 from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.studies.compare import configurations
 from tests.conftest import ROOT
 
 #: What to call it in messages -> every configuration that has settings.
@@ -237,6 +239,7 @@ def test_what_is_shipped_is_within_bounds(path: Path) -> None:
     if path.suffix == ".toml":
         tables = tomllib.loads(path.read_text("utf-8"))
         configuration({name: tables[name] for name in ("model", "train") if name in tables})
+        configurations(list(tables.get("models", {})), tables, MODALITIES)
         return
     sealed = json.loads(path.read_text("utf-8"))
     assert configure(sealed["model"], sealed["options"]) is not None

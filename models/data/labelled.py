@@ -141,3 +141,18 @@ def presence(dataset: Dataset, modalities: Sequence[str]) -> NDArray[np.bool_]:
     """Look up which rows have which of some modalities that the dataset knows: (N, K) bool."""
     columns: NDArray[np.bool_] = dataset.present[:, [dataset.modalities.index(name) for name in modalities]]
     return columns
+
+
+def unknown_classes(dataset: Dataset, label: str, classes: Sequence[str], split: str | None = None) -> dict[str, int]:
+    """Count the labelled rows of classes that a model does not know: class -> rows, the most first.
+
+    Args:
+        dataset: N rows.
+        label: the manifest column.
+        classes: the known ones; none where labels are values, of which all are known.
+        split: of these rows alone; None for all.
+    """
+    if not classes or dataset.labels(label).dtype != object:
+        return {}
+    strange = labelled(dataset, label, split=split) & ~labelled(dataset, label, classes)
+    return dict(Counter(map(str, dataset.labels(label)[strange])).most_common())

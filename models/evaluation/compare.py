@@ -131,7 +131,7 @@ def train_and_test(
     began = time.perf_counter()
     predictor = train_fold(inner, config, requires, hook, start=start).predictor
     seconds = time.perf_counter() - began
-    measured = evaluate(predictor, test, None).metrics
+    measured = evaluate(predictor, test, None, by_subset=False).metrics
     rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
     answers = predictor.scores(test.subset(rows)).logits

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Fewer folds do not choose a temperature for each other.
 LEAST_FOLDS: Final = 2
+#: What stands in the place of a subset of the modalities for rows with whatever they have.
+ALL_ROWS: Final = "all rows"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Evaluation:
         no_evidence: labelled utterances left out because they have none of the modalities.
         metrics: see :mod:`emopipe.models.metrics`; classes also have `ece`.
         weights: modality -> mean router weight where it is present.
-        subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden.
+        subsets: such as `text+face` -> rows having all of these, and the metrics with everything else hidden; empty
+            where that was not asked for.
         confusion: rows true, columns predicted, in the order of `classes`; empty for regression.
         classes: the class names.
         agreement: how far the coders of these rows agree, where several labelled them; a ceiling of the metrics.
@@ -60,11 +63,19 @@ class Evaluation:
     agreement: Agreement | None = None
     scoring: Scoring | None = None
 
+    def by_modalities(self) -> dict[str, dict[str, float]]:
+        """`subsets` and, where rows lack modalities, under `all rows` the figures of every row as it is."""
+        names = {name for subset in self.subsets for name in subset.split("+")}
+        complete = [figures for subset, figures in self.subsets.items() if len(subset.split("+")) == len(names)]
+        if [figures["rows"] for figures in complete] == [self.rows]:
+            return self.subsets
+        return {**self.subsets, ALL_ROWS: {"rows": float(self.rows), **self.metrics}}
+
     def to_pandas(self) -> pd.DataFrame:
-        """One row per subset of the modalities, with the index `modalities` and a column per figure."""
+        """What :meth:`by_modalities` tells, with the index `modalities` and a column per figure."""
         import pandas as pd
 
-        return pd.DataFrame.from_dict(self.subsets, orient="index").rename_axis("modalities")
+        return pd.DataFrame.from_dict(self.by_modalities(), orient="index").rename_axis("modalities")
 
 
 def evaluate(
@@ -73,6 +84,8 @@ def evaluate(
     split: str | None = "test",
     modalities: Sequence[str] | None = None,
     prior: Prior | Mapping[str, float] = "uniform",
+    *,
+    by_subset: bool = True,
 ) -> Evaluation:
     """Evaluate a predictor: compute its metrics on labelled rows.
 
@@ -82,6 +95,7 @@ def evaluate(
         split: rows of this split only; None for all.
         modalities: hide all others.
         prior: see :meth:`emopipe.models.predictor.Predictor.probabilities`.
+        by_subset: also measure what every subset of the modalities tells, which takes most of the time.
 
     Raises:
         DatasetError: there is no row to measure on.
@@ -98,7 +112,7 @@ def evaluate(
         raise DatasetError(f"no row{where} has a label and a modality that the model knows", hint=hint)
     figures, weights, confusion = _measure(predictor, dataset, rows, chosen, prior)
     subsets = {}
-    for names in _subsets(chosen):
+    for names in _subsets(chosen) if by_subset else ():
         inside = rows[presence(dataset, names)[rows].all(axis=1)]
         if len(inside):
             is_all = len(names) == len(chosen) and len(inside) == len(rows)

@@ -96,7 +96,8 @@ class EmoeConfig(MixtureConfig):
     """Settings of our EMOE.
 
     Attributes:
-        kernel: steps that a convolution sees, odd; one number, or modality -> number.
+        kernel: steps that a convolution sees, odd; one number, or modality -> number. 1 sees each step alone;
+            the paper's convolutions are temporal, as those of `emoe-paper`, which see 5.
         readout: the `last` valid step of the causal transformer, as published, or the `mean` of the valid steps.
         router_width: hidden width of the router.
         router_posteriors: let the router also see what each modality predicts by itself, how surely, and how well it

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.data.labelled import usable
+from emopipe.models.data.labelled import labelled, usable
 from emopipe.models.predictor import Predictor
 from emopipe.models.registry import configure, entry
 from emopipe.models.training.config import TrainConfig
@@ -132,10 +132,18 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _left_out(dataset: Dataset, config: TrainConfig) -> list[str]:
+    """Rows that are neither trained nor measured on, in words."""
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    known = labelled(data, config.label)
+    lacking = {config.label: ~known, " or ".join(data.modalities): known & ~usable(data, config.label)}
+    return [f"{rows.sum()} rows have no {what} and are left out" for what, rows in lacking.items() if rows.any()]
+
+
 def remarks(dataset: Dataset, config: TrainConfig) -> list[str]:
     """What to know of a dataset before believing what is trained on it, in words, with what to do."""
     counts = Counts.of(dataset, config)
-    told = []
+    told = _left_out(dataset, config)
     if counts.speakers == 0 and counts.clips:
         told.append("no speakers are named: one person may be in training and test at once; add a column `speaker`")
     if counts.speakers == 1:

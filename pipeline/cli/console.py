@@ -175,14 +175,14 @@ class Console:
 
     def evaluation(self, title: str, evaluation: Evaluation) -> None:
         """How good a checkpoint is, by what it may see."""
-        names = [name for name in next(iter(evaluation.subsets.values()), {}) if name != "rows"]
         rows = [
-            (subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.4f}" for name in names))
-            for subset, figures in evaluation.subsets.items()
+            (subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.4f}" for name in evaluation.metrics))
+            for subset, figures in evaluation.by_modalities().items()
         ]
-        self.table(title, ("modalities", "rows", *names), rows)
+        self.table(title, ("modalities", "rows", *evaluation.metrics), rows)
         if self.json_lines:
-            self.emit({"weights": evaluation.weights, "no_evidence": evaluation.no_evidence})
+            counts = {"rows": evaluation.rows, "no_evidence": evaluation.no_evidence}
+            self.emit({"weights": evaluation.weights, **counts})
         weights = ", ".join(f"{name} {share:.3f}" for name, share in evaluation.weights.items())
         self.print(f"All rows: {evaluation.rows}; without evidence: {evaluation.no_evidence}; mean weights: {weights}")
         self.scoring(evaluation.scoring)

@@ -121,7 +121,7 @@ def read_table(path: Path, name: str, unusable: type[EmopipeError]) -> Table:
         line: {column: cell for column, cell in zip(header, [*row, *padding], strict=False) if column}
         for line, row in rows.items()
     }
-    return Table(cells, _format(delimiter, encoding, name))
+    return Table(cells, _format(path, delimiter, encoding, name))
 
 
 def _decoded(content: bytes, name: str, unusable: type[EmopipeError], path: Path) -> tuple[str, str]:
@@ -193,9 +193,10 @@ def _clean(cell: str) -> str:
     return cell.strip().strip(_INVISIBLE).strip()
 
 
-def _format(delimiter: str, encoding: str, name: str) -> tuple[Reason, ...]:
+def _format(path: Path, delimiter: str, encoding: str, name: str) -> tuple[Reason, ...]:
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
     unusual: Sequence[str] = [
-        *([f"cells are parted by {DELIMITERS[delimiter]}"] if delimiter != "," else []),
+        *([f"cells are parted by {DELIMITERS[delimiter]}"] if delimiter != usual else []),
         *(["it is read as Windows-1252"] if encoding == "cp1252" else []),
         *(["it is UTF-16"] if encoding.startswith("utf-16") else []),
     ]

@@ -9,6 +9,7 @@ from typing import Final
 
 from emopipe.errors import Reason, reason
 from emopipe.models.data.label_values import MISSING, join_spellings
+from emopipe.models.data.votes import VOTES
 
 #: Columns that are not labels although they are kept as they are.
 TEXTS: Final = ("dialogue", "utterance", "weight")
@@ -66,6 +67,8 @@ def tidy(column: str, cells: Sequence[str]) -> tuple[list[str], list[Reason]]:
 
 
 def _whole_numbers(column: str, cells: Sequence[str]) -> list[Reason]:
+    if column.startswith(VOTES) or f"_{VOTES}" in column:  # counts are meant
+        return []
     values = {float(cell) for cell in cells}
     if len(values) > MOST_CLASSES or len(values) * 2 > len(cells) or not all(one.is_integer() for one in values):
         return []

@@ -33,7 +33,7 @@ def manifest_row(
         "media": str(row.source.path) if row.source.path else None,
         "start": utterance.start,
         "end": utterance.end,
-        "speaker": _speaker(row.source, utterance, enrolled),
+        "speaker": _speaker(row.source, utterance, count, enrolled),
         "role": utterance.role,
         "overlap": utterance.overlap,
         "split": row.split,
@@ -50,11 +50,11 @@ def manifest_row(
     return record
 
 
-def _speaker(source: Source, utterance: Utterance, enrolled: Collection[str]) -> str | None:
-    """A name that holds across the dataset: S1 of one clip is not S1 of another."""
-    if source.speaker is not None or utterance.speaker is None:
-        return source.speaker
-    return utterance.speaker if utterance.speaker in enrolled else f"{source.id}/{utterance.speaker}"
+def _speaker(source: Source, utterance: Utterance, count: int, enrolled: Collection[str]) -> str | None:
+    """A name that holds across the dataset: S1 of one clip is not S1 of another, nor of a lone utterance anybody."""
+    if source.speaker is not None or utterance.speaker is None or utterance.speaker in enrolled:
+        return source.speaker or utterance.speaker
+    return f"{source.id}/{utterance.speaker}" if count > 1 else None
 
 
 def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:

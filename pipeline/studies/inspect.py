@@ -310,9 +310,6 @@ def advice(
         share = 1 - dataset.present[:, column].mean() if len(dataset) else 0.0
         if share > 0.5:
             items.append(f"{name} is absent from {100 * share:.0f} % of the rows: train without it, or see why")
-    unlabelled = sum(one is None for one in labels)
-    if unlabelled:
-        items.append(f"{unlabelled} rows have no label and are not trained on")
     return items
 
 

@@ -300,7 +300,7 @@ def why_none_fits(dataset: Dataset, config: TrainConfig) -> str:
         return f"{', '.join(fitting)} has other options of the model than were asked for"
     if not same:
         return f"no checkpoint of the model {config.model} is shipped"
-    return f"no shipped checkpoint ({', '.join(same)}) was trained on features like these; extract them again"
+    return f"no shipped checkpoint ({', '.join(same)}) was trained on features like these, as other settings give them"
 
 
 def started(
@@ -395,12 +395,20 @@ def evaluate_checkpoint(
     offline: bool = False,
     hook: Hook = silent,
 ) -> Evaluation:
-    """Measure a checkpoint on a split of a dataset ("all": on every row)."""
+    """Measure a checkpoint on a split of a dataset ("all": on every row); tells of classes that it does not know."""
     from emopipe.models.data import reading
+    from emopipe.models.data.labelled import unknown_classes
     from emopipe.models.evaluation.evaluate import evaluate
 
     predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
-    return evaluate(predictor, reading.read(folder), split_or_all(split), modalities, _prior(prior))
+    dataset, chosen, spec = reading.read(folder), split_or_all(split), predictor.spec
+    if strange := unknown_classes(dataset, spec.label, spec.classes, chosen):
+        named = ", ".join(f"{name} ({count})" for name, count in strange.items())
+        what = (
+            f"{sum(strange.values())} labelled rows are not measured, of classes that the model does not know: {named}"
+        )
+        hook(Event("warning", "evaluate", what))
+    return evaluate(predictor, dataset, chosen, modalities, _prior(prior))
 
 
 def evaluate_model(
@@ -491,9 +499,9 @@ def model_card(
 
 def _figures(measured: Evaluation) -> list[str]:
     """The validation part of a card."""
-    names = [name for name in next(iter(measured.subsets.values())) if name != "rows"]
+    names = list(measured.metrics)
     table = [("modalities", "rows", *names), ("---",) * (len(names) + 2)]
-    for subset, figures in measured.subsets.items():
+    for subset, figures in measured.by_modalities().items():
         table.append((subset, f"{figures['rows']:.0f}", *(f"{figures[name]:.3f}" for name in names)))
     return [
         "Validation figures, with only the named modalities visible. The temperature, and the epoch unless the last",

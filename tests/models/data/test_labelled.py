@@ -10,7 +10,7 @@ import pytest
 
 from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset
-from emopipe.models.data.labelled import label_doubts, labelled, presence, targets, usable
+from emopipe.models.data.labelled import label_doubts, labelled, presence, targets, unknown_classes, usable
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,13 @@ def test_rows_with_a_known_label_are_chosen(
     seen = [row for row in rows if data.present[row, data.modalities.index("face")]]
     assert np.flatnonzero(labelled(data, label, classes, modalities=["face"])).tolist() == seen
     assert not labelled(data, label, classes, modalities=[]).any()
+
+
+def test_rows_of_classes_that_a_model_does_not_know_are_counted(data: Dataset) -> None:
+    assert unknown_classes(data, "label", ("anger", "Happiness")) == {"fear": 1, "None": 1}
+    assert unknown_classes(data, "label", ("fear", "None", "happiness")) == {"anger": 3}
+    assert unknown_classes(data, "label", ("fear", "None", "happiness"), "test") == {"anger": 1}
+    assert unknown_classes(data, "sentiment", ()) == {}
 
 
 def test_labels_become_numbers(data: Dataset) -> None:

@@ -42,6 +42,16 @@ def test_every_subset_is_measured_on_the_rows_that_have_it(predictor: Predictor,
     assert found.rows == len(rows)
 
 
+def test_rows_that_lack_a_modality_are_measured_with_what_they_have(predictor: Predictor, partial: Dataset) -> None:
+    found = evaluate(predictor, partial, "test")
+    assert found.subsets["text+face+voice"]["rows"] < found.rows
+    assert found.to_pandas().loc["all rows"].to_dict() == {"rows": found.rows, **found.metrics}
+    assert evaluate(predictor, partial, "test", by_subset=False) == replace(found, subsets={})
+    complete = partial.subset(np.flatnonzero(partial.present.all(axis=1)))
+    assert "all rows" not in evaluate(predictor, complete, None).by_modalities()
+    assert "all rows" not in evaluate(predictor, partial, "test", modalities=["face"]).by_modalities()
+
+
 def test_confusion_counts_every_row(predictor: Predictor, partial: Dataset) -> None:
     found = evaluate(predictor, partial, "test")
     matrix = np.array(found.confusion)

@@ -97,6 +97,13 @@ def test_hardly_any_speakers_are_warned_of_and_trained_on(few: Dataset, speakers
     assert len(train(data, short).split[0]) == 48
 
 
+def test_rows_that_cannot_be_learned_from_are_told(few: Dataset) -> None:
+    labels = [None] * 2 + few.labels("label").tolist()[2:]
+    assert remarks(changed(few, label=labels), PLAIN) == ["2 rows have no label and are left out"]
+    blind = changed(few, face=[None] * 4 + few.column("face").tolist()[4:])
+    assert "4 rows have no face and are left out" in remarks(blind, TrainConfig(modalities=("face",)))
+
+
 def test_rare_classes_and_classes_of_one_speaker_are_warned_of(few: Dataset) -> None:
     labels = few.labels("label").tolist()
     labels[:3] = ["rare"] * 3

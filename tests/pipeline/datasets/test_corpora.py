@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +21,7 @@ from emopipe.pipeline.datasets.corpora import registry
 from emopipe.pipeline.datasets.corpora.corpus import CorpusFolder, Row
 from emopipe.pipeline.datasets.corpora.reading import CorpusTable, _unique, check_features, read_corpus, write_labels
 from emopipe.pipeline.datasets.labels import read_labels
-from emopipe.pipeline.media.decoding import Media
-from tests.conftest import RATE, ROOT, SAMPLES, SHARED, blank, write_media
+from tests.conftest import ROOT, SHARED, blank, write_media
 from tests.models import mintrec_files, mmsa_files
 from tests.pipeline.backends.test_plugins import distribution
 from tests.pipeline.datasets.miniatures import CMU, MINIATURES, csd, lay
@@ -476,59 +473,6 @@ def test_commands_list_describe_and_write(tmp_path: Path) -> None:
     assert len(read_labels(tmp_path / "labels.csv", folder).rows) == 4
     refused = CliRunner().invoke(app, ["corpus", "mosi", str(folder)])
     assert refused.exit_code == 2 and "EMO-510" in refused.output
-
-
-def speech() -> np.ndarray:
-    """Somebody who speaks for two and a half seconds, 16 kHz."""
-    with Media(SAMPLES / "interview.mp4") as media:
-        assert media.audio is not None
-        return media.audio[6 * RATE : 17 * RATE // 2]
-
-
-@pytest.mark.slow
-def test_mosi_goes_from_its_folder_to_a_measured_model(tmp_path: Path, weight: Callable[[str], Path]) -> None:
-    weight("minilm-l6")
-    weight("whisper-base")
-    voice = speech()
-    lines = ["video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"]
-    for video in range(5):
-        for clip in range(2):
-            value = 2.0 if (video + clip) % 2 else -2.0
-            words, name = ("I love it", "Positive") if value > 0 else ("I hate it", "Negative")
-            mode = ("train", "train", "valid", "test")[video % 4]
-            lines.append(f"v{video},{clip},{words},{value},,,,{name},{mode}")
-            path = tmp_path / "mosi" / "Raw" / f"v{video}" / f"{clip}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_media(path, blank(2.5), voice * (0.8 if value > 0 else 0.3))
-    lay(tmp_path / "mosi", {"label.csv": "\n".join(lines) + "\n"})
-    seen = ("--modalities", "text,voice", "--jobs", "1")
-    emopipe("extract", tmp_path / "mosi", "--corpus", "mosi", *seen, "--out", tmp_path / "d")
-    dataset = read(tmp_path / "d")
-    assert Counter(dataset.split) == {"train": 6, "valid": 2, "test": 2}
-    assert all(dataset.column("media")) and dataset.present.all()
-    assert sorted(set(dataset.column("words"))) == ["I hate it", "I love it"]
-    training = ("--label", "sentiment", "--model", "linear", "--out", tmp_path / "m")
-    emopipe("train", tmp_path / "d", *training)
-    measured = emopipe("evaluate", tmp_path / "d", "--model", tmp_path / "m", "--split", "test")
-    assert "acc7" in measured and "text+voice" in measured
-    assert "Values are scored as those of MOSI: the corpus is mosi." in measured
-
-
-@pytest.mark.slow
-def test_emodb_goes_from_its_folder_to_a_measured_model(tmp_path: Path, weight: Callable[[str], Path]) -> None:
-    weight("whisper-base")
-    wav, labels, dataset = tmp_path / "wav", tmp_path / "labels.csv", tmp_path / "d"
-    wav.mkdir()
-    voice = speech()
-    for speaker in ("03", "08", "09", "16"):
-        for text in ("a01", "b10"):
-            for code, loudness in (("W", 1.0), ("T", 0.2)):
-                write_media(wav / f"{speaker}{text}{code}a.wav", sound=voice * loudness)
-    emopipe("corpus", "emodb", wav, "--out", labels)
-    emopipe("extract", wav, "--labels", labels, "--modalities", "voice", "--jobs", "1", "--out", dataset)
-    assert set(read(dataset).speakers) == {"03", "08", "09", "16"}
-    emopipe("train", dataset, "--model", "linear", "--out", tmp_path / "m")
-    assert "uar" in emopipe("evaluate", dataset, "--model", "linear", "--folds", "2")
 
 
 @pytest.mark.slow

@@ -122,6 +122,19 @@ def test_windows_1252_is_read_and_told(tmp_path: Path) -> None:
     assert codes(labels) == {"table_format"}
 
 
+def test_votes_are_counts_and_no_labels_to_ask_about(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("text,votes_joy,mood_votes_calm\nwe won,3,0\nyou won,0,1\nI won,3,0\nshe won,0,1\n")
+    assert not codes(read_labels(path))
+
+
+@pytest.mark.parametrize(("name", "told"), [("labels.tsv", set()), ("labels.csv", {"table_format"})])
+def test_tabs_are_told_where_the_name_does_not_say_so(tmp_path: Path, name: str, told: set[str]) -> None:
+    path = tmp_path / name
+    path.write_text("text\tlabel\nwe won\tanger\n")
+    assert codes(read_labels(path)) == told
+
+
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
 def test_a_spreadsheet_file_says_how_to_export_it(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "labels.xlsx"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -94,6 +97,17 @@ def test_models_are_compared_on_a_split_of_the_dataset(tmp_path: Path) -> None:
     assert [row["fold"] for row in table(tmp_path / "study" / "runs.csv")] == ["0"] * 4
     refused = invoke("compare", path, "--out", tmp_path / "study", "--split", "holdout", *options, code=2)
     assert "EMO-509" in refused
+
+
+def test_evaluate_tells_of_rows_whose_class_the_model_does_not_know(folder: Path, tmp_path: Path) -> None:
+    invoke("train", folder, "--model", "linear", "--out", tmp_path / "m")
+    manifest = pq.read_table(folder / "manifest.parquet")
+    labels = ["boredom" if name == "anger" else name for name in manifest["label"].to_pylist()]
+    at, other = manifest.column_names.index("label"), shutil.copytree(folder, tmp_path / "other")
+    pq.write_table(manifest.set_column(at, "label", pa.array(labels)), other / "manifest.parquet")
+    words = "labelled rows are not measured, of classes that the model does not know"
+    assert f"30 {words}: boredom (30)" in invoke("evaluate", other, "--model", tmp_path / "m", "--split", "all")
+    assert words not in invoke("evaluate", folder, "--model", tmp_path / "m", "--split", "all")
 
 
 def test_ablate_writes_tables_and_the_sweep(folder: Path, tmp_path: Path) -> None:

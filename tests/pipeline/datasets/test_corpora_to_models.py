@@ -108,6 +108,9 @@ def check_figures(measured: list[dict[str, Any]], count: int | None, known: Trai
     assert (weights["rows"], weights["no_evidence"]) == (count, 0)
     assert set(weights["weights"]) <= set(MODALITIES)
     subsets = {one["modalities"]: one for one in measured if "modalities" in one}
+    if not known.classes:
+        (scored,) = (one["scoring"] for one in measured if "scoring" in one)
+        assert known.corpus in scored["why"]
     whole = subsets.get("all rows", subsets["+".join(weights["weights"])])
     assert int(whole["rows"]) == count
     assert math.isfinite(float(whole["uar" if known.classes else "mae"]))

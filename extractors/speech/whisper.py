@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -109,16 +110,21 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
 
 
 def _load(path: Path, device: str) -> Whisper:
+    import torch
     import whisper
+    from whisper.model import ModelDimensions, Whisper
 
     try:
-        model = whisper.load_model(str(path), device=device)
+        # Mapped, the weights as they are stored take no memory beside those that are computed with.
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        model = Whisper(ModelDimensions(**stored["dims"]))
+        model.load_state_dict(stored["model_state_dict"])
     except Exception as error:  # whatever torch and whisper make of another file
         raise ValueError(f"{path} is not a checkpoint of openai-whisper: {error}") from error
     heads = whisper._ALIGNMENT_HEADS.get(published_size(model.dims, path.stem))
     if heads is not None:
         model.set_alignment_heads(heads)
-    return model.eval()
+    return model.to(device).eval()
 
 
 def published_size(dims: ModelDimensions, stem: str = "") -> str | None:

@@ -163,8 +163,8 @@ class WhisperRecogniser:
     def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
         """How likely each language is spoken in each sound: ISO 639-1 code -> probability.
 
-        A sound by itself is encoded in a whole window, and kept until it is listened to; several are encoded at their own
-        lengths, which takes less time and is nearly as sure.
+        A sound by itself is encoded in a whole window, and kept until it is listened to; several are encoded at their
+        own lengths, which takes less time and is nearly as sure.
         """
         import torch
 

@@ -233,7 +233,7 @@ class WhisperRecogniser:
         windows = torch.stack([pad_or_trim(self._mel(sound), N_FRAMES) for sound in sounds])
         # Together they are no faster on a CPU, and take more memory.
         at_once = len(windows) if windows.is_cuda else 1
-        return Encoded(self.model, torch.cat([self.model.encoder(some) for some in windows.split(at_once)]))
+        return Encoded(self.model, torch.cat([self.model.encoder(some) for some in torch.split(windows, at_once)]))
 
     def _at_own_length(self, sound: np.ndarray) -> Encoded:
         """A sound encoded with a second of silence after it."""

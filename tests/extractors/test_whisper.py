@@ -213,6 +213,19 @@ def test_the_next_token_is_as_likely_as_by_whispers_own_decoder(model: Whisper, 
     assert np.allclose([one.no_speech_prob for one in made], [one.no_speech_prob for one in usual], atol=1e-6)
 
 
+def test_keys_and_values_of_a_sound_are_made_once(model: Whisper) -> None:
+    """For its language, for decoding it twice, and for the times of its words."""
+    made = []
+    layer = model.decoder.blocks[0].cross_attn.key
+    hook = layer.register_forward_hook(lambda *_: made.append(1))
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    recogniser = WhisperRecogniser(model, Decoding(temperatures=(0.0, 0.5)))
+    recogniser.languages([sound])
+    assert recogniser.listen([sound], "en") != [[]]
+    hook.remove()
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("shape", [(1, 8), (3, 8), (2, 4, 8), (1, 1, 8)])
 def test_products_are_those_of_a_matrix(shape: tuple[int, ...]) -> None:
     vectors, weight = torch.randn(*shape), torch.randn(20, 8)

@@ -1,10 +1,10 @@
 """What many short clips cost to extract: seconds per second of video by one worker and by two, and memory.
 
-    python benchmarks/short_clips.py "clips/*.mp4" [--most 168] [--jobs 1,2] [--work FOLDER] [-- OPTION ...]
+    python benchmarks/short_clips.py "clips/*.mp4" [--most 168] [--jobs 1,2] [--modalities voice,text] [--work FOLDER]
 
 Each row is a whole `emopipe extract` of the recordings (a folder's, or those that a pattern matches) with an empty
-store, start included, and with the options that follow `--`. Seconds of CPU are those of all processes; memory is that
-of the process that took most. Wants as many idle cores as workers.
+store, start included. Seconds of CPU are those of all processes; memory is that of the process that took most. Wants as
+many idle cores as workers.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def linked(clips: Path, most: int, into: Path) -> float:
     return seconds
 
 
-def extracted(clips: Path, out: Path, jobs: int, options: list[str]) -> Spent:
+def extracted(clips: Path, out: Path, jobs: int, modalities: str) -> Spent:
     """Extract the clips into a dataset, with an empty store."""
     command = [sys.executable, "-m", "emopipe.pipeline", "extract", clips, "--out", out / "dataset"]
-    command += ["--store", out / "store", "--jobs", jobs, "--device", "cpu", *options]
+    command += ["--store", out / "store", "--jobs", jobs, "--modalities", modalities, "--device", "cpu"]
     out.mkdir(parents=True)
     began = time.perf_counter()
     with (out / "log.txt").open("w") as log:
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("clips", type=Path, help="A folder or a pattern.")
     parser.add_argument("--most", type=int, default=168, help="So many clips at most.")
     parser.add_argument("--jobs", default="1,2", help="Numbers of workers, one run each.")
+    parser.add_argument("--modalities", default="text,face,voice")
     parser.add_argument("--work", type=Path, help="Folder to work in, left behind; must not exist.")
-    parser.add_argument("options", nargs="*", help="Of emopipe extract, after --.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary) / "work"
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"{len(list(clips.iterdir()))} clips, {seconds:.0f} s of video, {os.cpu_count()} cores", flush=True)
         walls = {}
         for jobs in map(int, options.jobs.split(",")):
-            spent = extracted(clips, work / f"jobs-{jobs}", jobs, options.options)
+            spent = extracted(clips, work / f"jobs-{jobs}", jobs, options.modalities)
             walls[jobs] = spent.wall
             print(
                 f"{jobs} worker(s): {spent.wall:.1f} s, {spent.wall / seconds:.3f} s of wall time and "

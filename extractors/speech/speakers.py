@@ -92,12 +92,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def equally_long(pieces: Sequence[Interval]) -> list[list[int]]:
-    """Rows of pieces that are equally long to 10 ms, at most BATCH at once."""
+def equally_long(pieces: Sequence[Interval], most: int = BATCH) -> list[list[int]]:
+    """Rows of pieces that are equally long to 10 ms, at most so many at once."""
     by_length: dict[int, list[int]] = {}
     for row, (start, end) in enumerate(pieces):
         by_length.setdefault(round((end - start) * 100), []).append(row)
-    return [rows[first : first + BATCH] for rows in by_length.values() for first in range(0, len(rows), BATCH)]
+    return [rows[first : first + most] for rows in by_length.values() for first in range(0, len(rows), most)]
 
 
 def _mel(sound: np.ndarray) -> Tensor:

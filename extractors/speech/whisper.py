@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
+from zipfile import is_zipfile
 
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Word
+from emopipe.extractors.speech.whisper_decoder import Encoded, NextTokens, hidden_states
 from emopipe.extractors.speech.word_times import timed_words
 
 if TYPE_CHECKING:
@@ -108,16 +110,21 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
 
 
 def _load(path: Path, device: str) -> Whisper:
+    import torch
     import whisper
+    from whisper.model import ModelDimensions, Whisper
 
     try:
-        model = whisper.load_model(str(path), device=device)
+        # Mapped, the weights as they are stored take no memory beside those that are computed with.
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        model = Whisper(ModelDimensions(**stored["dims"]))
+        model.load_state_dict(stored["model_state_dict"])
     except Exception as error:  # whatever torch and whisper make of another file
         raise ValueError(f"{path} is not a checkpoint of openai-whisper: {error}") from error
     heads = whisper._ALIGNMENT_HEADS.get(published_size(model.dims, path.stem))
     if heads is not None:
         model.set_alignment_heads(heads)
-    return model.eval()
+    return model.to(device).eval()
 
 
 def published_size(dims: ModelDimensions, stem: str = "") -> str | None:
@@ -151,12 +158,12 @@ class WhisperRecogniser:
     def __init__(self, model: Whisper, decoding: Decoding | None = None) -> None:
         self.model = model
         self._decoding = decoding or Decoding()
-        self._encoded: tuple[np.ndarray, Tensor] | None = None
+        self._encoded: tuple[np.ndarray, Encoded] | None = None
 
     def languages(self, sounds: Sequence[np.ndarray]) -> list[Mapping[str, float]]:
         """How likely each language is spoken in each sound: ISO 639-1 code -> probability.
 
-        A sound by itself is encoded in a whole window, as for decoding, and kept for that; several are encoded at their
+        A sound by itself is encoded in a whole window, and kept until it is listened to; several are encoded at their
         own lengths, which takes less time and is nearly as sure.
         """
         import torch
@@ -164,8 +171,11 @@ class WhisperRecogniser:
         if not self.model.is_multilingual:
             return [{"en": 1.0} for _ in sounds]
         with torch.inference_mode():
-            encoded = [self._features(sounds)] if len(sounds) == 1 else map(self._encoded_at_own_length, sounds)
-            return [_languages(self.model, features) for features in encoded]
+            if len(sounds) > 1:
+                return [_languages(self._at_own_length(sound)) for sound in sounds]
+            encoded = self._whole_windows(sounds)
+            self._encoded = (sounds[0], encoded)
+            return [_languages(encoded)]
 
     def listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
         """Words of each sound; those of a decoding that never left its loop have the probability 0.
@@ -184,7 +194,8 @@ class WhisperRecogniser:
         language = OTHER_CODES.get(language, language) if model.is_multilingual else "en"
         longest = [round(TOKENS_FOR_ALL + TOKENS_PER_SECOND * len(sound) / SAMPLE_RATE) for sound in sounds]
         with torch.inference_mode():
-            features = self._features(sounds)
+            encoded = self._whole_windows(sounds)
+            self._encoded = None
             options = DecodingOptions(
                 task=how.task,
                 language=language,
@@ -192,13 +203,13 @@ class WhisperRecogniser:
                 fp16=model.device.type == "cuda",
                 prompt=how.prompt or None,
             )
-            results = self._decode(features, options, longest)
+            results = self._decode(encoded, options, longest)
             tokenizer = get_tokenizer(
                 model.is_multilingual, num_languages=model.num_languages, language=language, task=how.task
             )
             words = [
-                timed_words(model, tokenizer, result.tokens, vectors, len(sound) // HOP_LENGTH)
-                for vectors, result, sound in zip(features, results, sounds, strict=True)
+                timed_words(encoded[index], tokenizer, result.tokens, len(sound) // HOP_LENGTH)
+                for index, (result, sound) in enumerate(zip(results, sounds, strict=True))
             ]
         return [
             [replace(word, probability=0.0) for word in said] if failed(result, limit) else said
@@ -211,22 +222,21 @@ class WhisperRecogniser:
         mel: Tensor = log_mel_spectrogram(np.ascontiguousarray(sound, np.float32), self.model.dims.n_mels)
         return mel.to(self.model.device)
 
-    def _features(self, sounds: Sequence[np.ndarray]) -> Tensor:
-        """The encoder's output for whole windows (sounds, 1500, width); that of a single sound is kept."""
+    def _whole_windows(self, sounds: Sequence[np.ndarray]) -> Encoded:
+        """Sounds encoded in whole windows of 30 s."""
         import torch
         from whisper.audio import N_FRAMES, pad_or_trim
 
         kept = self._encoded
         if len(sounds) == 1 and kept is not None and np.array_equal(kept[0], sounds[0]):
             return kept[1]
-        features: Tensor = self.model.encoder(
-            torch.stack([pad_or_trim(self._mel(sound), N_FRAMES) for sound in sounds])
-        )
-        self._encoded = (sounds[0], features) if len(sounds) == 1 else None
-        return features
+        windows = torch.stack([pad_or_trim(self._mel(sound), N_FRAMES) for sound in sounds])
+        # Together they are no faster on a CPU, and take more memory.
+        at_once = len(windows) if windows.is_cuda else 1
+        return Encoded(self.model, torch.cat([self.model.encoder(some) for some in torch.split(windows, at_once)]))
 
-    def _encoded_at_own_length(self, sound: np.ndarray) -> Tensor:
-        """The encoder's output for a sound and a second of silence, (1, steps, width)."""
+    def _at_own_length(self, sound: np.ndarray) -> Encoded:
+        """A sound encoded with a second of silence after it."""
         from torch.nn.functional import gelu
         from whisper.audio import N_FRAMES, pad_or_trim
 
@@ -236,104 +246,59 @@ class WhisperRecogniser:
         steps = (steps + encoder.positional_embedding[: steps.shape[1]]).to(steps.dtype)
         for block in encoder.blocks:
             steps = block(steps)
-        whole: Tensor = encoder.ln_post(steps)
-        return whole
+        return Encoded(self.model, encoder.ln_post(steps))
 
-    def _decode(self, features: Tensor, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
+    def _decode(self, encoded: Encoded, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
         """The text of each sound; one that ran in a loop is decoded again by itself, warmer and warmer.
 
         A text that is merely unsure is not: the coolest decoding is the surest. Where silence is likely, it has no
         tokens.
         """
         first, *warmer = self._decoding.temperatures
-        with _fixed_chance(features):
-            results = decode(self.model, features, replace(options, temperature=first), longest)
+        with _fixed_chance(encoded.states):
+            results = decode(encoded, replace(options, temperature=first), longest)
         for index, first_try in enumerate(results):
             best = first_try
             for temperature in warmer:
                 if not failed(best, longest[index]):
                     break
-                with _fixed_chance(features):
+                with _fixed_chance(encoded.states):
                     again = replace(options, temperature=temperature)
-                    (best,) = decode(self.model, features[index : index + 1], again, longest[index : index + 1])
+                    (best,) = decode(encoded[index], again, longest[index : index + 1])
             results[index] = replace(best, tokens=[], text="") if silent(best) else best
         return results
 
 
-def _languages(model: Whisper, features: Tensor) -> dict[str, float]:
-    """ISO 639-1 code -> probability, of one encoded sound (1, steps, width)."""
+def _languages(encoded: Encoded) -> dict[str, float]:
+    """ISO 639-1 code -> probability, of one sound."""
     import torch
     from whisper.tokenizer import get_tokenizer
 
+    model = encoded.model
     tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
-    logits = model.logits(torch.tensor([[tokenizer.sot]], device=features.device), features)[0, 0]
-    chances = logits[list(tokenizer.all_language_tokens)].float().softmax(-1).tolist()
+    (state,) = hidden_states(encoded, torch.tensor([[tokenizer.sot]], device=model.device))[0]
+    codes = model.decoder.token_embedding.weight[list(tokenizer.all_language_tokens)]
+    chances = (codes @ state).float().softmax(-1).tolist()
     iso = {theirs: ours for ours, theirs in OTHER_CODES.items()}
     return {iso.get(code, code): chance for code, chance in zip(tokenizer.all_language_codes, chances, strict=True)}
 
 
-def decode(model: Whisper, features: Tensor, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
-    """Decode encoded sounds (sounds, 1500, width), each until it is at its end, in a loop, or too long.
+def decode(encoded: Encoded, options: DecodingOptions, longest: Sequence[int]) -> list[DecodingResult]:
+    """Decode sounds, each until it is at its end, in a loop, or too long.
 
     Args:
-        model: decodes.
-        features: from its encoder.
+        encoded: the sounds, in whole windows.
         options: how.
         longest: the greatest number of tokens of each sound.
     """
     from whisper.decoding import DecodingTask
 
-    task = DecodingTask(model, options)
-    if model.device.type == "cpu":
-        task.inference = _FastInference(model, len(task.initial_tokens))
+    task = DecodingTask(encoded.model, options)
+    if not encoded.states.is_cuda:
+        task.inference = NextTokens(encoded, len(task.initial_tokens))
     task.logit_filters.append(_Stop(task.tokenizer.eot, task.sample_begin, longest))
-    results: list[DecodingResult] = task.run(features)
+    results: list[DecodingResult] = task.run(encoded.states)
     return results
-
-
-class _FastInference:
-    """Whisper's decoder on a CPU, whose likelihoods of the next token take half the time or less.
-
-    Args:
-        model: decodes.
-        begin: how many tokens there are before the first that is decoded.
-    """
-
-    def __init__(self, model: Whisper, begin: int) -> None:
-        self._model, self._begin = model, begin
-        self._cache: dict[Any, Tensor] = {}
-        self._hooks: list[Any] = []
-
-    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
-        """Likelihoods of the token after each that is new."""
-        decoder = self._model.decoder
-        if not self._cache:
-            self._cache, self._hooks = self._model.install_kv_cache_hooks()
-        if tokens.shape[-1] > self._begin:
-            tokens = tokens[:, -1:]
-        offset = next(iter(self._cache.values())).shape[1] if self._cache else 0
-        steps = decoder.token_embedding(tokens) + decoder.positional_embedding[offset:][: tokens.shape[-1]]
-        for block in decoder.blocks:
-            steps = block(steps, audio_features, mask=decoder.mask, kv_cache=self._cache)
-        return products(decoder.ln(steps), decoder.token_embedding.weight)
-
-    def cleanup_caching(self) -> None:
-        """Forget the tokens so far."""
-        for hook in self._hooks:
-            hook.remove()
-        self._cache, self._hooks = {}, []
-
-
-def products(vectors: Tensor, weight: Tensor) -> Tensor:
-    """`vectors` (..., width) times the transpose of `weight` (many, width).
-
-    On a CPU, a few vectors times a wide matrix are slow; the matrix times the vectors is not.
-    """
-    few = vectors.flatten(0, -2)
-    # With a single column, a slower routine would be chosen.
-    columns = few.repeat(2, 1) if len(few) == 1 else few
-    made: Tensor = (weight @ columns.T)[:, : len(few)].T.reshape(*vectors.shape[:-1], len(weight))
-    return made.contiguous()
 
 
 class _Stop:

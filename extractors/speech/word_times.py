@@ -7,7 +7,7 @@ diagonals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emopipe.extractors.contracts import Word
+from emopipe.extractors.speech.whisper_decoder import hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from whisper.model import Whisper
     from whisper.tokenizer import Tokenizer
+
+    from emopipe.extractors.speech.whisper_decoder import Encoded
 
 #: Width of the median filter over attention weights, in steps of the encoder.
 FILTER_WIDTH: Final = 7
@@ -30,16 +32,13 @@ BEFORE_WORDS: Final = "\"'“¿([{-"
 AFTER_WORDS: Final = "\"'.。,，!！?？:：”)]}、"
 
 
-def timed_words(
-    model: Whisper, tokenizer: Tokenizer, tokens: Sequence[int], features: Tensor, frames: int
-) -> list[Word]:
+def timed_words(encoded: Encoded, tokenizer: Tokenizer, tokens: Sequence[int], frames: int) -> list[Word]:
     """The words that decoded tokens spell, with times in the sound, punctuation joined to them.
 
     Args:
-        model: Whisper with alignment heads set.
+        encoded: a sound, by Whisper with alignment heads set.
         tokenizer: of the language and the task that were decoded.
         tokens: what was decoded.
-        features: from the encoder (1500, width).
         frames: length of the sound in frames of 10 ms.
     """
     from whisper.timing import WordTiming, merge_punctuations
@@ -48,7 +47,7 @@ def timed_words(
     words, word_tokens = tokenizer.split_to_word_tokens([*spoken, tokenizer.eot])
     if len(word_tokens) < 2:
         return []
-    chances, attention = _attended(model, tokenizer, spoken, features, frames)
+    chances, attention = _attended(encoded, tokenizer, spoken, frames)
     rows, columns = cheapest_path(-attention)
     first_of_row = np.pad(np.diff(rows), (1, 0), constant_values=1).astype(bool)
     times = columns[first_of_row] / STEPS_PER_SECOND
@@ -106,48 +105,46 @@ def _traced(goes_both: np.ndarray, goes_down: np.ndarray, height: int, width: in
 
 
 def _attended(
-    model: Whisper, tokenizer: Tokenizer, spoken: Sequence[int], features: Tensor, frames: int
+    encoded: Encoded, tokenizer: Tokenizer, spoken: Sequence[int], frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probability of each token, and how much it attends to each step of the sound (tokens and end, steps)."""
     import torch
     from whisper.timing import median_filter
 
-    begin = len(tokenizer.sot_sequence)
+    model, begin = encoded.model, len(tokenizer.sot_sequence)
     tokens = torch.tensor([*tokenizer.sot_sequence, tokenizer.no_timestamps, *spoken, tokenizer.eot])
-    with torch.inference_mode(), _queries_and_keys(model) as made:
-        logits = model.decoder(tokens.to(features.device)[None], features[None])[0]
-        sure = logits[begin:, : tokenizer.eot].softmax(-1)
-        chances = sure[torch.arange(len(spoken)), list(spoken)].float().cpu().numpy()
-        heads = model.alignment_heads.indices().T.tolist()
-        scores = [_scores(made[layer][0], made[layer][1], model, head) for layer, head in heads]
-        weights = torch.stack(scores)[:, :, : frames // 2].softmax(-1)
+    heads = model.alignment_heads.indices().T.tolist()
+    with torch.inference_mode(), _queries(encoded, {layer for layer, _ in heads}) as queries:
+        (states,) = hidden_states(encoded, tokens.to(model.device)[None])
+        logits = (states[begin:-2] @ model.decoder.token_embedding.weight[: tokenizer.eot].T).float()
+        chances = logits.softmax(-1)[torch.arange(len(spoken)), list(spoken)].cpu().numpy()
+        scores = [_scores(queries[layer], encoded, layer, head)[:, : frames // 2] for layer, head in heads]
+        weights = torch.stack(scores).softmax(-1)
         deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
         smooth = median_filter((weights - mean) / deviation, FILTER_WIDTH)
         attention: np.ndarray = smooth.mean(0)[begin:-1].double().cpu().numpy()
     return chances, attention
 
 
-def _scores(queries: Tensor, keys: Tensor, model: Whisper, head: int) -> Tensor:
+def _scores(queries: Tensor, encoded: Encoded, layer: int, head: int) -> Tensor:
     """How much a head of cross-attention looks at each step of the sound, before softmax: (tokens, steps)."""
-    width = queries.shape[-1] // model.dims.n_text_head
+    width = queries.shape[-1] // encoded.model.dims.n_text_head
     part = slice(head * width, (head + 1) * width)
+    keys = encoded.attended[encoded.model.decoder.blocks[layer].cross_attn.key]
     scores: Tensor = (queries[0, :, part] @ keys[0, :, part].T).float() * width**-0.5
     return scores
 
 
 @contextmanager
-def _queries_and_keys(model: Whisper) -> Iterator[list[list[Tensor]]]:
-    """Collects what each layer of the decoder makes for cross-attention, which itself runs by its fastest kernel."""
-    made: list[list[Tensor]] = [[] for _ in model.decoder.blocks]
+def _queries(encoded: Encoded, layers: Collection[int]) -> Iterator[dict[int, Tensor]]:
+    """Collects what layers of the decoder ask in cross-attention, which itself runs by its fastest kernel."""
+    made: dict[int, Tensor] = {}
 
     def keep(layer: int, _module: object, _inputs: object, vectors: Tensor) -> None:
-        made[layer].append(vectors)
+        made[layer] = vectors
 
-    hooks = [
-        module.register_forward_hook(partial(keep, layer))
-        for layer, block in enumerate(model.decoder.blocks)
-        for module in (block.cross_attn.query, block.cross_attn.key)
-    ]
+    blocks = encoded.model.decoder.blocks
+    hooks = [blocks[layer].cross_attn.query.register_forward_hook(partial(keep, layer)) for layer in layers]
     try:
         yield made
     finally:

@@ -21,10 +21,10 @@ from emopipe.extractors.speech.whisper import (
     failed,
     in_a_loop,
     load_whisper,
-    products,
     published_size,
     silent,
 )
+from emopipe.extractors.speech.whisper_decoder import Encoded, products
 
 #: Layers and widths that Whisper was published with; mel bands, vocabulary, decoder layers.
 PUBLISHED = {
@@ -134,10 +134,8 @@ class Scripted:
         self.calls: list[tuple[int, DecodingOptions]] = []
         self.longest: list[int] = []
 
-    def __call__(
-        self, model: Any, features: torch.Tensor, options: DecodingOptions, longest: list[int]
-    ) -> list[DecodingResult]:
-        self.calls.append((len(features), options))
+    def __call__(self, encoded: Encoded, options: DecodingOptions, longest: list[int]) -> list[DecodingResult]:
+        self.calls.append((len(encoded), options))
         self.longest += longest
         return self.results.pop(0)
 
@@ -200,7 +198,7 @@ def test_decoding_ends_at_a_length_that_the_duration_bounds(model: Whisper) -> N
     """Random weights never end by themselves."""
     features = torch.zeros(2, 1500, 16)
     options = DecodingOptions(language="de", without_timestamps=True, fp16=False, sample_len=32)
-    short, longer = decode(model, features, options, [5, 11])
+    short, longer = decode(Encoded(model, features), options, [5, 11])
     assert (len(short.tokens), len(longer.tokens)) == (5, 11)
 
 
@@ -209,10 +207,23 @@ def test_the_next_token_is_as_likely_as_by_whispers_own_decoder(model: Whisper, 
     features = torch.randn(sounds, 1500, 16)
     options = DecodingOptions(language="en", without_timestamps=True, fp16=False)
     with torch.inference_mode():
-        made = decode(model, features, options, [12] * sounds)
+        made = decode(Encoded(model, features), options, [12] * sounds)
         usual = DecodingTask(model, replace(options, sample_len=12)).run(features)
     assert [one.tokens for one in made] == [one.tokens for one in usual]
     assert np.allclose([one.no_speech_prob for one in made], [one.no_speech_prob for one in usual], atol=1e-6)
+
+
+def test_keys_and_values_of_a_sound_are_made_once(model: Whisper) -> None:
+    """For its language, for decoding it twice, and for the times of its words."""
+    made = []
+    layer = model.decoder.blocks[0].cross_attn.key
+    hook = layer.register_forward_hook(lambda *_: made.append(1))
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    recogniser = WhisperRecogniser(model, Decoding(temperatures=(0.0, 0.5)))
+    recogniser.languages([sound])
+    assert recogniser.listen([sound], "en") != [[]]
+    hook.remove()
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (3, 8), (2, 4, 8), (1, 1, 8)])
@@ -259,4 +270,5 @@ def test_a_sound_at_its_own_length_is_encoded_as_by_whisper(model: Whisper) -> N
     sound = np.random.default_rng(0).normal(0, 0.1, 30 * 16_000).astype(np.float32)
     recogniser = WhisperRecogniser(model)
     with torch.inference_mode():
-        assert torch.allclose(recogniser._encoded_at_own_length(sound), recogniser._features([sound]), atol=1e-5)
+        own, whole = recogniser._at_own_length(sound), recogniser._whole_windows([sound])
+    assert torch.allclose(own.states, whole.states, atol=1e-5)

@@ -14,6 +14,7 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.timing import dtw_cpu, find_alignment, merge_punctuations
 from whisper.tokenizer import get_tokenizer
 
+from emopipe.extractors.speech.whisper_decoder import Encoded
 from emopipe.extractors.speech.word_times import AFTER_WORDS, BEFORE_WORDS, cheapest_path, timed_words
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 30))
@@ -27,7 +28,7 @@ def test_the_path_is_whispers_own_where_costs_are_equal_too(costs: np.ndarray) -
     assert np.array_equal(cheapest_path(costs), dtw_cpu(costs))
 
 
-class Encoded:
+class Listening:
     """Whisper with a sound that is encoded already."""
 
     def __init__(self, model: Whisper, features: torch.Tensor) -> None:
@@ -48,11 +49,11 @@ def test_words_have_the_times_and_the_probabilities_that_whisper_gives_them() ->
     tokenizer = get_tokenizer(True, num_languages=model.num_languages, language="en", task="transcribe")
     tokens = tokenizer.encode(' Well, "she" said (twice): go home - now!')
     features, frames = torch.randn(1500, 16), 437
-    expected = find_alignment(Encoded(model, features), tokenizer, tokens, torch.zeros(80, frames), frames)  # type: ignore[arg-type]
+    expected = find_alignment(Listening(model, features), tokenizer, tokens, torch.zeros(80, frames), frames)  # type: ignore[arg-type]
     merge_punctuations(expected, BEFORE_WORDS, AFTER_WORDS)
-    words = timed_words(model, tokenizer, [*tokens, tokenizer.eot], features, frames)
+    words = timed_words(Encoded(model, features[None]), tokenizer, [*tokens, tokenizer.eot], frames)
     assert [(word.text, word.start, word.end) for word in words] == [
         (one.word, one.start, one.end) for one in expected if one.word
     ]
     assert [word.probability for word in words] == pytest.approx([one.probability for one in expected if one.word])
-    assert timed_words(model, tokenizer, [tokenizer.eot], features, frames) == []
+    assert timed_words(Encoded(model, features[None]), tokenizer, [tokenizer.eot], frames) == []

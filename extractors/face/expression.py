@@ -87,13 +87,13 @@ class ExpressionEncoder:
     def _loaded(self) -> tuple[ExpressionNetwork, dict[str, torch.Tensor]]:
         from safetensors.torch import load_file
 
-        from emopipe.extractors.face.expression_network import ExpressionNetwork, folded
+        from emopipe.extractors.face.expression_network import ExpressionNetwork, folded, fused
 
         weights = {name: value.float() for name, value in load_file(WEIGHTS_FILE).items()}
         network = folded(ExpressionNetwork())
         prefix = "network."
         network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-        return network, weights
+        return fused(network), weights
 
 
 def network_input(crops: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ from emopipe.extractors.face.table import (
     attempts,
     quality,
 )
+from emopipe.extractors.threads import InOrder, one_thread
 
 #: Blendshapes that the packaged model holds at zero whatever the face does.
 DEAD_BLENDSHAPES: Final = frozenset(
@@ -112,14 +113,18 @@ class FaceLandmarker:
         self._detector = self._detector or DetectionModel(self._path)
         rows = FaceRows()
         waiting = _WaitingFaces(self._encoder, rows)
-        with closing(LandmarkModel(self._path, self._max_faces, video=True)) as whole:
+        with (
+            one_thread() as threads,
+            closing(LandmarkModel(self._path, self._max_faces, video=True)) as whole,
+            InOrder(beside=threads > 1) as afterwards,
+        ):
             finder = FaceFinder(whole, self._parts, self._detector.boxes, self._max_faces)
             for frame in frames:
                 faces, beyond = finder.faces(frame.rgb, frame.time)
-                waiting.add(frame, faces)
+                afterwards.call(waiting.add, frame, faces)
                 if beyond:
                     rows.more_than(self._max_faces, frame.time)
-        waiting.release()
+            afterwards.call(waiting.release)
         return rows.table(backend=BACKEND.name, version=_version())
 
     def still(self, rgb: np.ndarray) -> pa.Table:

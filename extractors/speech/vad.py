@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ import numpy as np
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Samples
 from emopipe.extractors.import_isolation import contained
+from emopipe.extractors.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class VoiceActivity:
         chances: list[float] = []
         self._model.reset_states()
         network = _Network.of(self._model)
-        with _one_thread(), torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             for first in range(0, len(samples), BLOCK):
                 block = np.ascontiguousarray(samples[first : first + BLOCK], np.float32)
                 frames = torch.from_numpy(np.pad(block, (0, -len(block) % FRAME)).reshape(-1, FRAME))
@@ -128,16 +128,3 @@ class _Network:
         hidden, self._state = self._recurrent(encoded.squeeze(-1), self._state)
         chances: list[float] = self._decoder(hidden[:, :, None]).reshape(-1).tolist()
         return chances
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Thousands of tiny operations run no faster on more threads, and many times slower when a core is taken."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -154,7 +154,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    8,
+    9,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -406,14 +406,10 @@ class Emoe(Mixture):
             {name: value for name, value in one.state_dict().items() if not name.startswith("linear")}
             for one in (self, start)
         )
-        weights: dict[str, Tensor] = {}
-        for name, value in theirs.items():
-            if name in mine and ".readout." not in f".{name}" and mine[name].shape == value.shape:
-                weights[name] = value
-        for name in [one for one in mine if ".readout." in one or one.startswith("router.")]:
-            weights.pop(name, None)
-            if name in theirs:
-                weights[name] = self._inherited(name, mine[name], theirs[name], start)
+        both_have = {name: value for name, value in theirs.items() if name in mine}
+        weights = {name: value for name, value in both_have.items() if mine[name].shape == value.shape}
+        for name in filter(_is_partial, both_have):
+            weights[name] = self._inherited(name, mine[name], both_have[name], start)
         both = tuple(one for one in self.shape.classes if one in start.shape.classes)
         anew = tuple(one for one in self.shape.classes or ("values",) if one not in start.shape.classes)
         anew = () if self.shape.task == start.shape.task == "regression" else anew
@@ -426,7 +422,8 @@ class Emoe(Mixture):
         mine, theirs = (one.shape.modalities for one in (self, start))
         if ".readout." in name:
             labels = [one.shape.classes or ("value",) for one in (self, start)]
-            return rows_of(own, other, *labels)
+            fits = own.shape[1:] == other.shape[1:]  # not so for the concatenation of other modalities
+            return rows_of(own, other, *labels) if fits else own
         if name == "router.evidence":
             return rows_of(own, other, *(_evidence_labels(one) for one in (self, start)))
         if name == "router.hidden.weight":
@@ -434,9 +431,7 @@ class Emoe(Mixture):
         if name == "router.absent":
             wide = rows_of(own.new_zeros(len(mine), other.shape[1]), other, mine, theirs)
             return columns_of(own, wide, *(_block_labels(one) for one in (self, start)))
-        if name.startswith("router.gate."):
-            return rows_of(own, other, mine, theirs)
-        return other
+        return rows_of(own, other, mine, theirs)
 
     def forward(self, batch: Batch) -> Output:
         """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
@@ -552,8 +547,10 @@ def _is_partial(name: str) -> bool:
 
 def _fixed(config: EmoeConfig) -> EmoeConfig:
     """What two models must agree on for the weights of one to fit the other."""
-    return replace(
-        EmoeConfig(width=config.width, layers=config.layers, heads=config.heads),
+    return EmoeConfig(
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
         kernel=config.kernel,
         router_width=config.router_width,
         router_posteriors=config.router_posteriors,

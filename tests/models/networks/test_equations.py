@@ -92,9 +92,10 @@ def convolved(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     )
 
 
-def encoded_by_hand(net: Emoe, name: str, x: Tensor, kernel: int) -> Tensor:
+def encoded_by_hand(net: Emoe, name: str, x: Tensor, kernel: int, mean: Tensor | None = None) -> Tensor:
     branch = net.branches[name]
-    standard = ((x - branch.standardise.mean) * branch.standardise.scale).clamp(-8, 8)  # type: ignore[union-attr, operator]
+    centred = x - (branch.standardise.mean if mean is None else mean)  # type: ignore[union-attr, operator]
+    standard = (centred * branch.standardise.scale).clamp(-8, 8)  # type: ignore[union-attr, operator]
     steps = convolved(standard, branch.convolution.weight, kernel // 2)  # type: ignore[union-attr, arg-type]
     return steps @ net.encoder.weight[:, :, 0].T
 
@@ -137,6 +138,36 @@ def test_one_encoder_serves_every_modality() -> None:
     net.encoder.weight.data.mul_(1.5)
     after = net(data).unimodal
     assert all(not torch.allclose(before[name], after[name]) for name in DIMS)
+
+
+def test_face_and_voice_are_read_relative_to_what_is_usual_for_the_speaker() -> None:
+    net, data = emoe("regression", replace(SMALL, relative=True)), batch("regression")
+    means = {name: torch.randn(5, dim) for name, dim in DIMS.items()}
+    means["face"][2], means["voice"][3, 1] = torch.nan, torch.nan
+    output = net(replace(data, speaker_means=means))
+    for column, name in enumerate(DIMS):
+        own = net.branches[name].standardise.mean  # type: ignore[union-attr]
+        for row in range(5):
+            usual = own if name == "text" else torch.where(means[name][row].isnan(), own, means[name][row])  # type: ignore[arg-type]
+            x = data.features[name][row, : data.lengths[row, column]]
+            steps = net.branches[name].transformer(encoded_by_hand(net, name, x, 1, usual).unsqueeze(0))[0]  # type: ignore[union-attr, operator, arg-type]
+            assert torch.allclose(output.features["f"][row, column], steps[-1], atol=1e-5)
+    without = emoe("regression")(replace(data, speaker_means=means))
+    assert torch.equal(without.logits, emoe("regression")(data).logits)
+
+
+def test_what_is_usual_is_withheld_from_a_share_of_the_rows_in_training_alone() -> None:
+    rows = 2000
+    data = replace(batch("regression", rows=rows), speaker_means={"face": torch.randn(rows, 3)})
+    net, known = emoe("regression", replace(SMALL, relative=True, withheld=0.25)), data.speaker_means["face"]
+    every = torch.arange(rows)
+    told = net._usual("face", data, every)
+    assert told is not None and torch.equal(told, known) and net._usual("voice", data, every) is None
+    told = net.train()._usual("face", data, every)
+    assert told is not None
+    gone = told.isnan()
+    assert torch.equal(gone.any(1), gone.all(1)) and torch.equal(told[~gone], known[~gone])
+    assert gone.float().mean().item() == pytest.approx(0.25, abs=0.04)
 
 
 def weights_by_hand(net: Emoe, data: Batch, row: int, task: str) -> Tensor:
@@ -219,6 +250,65 @@ def test_the_answer_with_linear_models_is_the_mean_of_both() -> None:
     mixed = mean_answer(one, two, share, "classification").softmax(1)
     assert torch.allclose(mixed, 0.75 * one.softmax(1) + 0.25 * two.softmax(1), atol=1e-6)
     assert mean_answer(one, two, share, "regression").tolist() == [[0.75, 0.5]]
+
+
+def in_whole_channels(dropped: Tensor, x: Tensor) -> bool:
+    """Whether (B, T, K) are x, each channel of a row either doubled or 0."""
+    kept = (dropped != 0).any(1, keepdim=True)
+    some = bool(kept.any()) and not bool(kept.all())
+    return some and torch.allclose(dropped, torch.where(kept, 2 * x, 0.0))
+
+
+def test_input_dropout_takes_whole_channels_of_the_standardised_input() -> None:
+    data = batch("regression")
+    net = emoe("regression", replace(SMALL, input_dropout={"text": 0.0, "face": 0.5, "voice": 0.5})).train()
+    sequences = SequenceEncoder(3, 8, 0.0, 0.5)
+    stirred(sequences).train()
+    seen: list[Tensor] = []
+    for reader in (net.branches["face"].convolution, sequences.project):  # type: ignore[union-attr]
+        reader.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr, operator]
+    net(data)
+    sequences(data.features["face"], data.lengths[:, 1])
+    valid = torch.arange(seen[0].shape[2]) < data.lengths[:, 1:2]
+    standard = net.branches["face"].standardise(data.features["face"])[:, : seen[0].shape[2]]  # type: ignore[union-attr, operator]
+    assert in_whole_channels(seen[0].transpose(1, 2), standard * valid.unsqueeze(2))
+    assert in_whole_channels(seen[1], sequences.standardise(data.features["face"]))
+    assert net.branches["text"].dropout.p == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_every_dropout_has_its_own_rate(form: type[Mixture]) -> None:
+    rates = {"embed_dropout": 0.11, "relu_dropout": 0.12, "residual_dropout": 0.13, "output_dropout": 0.14}
+    attention: Any = 0.15 if form is Emoe else {"text": 0.15, "face": 0.25, "voice": 0.35}
+    net = form(shape("regression"), replace(SMALL if form is Emoe else PAPER, **rates, attention_dropout=attention))  # type: ignore[arg-type]
+    for name in DIMS:
+        branch: Any = net.get_submodule(f"branches.{name}")
+        layer = branch.transformer.layers[0]
+        found = [branch.transformer.embed_dropout.p, layer.relu_dropout.p, layer.residual_dropout.p, branch.head.dropout.p]
+        assert found == list(rates.values())
+        assert layer.attention_dropout == (attention if form is Emoe else attention[name])
+    assert net.head.dropout.p == 0.14
+
+
+def test_the_fusion_of_egmf_drops_where_its_rates_say() -> None:
+    torch.manual_seed(0)
+    sequences, fusion = SequenceEncoder(3, 8, 0.11, 0.12), CrossModalFusion(6, 8, 2, 0.13)
+    assert (sequences.dropout.p, sequences.channels.p, fusion.dropout.p) == (0.11, 0.12, 0.13)
+    assert fusion.words_look.attention.dropout == fusion.signals_look.attention.dropout == 0.13
+    x, lengths = torch.randn(2, 4, 3), torch.tensor([4, 4])
+    sequences.dropout.p = fusion.dropout.p = 0.999_999  # nothing is left of what is dropped
+    stirred(sequences).train()
+    assert torch.equal(sequences(x, lengths), sequences.lstm(torch.zeros(2, 4, 8))[0] + sequences.modality)
+    one = torch.ones(2, 4, dtype=torch.bool)
+    assert (fusion.train()(Steps(torch.randn(2, 4, 6), one), Steps(torch.randn(2, 4, 8), one)) == 0).all()
+
+
+def test_what_is_learned_is_a_parameter() -> None:
+    """And so is trained and saved."""
+    audiovisual = dict(AudioVisualEncoder({"face": 3}, 4, 0.0, {"face": 0.0}).named_parameters())
+    assert {"encoders.face.modality", "encoders.face.project.weight"} <= audiovisual.keys()
+    assert "unsaid" in dict(CrossModalFusion(6, 8, 2, 0.0).named_parameters())
+    assert {"absent", "evidence"} <= dict(Router(2, 3, 1, 4, 0.5).named_parameters()).keys()
 
 
 # ----------------------------------------------------------------------------------------------------- EMOE, its losses
@@ -341,10 +431,11 @@ class TestLossesOfHandCheckedNumbers:
         assert losses.importance_costs(logits, torch.tensor([0]), "classification").item() == pytest.approx(math.log(4))
 
     def test_unimodal(self) -> None:
-        costs = [torch.tensor([value, 2 * value]) for value in (1.0, 5.0, 3.0)]
-        present = torch.cat([self.present, ~torch.ones(1, 3, dtype=torch.bool)])
-        assert losses.unimodal(costs, present).item() == pytest.approx(2 / 2)
-        assert losses.unimodal(costs, present, torch.tensor([3.0, 7.0])).item() == pytest.approx(6 / 2)
+        costs = [torch.tensor([value, 2 * value, 3 * value]) for value in (1.0, 5.0, 3.0)]
+        present = torch.cat([self.present, torch.tensor([[False] * 3, [False, True, False]])])
+        assert losses.unimodal(costs, present).item() == pytest.approx((2 + 0 + 15) / 3)
+        weights = torch.tensor([3.0, 7.0, 2.0])
+        assert losses.unimodal(costs, present, weights).item() == pytest.approx((6 + 0 + 30) / 3)
 
     def test_similarity_and_entropy(self) -> None:
         weights, share = torch.tensor([[0.5, 0.3, 0.5]] * 2), torch.tensor([[2 / 3, 0.9, 1 / 3]] * 2)
@@ -356,6 +447,15 @@ class TestLossesOfHandCheckedNumbers:
         pair = torch.tensor([[True, True, False]])
         assert losses.entropy(torch.tensor([[0.5, 0.5, 0.0]]), pair).item() == pytest.approx(-2 * math.log(2))
         assert losses.similarity(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]), pair).item() == 1
+
+    @pytest.mark.parametrize("form", ["mean", "sum"])
+    def test_a_row_of_nothing_sends_no_gradient_to_the_router(self, form: Any) -> None:
+        weights = torch.zeros(2, 3, requires_grad=True)
+        present = torch.cat([self.present, ~torch.ones(1, 3, dtype=torch.bool)])
+        total = losses.similarity(weights, torch.ones(2, 3), present, form) + losses.entropy(weights, present)
+        total.backward()
+        assert weights.grad is not None and torch.isfinite(weights.grad).all()
+        assert weights.grad[0].tolist()[1] == 0 and weights.grad[1].tolist() == [0, 0, 0]
 
     def test_distillation(self) -> None:
         student, teacher = torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([[0.0, math.log(9)], [1.0, 3.0]])
@@ -496,7 +596,9 @@ def test_face_and_voice_stand_one_behind_the_other() -> None:
                 alone = net.encoders[name](features[name][row : row + 1, :length], torch.tensor([length]))[0]
                 assert torch.allclose(steps.x[row, begin : begin + length], alone, atol=1e-6)
     nobody = net(features, {"face": torch.zeros(3, dtype=torch.long), "voice": lengths["voice"]})
-    assert nobody.x.shape == (3, 5, 4)
+    assert torch.equal(nobody.x, steps.x[:, 3:]) and torch.equal(nobody.valid, steps.valid[:, 3:])
+    one = net(features, {"face": torch.tensor([0, 3, 0]), "voice": lengths["voice"]})
+    assert one.valid[:, :3].tolist() == [[False] * 3, [True] * 3, [False] * 3] and (one.x[::2, :3] == 0).all()
 
 
 def mlp(net: Any, x: Tensor) -> Tensor:
@@ -507,15 +609,15 @@ def mlp(net: Any, x: Tensor) -> Tensor:
 
 def test_the_second_gate_hears_the_first() -> None:
     torch.manual_seed(0)
-    net = stirred(Gate(8, 3))
+    net = stirred(Gate(24, 3))
     assert isinstance(net, Gate)
-    f, present = torch.randn(4, 8), torch.tensor([[True, False, True]] * 2 + [[True, True, True]] * 2)
+    f, present = torch.randn(4, 24), torch.tensor([[True, False, True]] * 2 + [[True, True, True]] * 2)
     w, alpha = net(f, present)
     bits = present.float()
     first = mlp(net.first, torch.cat([f, bits], dim=1)).softmax(1)
     second = mlp(net.second, torch.cat([f, first, bits], dim=1)).softmax(1)
     assert torch.allclose(w, first, atol=1e-6) and torch.allclose(alpha, second, atol=1e-6)
-    assert net.first[0].out_features == net.second[0].out_features == 2
+    assert net.first[0].out_features == net.second[0].out_features == 6
     with torch.no_grad():
         net.first[2].bias.add_(torch.tensor([2.0, 0.0, -2.0]))  # type: ignore[union-attr, operator, arg-type]
     assert not torch.allclose(net(f, present)[1], alpha)
@@ -540,6 +642,20 @@ def test_experts_by_hand() -> None:
     assert torch.equal(mixed.f, f) and torch.allclose(mixed.enhanced, normed(net.norm, total), atol=1e-5)
     w, alpha = net.gate(f, present)
     assert torch.equal(mixed.gate, w) and torch.equal(mixed.alpha, alpha)
+
+
+def test_settings_of_the_gate_reach_it_and_no_checkpoint() -> None:
+    experts = Experts(16, 3, "first", (2,))
+    assert experts.gate.stages == "first" and experts.gate.open.tolist() == [True, False, True]
+    assert not any(name.endswith("open") for name in experts.state_dict())
+
+
+def test_gates_decide_in_full_precision() -> None:
+    experts, present = Experts(16, 3), torch.ones(2, 3, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = experts(torch.randn(2, 16), present)
+    assert mixed.gate.dtype == mixed.alpha.dtype == torch.float32
+    assert torch.allclose(mixed.alpha.sum(1), torch.ones(2), atol=1e-6)
 
 
 def test_pseudo_tokens_by_hand() -> None:

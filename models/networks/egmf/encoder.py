@@ -34,7 +34,7 @@ class Steps:
 
     def mean(self) -> Tensor:
         """(B, K) over the valid steps."""
-        weight = self.valid.unsqueeze(-1).to(self.x.dtype)
+        weight = self.valid.unsqueeze(-1)
         return (self.x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 

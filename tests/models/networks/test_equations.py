@@ -21,7 +21,7 @@ from emopipe.models.networks.egmf.encoder import (
 )
 from emopipe.models.networks.egmf.experts import Experts, Gate, PseudoTokens
 from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, Mixture, Router, mean_answer
-from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig, FlatRouter
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.model import Output, Shape
 
@@ -40,7 +40,7 @@ def shape(task: Any) -> Shape:
 def batch(task: str, present: Tensor | None = None, rows: int = 5, steps: int = 6) -> Batch:
     torch.manual_seed(1)
     features = {name: torch.randn(rows, steps, dim) for name, dim in DIMS.items()}
-    lengths = torch.randint(2, steps + 1, (rows, 3))
+    lengths = torch.randint(1, steps + 1, (rows, 3)).index_fill(0, torch.tensor([0]), 1)
     there = torch.ones(rows, 3, dtype=torch.bool) if present is None else present
     labels = torch.arange(rows) % 4 if task == "classification" else torch.linspace(-2, 2, rows)
     weights = torch.linspace(0.5, 1.5, rows)
@@ -102,7 +102,7 @@ def encoded_by_hand(net: Emoe, name: str, x: Tensor, kernel: int, mean: Tensor |
 
 @each_task
 @pytest.mark.parametrize("readout", ["last", "mean"])
-@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("kernel", [1, 5])
 def test_emoe_reads_each_modality_by_convolution_shared_encoder_and_transformer(
     task: str, readout: Any, kernel: int
 ) -> None:
@@ -117,6 +117,14 @@ def test_emoe_reads_each_modality_by_convolution_shared_encoder_and_transformer(
             assert torch.allclose(output.features["f"][row, column], f, atol=1e-5)
             assert torch.allclose(output.features["p"][row, column], p, atol=1e-5)
             assert torch.allclose(output.unimodal[name][row], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
+def test_a_modality_that_is_there_without_a_step_gives_numbers(readout: Any) -> None:
+    net, data = emoe("regression", replace(SMALL, readout=readout)), batch("regression")
+    data.lengths[0] = 0
+    output = net(data)
+    assert torch.isfinite(output.logits).all() and torch.isfinite(output.weights).all()
 
 
 def test_the_transformer_is_of_the_configured_depth_and_decides() -> None:
@@ -233,6 +241,22 @@ def test_emoe_mixes_what_the_transformers_say_by_the_weights(task: str, fusion: 
         assert torch.allclose(output.features["fused"][row], fused, atol=1e-5)
         assert torch.allclose(output.features["fused_head"][row], p, atol=1e-5)
         assert torch.allclose(output.logits[row], logits, atol=1e-5)
+
+
+def test_in_training_a_lone_modality_is_answered_by_what_is_fused_too() -> None:
+    net, data = emoe("regression").train(), batch("regression", torch.tensor([[True, False, False]] * 3 + [[True] * 3] * 2))
+    output = net(data)
+    assert torch.equal(output.logits, linear(net.head.readout, output.features["fused_head"]))
+    output = net.eval()(data)
+    assert torch.allclose(output.logits[:3], output.unimodal["text"][:3])
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_an_utterance_alone_is_answered_as_among_others(form: type[Mixture]) -> None:
+    net, data = mixture("regression", form), batch("regression")
+    features = {name: x[:1] for name, x in data.features.items()}
+    one = Batch(data.modalities, features, data.lengths[:1], data.present[:1], data.quality[:1])
+    assert torch.allclose(net(one).logits, net(data).logits[:1], atol=1e-5)
 
 
 def test_a_router_hears_what_is_absent_as_a_learned_vector() -> None:
@@ -412,6 +436,33 @@ def test_the_total_weighs_every_term(task: str, form: type[Mixture]) -> None:
     expected = {"task": fused, "unimodal": alone, "entropy": entropies, "similarity": similarities}
     for name, rows in expected.items():
         assert terms[name].item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-4), name
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_the_printed_forms_of_equations_5_and_6_are_options(form: type[Mixture]) -> None:
+    nets = [mixture("regression", form, importance=i, similarity=s) for i in ("inverse", "softmax") for s in ("mean", "sum")]
+    data = batch("regression", PRESENT)
+    output, found = nets[0](data), []
+    assert data.labels is not None
+    errors = torch.stack([(output.unimodal[name][:, 0] - data.labels).square() for name in DIMS], dim=1)
+    inverse = torch.where(PRESENT, 1 / (errors + 0.1), 0.0)
+    softened = torch.where(PRESENT, 1 / (errors + 1e-8), -torch.inf).softmax(1)
+    for share in (inverse / inverse.sum(1, keepdim=True), softened):
+        gaps = torch.where(PRESENT, share - output.weights, 0.0).square().sum(1)
+        found += [(gaps / PRESENT.sum(1)).mean().item(), gaps.mean().item()]
+    assert [net.loss(output, data)["similarity"].item() for net in nets] == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_half_precision_ends_before_the_loss(form: type[Mixture]) -> None:
+    net, data = mixture("regression", form, distillation="paper"), batch("regression")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(data)
+    assert {one.dtype for one in (output.logits, output.weights, *output.unimodal.values())} == {torch.float32}
+    halves = replace(output, features={name: one.bfloat16() for name, one in output.features.items()})
+    floats = replace(halves, features={name: one.float() for name, one in halves.features.items()})
+    terms, expected = net.loss(halves, data), net.loss(floats, data)
+    assert terms["total"].dtype == torch.float32 and torch.equal(terms["distillation"], expected["distillation"])
 
 
 class TestLossesOfHandCheckedNumbers:
@@ -650,11 +701,14 @@ def test_settings_of_the_gate_reach_it_and_no_checkpoint() -> None:
     assert not any(name.endswith("open") for name in experts.state_dict())
 
 
-def test_gates_decide_in_full_precision() -> None:
-    experts, present = Experts(16, 3), torch.ones(2, 3, dtype=torch.bool)
+def test_gates_and_routers_decide_in_full_precision() -> None:
+    present, x = torch.ones(2, 3, dtype=torch.bool), torch.randn(2, 3, 4)
+    experts, router = Experts(16, 3), Router(3, 4, 1, 6, 0.5)
+    flat = FlatRouter({"text": 4}, {"text": 3}, 0.5)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = experts(torch.randn(2, 16), present)
-    assert mixed.gate.dtype == mixed.alpha.dtype == torch.float32
+        weights = router(x, present), router(x.bfloat16(), present), flat({"text": x}, present[:, :1])
+    assert {one.dtype for one in (mixed.gate, mixed.alpha, *weights)} == {torch.float32}
     assert torch.allclose(mixed.alpha.sum(1), torch.ones(2), atol=1e-6)
 
 

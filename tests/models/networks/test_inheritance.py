@@ -79,6 +79,7 @@ def test_each_entry_comes_from_the_one_of_the_same_meaning(old: Shape, new: Shap
 def test_what_is_told_of_it() -> None:
     taken = emoe(NEW, 1).inherit(emoe(OLD, 0))
     assert (taken.classes, taken.anew, taken.modalities) == (("joy", "anger"), ("fear",), ("voice", "text"))
+    assert emoe(OLD, 1).inherit(emoe(NEW, 0)).modalities == ("text", "voice")
     to_values, among_values = emoe(VALUES, 1).inherit(emoe(OLD, 0)), emoe(VALUES, 1).inherit(emoe(VALUES, 0))
     assert (to_values.classes, to_values.anew) == ((), ("values",))
     assert (among_values.classes, among_values.anew) == ((), ())

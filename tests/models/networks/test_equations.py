@@ -312,6 +312,39 @@ def test_every_dropout_has_its_own_rate(form: type[Mixture]) -> None:
         assert found == list(rates.values())
         assert layer.attention_dropout == (attention if form is Emoe else attention[name])
     assert net.head.dropout.p == 0.14
+    assert not isinstance(net, EmoePaper) or net.text_dropout.p == PAPER.text_dropout
+
+
+def test_the_printed_router_has_a_batch_norm_that_learns_and_keeps_its_past_where_a_batch_has_no_spread() -> None:
+    torch.manual_seed(0)
+    router = FlatRouter({"text": 4, "face": 4}, {"text": 4, "face": 4}, 0.5, batch_norm=True, scaled=True)
+    stirred(router)
+    norm = router.norm
+    assert norm is not None and norm.running_mean is not None and norm.running_var is not None
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    features, present = {name: torch.randn(1, 4, 4) for name in ("text", "face")}, torch.ones(1, 2, dtype=torch.bool)
+    z = linear(router.hidden, torch.cat(list(features.values()), dim=2).flatten(1))
+    normal = (z - before[0]) / (before[1] + norm.eps).sqrt() * norm.weight + norm.bias
+    expected = (router.scale * linear(router.gate, normal.relu()) / 0.5).softmax(1)
+    for training in (False, True):
+        assert torch.allclose(router.train(training)(features, present), expected, atol=1e-5)
+    assert torch.equal(norm.running_mean, before[0]) and torch.equal(norm.running_var, before[1])
+
+
+def test_a_router_of_few_inputs_has_one_hidden_channel() -> None:
+    assert FlatRouter({"text": 2, "face": 1}, {"text": 2, "face": 2}, 0.5).hidden.out_features == 1
+
+
+def test_the_router_of_encoded_features_is_as_long_as_these_are() -> None:
+    shape_of_one_wide = Shape({"text": 8, "face": 3, "voice": 7}, 1, "regression")  # the text is not convolved
+    net = stirred(EmoePaper(shape_of_one_wide, replace(PAPER, router_input="encoded", kernel=3)))
+    assert isinstance(net, EmoePaper)
+    assert net.router.hidden.in_features == 3 * 6 * 8 and list(net.router.time) == ["face", "voice"]
+    data = batch("regression")
+    data.features["text"] = torch.randn(5, 6, 8)  # type: ignore[index]
+    assert net(data).weights.sum(1).tolist() == pytest.approx([1] * 5)
 
 
 def test_the_fusion_of_egmf_drops_where_its_rates_say() -> None:
@@ -538,6 +571,7 @@ def test_the_paper_form_by_hand(fusion: Any, encoders: Any) -> None:
     net = stirred(EmoePaper(shape("regression"), config))
     assert isinstance(net, EmoePaper)
     data = batch("regression", PRESENT)
+    data.features["voice"][0, 0, 1] = torch.nan  # not measured: 0
     output = net(data)
     for row in range(5):
         laid = []
@@ -545,7 +579,7 @@ def test_the_paper_form_by_hand(fusion: Any, encoders: Any) -> None:
             x = torch.zeros(6, DIMS[name])
             length = int(data.lengths[row, column])
             if PRESENT[row, column]:
-                x[:length] = data.features[name][row, :length]
+                x[:length] = data.features[name][row, :length].nan_to_num()
             laid.append(x)
         z = linear(net.router.hidden, torch.cat(laid, dim=1).flatten())
         scores = linear(net.router.gate, (z / z.norm()).clamp(min=0)) / 2.0
@@ -612,6 +646,11 @@ def test_words_and_signals_look_at_each_other() -> None:
         assert torch.allclose(fused[row], expected, atol=1e-5)
 
 
+def test_the_mean_of_no_steps_is_zero() -> None:
+    steps = Steps(torch.ones(2, 3, 4), torch.tensor([[False] * 3, [True, True, False]]))
+    assert steps.mean().tolist() == [[0.0] * 4, [1.0] * 4]
+
+
 def test_cross_attention_is_residual() -> None:
     torch.manual_seed(0)
     net = stirred(CrossAttention(8, 2, 0.0))
@@ -648,6 +687,7 @@ def test_face_and_voice_stand_one_behind_the_other() -> None:
                 assert torch.allclose(steps.x[row, begin : begin + length], alone, atol=1e-6)
     nobody = net(features, {"face": torch.zeros(3, dtype=torch.long), "voice": lengths["voice"]})
     assert torch.equal(nobody.x, steps.x[:, 3:]) and torch.equal(nobody.valid, steps.valid[:, 3:])
+    assert nobody.valid.dtype == steps.valid.dtype == torch.bool
     one = net(features, {"face": torch.tensor([0, 3, 0]), "voice": lengths["voice"]})
     assert one.valid[:, :3].tolist() == [[False] * 3, [True] * 3, [False] * 3] and (one.x[::2, :3] == 0).all()
 
@@ -685,6 +725,7 @@ def test_experts_by_hand() -> None:
         lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
         lambda x: x / (1 + (-x).exp()),
     )
+    assert [expert[0].out_features for expert in Experts(64, 1).experts] == [8, 16, 32]  # type: ignore[index]
     total = f
     for k, (expert, act) in enumerate(zip(net.experts, activations, strict=True)):
         said = linear(expert[2], act(linear(expert[0], f)))  # type: ignore[index]

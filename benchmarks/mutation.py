@@ -29,6 +29,7 @@ import coverage
 import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol
+from _pytest.tmpdir import tmppath_result_key
 
 SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub,),
@@ -122,6 +123,11 @@ def is_value(node: ast.expr) -> bool:
     return not isinstance(node, ast.Attribute) and not (isinstance(node, ast.Name) and node.id in OWNERS)
 
 
+def is_type(node: ast.AST) -> bool:
+    """Whether it is one of the types that a module names."""
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal"
+
+
 def droppable(node: ast.AST, field: str) -> bool:
     """Whether an argument may be left out; without its only one most functions cannot be called at all."""
     if not isinstance(node, ast.Call) or field not in ("args", "keywords") or "super" in ast.unparse(node):
@@ -161,7 +167,7 @@ def mutants(node: ast.AST, scope: tuple[str, ...] = (), statement: ast.stmt | No
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             setting = isinstance(node, ast.ClassDef) and isinstance(child, ast.Assign | ast.AnnAssign)
-            if not isinstance(child, ast.AST) or isinstance(child, KEPT_NODES) or setting:
+            if not isinstance(child, ast.AST) or isinstance(child, KEPT_NODES) or setting or is_type(child):
                 continue
             named = isinstance(child, ast.ClassDef | ast.FunctionDef)
             here = (*scope, child.name) if isinstance(child, ast.ClassDef | ast.FunctionDef) else scope
@@ -197,6 +203,11 @@ def function_of(module: types.ModuleType, scope: tuple[str, ...]) -> types.Funct
     return found
 
 
+def value_of(expression: ast.expr, module: types.ModuleType) -> Any:
+    """A default's value."""
+    return eval(compile(ast.Expression(expression), str(module.__file__), "eval"), vars(module))
+
+
 def install(module: types.ModuleType, tree: ast.Module, scope: tuple[str, ...], statement: ast.stmt) -> None:
     """Put the tree's function, or constant, into the modules that are loaded."""
     if scope:
@@ -207,8 +218,9 @@ def install(module: types.ModuleType, tree: ast.Module, scope: tuple[str, ...], 
         code = compile(ast.Module([*future, *definition], []), str(module.__file__), "exec")
         function.__code__ = find_code(code, ".".join(scope))
         if isinstance(statement, ast.FunctionDef):
-            given = [compile(ast.Expression(one), "", "eval") for one in statement.args.defaults]
-            function.__defaults__ = tuple(eval(one, vars(module)) for one in given)
+            given, named = statement.args, zip(statement.args.kwonlyargs, statement.args.kw_defaults, strict=True)
+            function.__defaults__ = tuple(value_of(one, module) for one in given.defaults)
+            function.__kwdefaults__ = {one.arg: value_of(value, module) for one, value in named if value is not None}
         return
     before = dict(vars(module))
     exec(compile(ast.Module([statement], []), str(module.__file__), "exec"), vars(module))
@@ -222,6 +234,7 @@ def install(module: types.ModuleType, tree: ast.Module, scope: tuple[str, ...], 
 def fails(item: pytest.Item, following: pytest.Item) -> bool:
     """Run a test, without a report."""
     item._initrequest()  # type: ignore[attr-defined]
+    item.stash[tmppath_result_key] = {}
     try:
         item.session._setupstate.setup(item)
         item.runtest()

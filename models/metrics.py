@@ -48,12 +48,12 @@ def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, fl
         return dict.fromkeys(names, float("nan"))
     uar = recall_score(truth, predicted, labels=np.unique(truth), average="macro")
     return {
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "uar": float(uar),
-        "macro_f1": float(f1_score(truth, predicted, average="macro")),
-        "weighted_f1": float(f1_score(truth, predicted, average="weighted")),
-        "macro_precision": float(precision_score(truth, predicted, average="macro", zero_division=0)),
-        "macro_recall": float(recall_score(truth, predicted, average="macro", zero_division=0)),
+        "accuracy": accuracy_score(truth, predicted),
+        "uar": uar,
+        "macro_f1": f1_score(truth, predicted, average="macro"),
+        "weighted_f1": f1_score(truth, predicted, average="weighted"),
+        "macro_precision": precision_score(truth, predicted, average="macro", zero_division=0),
+        "macro_recall": recall_score(truth, predicted, average="macro", zero_division=0),
     }
 
 
@@ -115,7 +115,7 @@ def _clipped_accuracy(y: NDArray[np.float64], p: NDArray[np.float64], limit: int
 def _binary(y: NDArray[np.bool_], p: NDArray[np.bool_]) -> tuple[float, float]:
     if len(y) == 0:
         return float("nan"), float("nan")
-    return float(accuracy_score(y, p)), float(f1_score(y, p, average="weighted"))
+    return accuracy_score(y, p), f1_score(y, p, average="weighted")
 
 
 def _correlation(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:

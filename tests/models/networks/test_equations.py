@@ -315,7 +315,7 @@ def test_every_dropout_has_its_own_rate(form: type[Mixture]) -> None:
     assert not isinstance(net, EmoePaper) or net.text_dropout.p == PAPER.text_dropout
 
 
-def test_the_printed_router_has_a_batch_norm_that_learns_and_keeps_its_past_where_a_batch_has_no_spread() -> None:
+def test_batch_norm_of_the_printed_router_goes_by_its_past_where_a_batch_has_no_spread() -> None:
     torch.manual_seed(0)
     router = FlatRouter({"text": 4, "face": 4}, {"text": 4, "face": 4}, 0.5, batch_norm=True, scaled=True)
     stirred(router)
@@ -365,6 +365,7 @@ def test_what_is_learned_is_a_parameter() -> None:
     audiovisual = dict(AudioVisualEncoder({"face": 3}, 4, 0.0, {"face": 0.0}).named_parameters())
     assert {"encoders.face.modality", "encoders.face.project.weight"} <= audiovisual.keys()
     assert "unsaid" in dict(CrossModalFusion(6, 8, 2, 0.0).named_parameters())
+    assert "time.face.weight" in dict(FlatRouter({"text": 2, "face": 2}, {"text": 3, "face": 4}, 0.5).named_parameters())
     assert {"absent", "evidence"} <= dict(Router(2, 3, 1, 4, 0.5).named_parameters()).keys()
 
 

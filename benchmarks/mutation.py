@@ -56,7 +56,7 @@ SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 }
 #: Options in calls whose other value is as valid.
 STRINGS = {"macro": "weighted", "weighted": "macro", "none": "mean", "batchmean": "mean", "start": "end"}
-#: Seconds after which a mutant counts as killed: it runs forever.
+#: Seconds of CPU in one test after which a mutant counts as killed: it runs forever.
 TIMEOUT = 20
 #: Tests that take more seconds of CPU are left out.
 SLOWEST = 2.0
@@ -152,9 +152,7 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Slice):
         yield ast.Slice(None, node.upper, node.step)
         yield ast.Slice(node.lower, None, node.step)
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield ast.Pass()
-    elif isinstance(node, ast.AugAssign):
+    elif (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) or isinstance(node, ast.AugAssign):
         yield ast.Pass()
     elif isinstance(node, ast.Continue):
         yield ast.Break()
@@ -281,7 +279,7 @@ class Mutation:
         quick = [item for item in tests if self.seconds[item.nodeid] <= SLOWEST]
         total = sum(self.seconds[item.nodeid] for item in quick)
         print(f"\n{len(quick)} of {len(tests)} tests, {total:.1f} s", flush=True)
-        signal.signal(signal.SIGALRM, give_up)
+        signal.signal(signal.SIGPROF, give_up)
         with self.out.open("w") as out:
             for file in self.files:
                 self._mutate(file, cover.get_data().contexts_by_lineno(str(Path(file).resolve())), quick, out)
@@ -318,15 +316,17 @@ class Mutation:
             install(module, tree, mutant.scope, mutant.statement)
         except Exception as error:
             return repr(error)
-        items = sorted(items, key=lambda item: (self.kills[item.nodeid] + 0.1) / self.seconds[item.nodeid], reverse=True)
+        items = sorted(
+            items, key=lambda item: (self.kills[item.nodeid] + 0.1) / self.seconds[item.nodeid], reverse=True
+        )
         for item, following in zip(items, [*items[1:], *items[:1]], strict=True):
-            signal.alarm(TIMEOUT)
+            signal.setitimer(signal.ITIMER_PROF, TIMEOUT)
             try:
                 if fails(item, following):
                     self.kills[item.nodeid] += 1
                     return item.nodeid
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
         return ""
 
 
@@ -343,7 +343,19 @@ def main() -> None:
     dead = {(row["file"], row["scope"], row["after"]): row["killed"] for row in rows}
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure need not be made small
     hypothesis.settings.register_profile("mutants", deadline=None, database=None, derandomize=True, phases=phases)
-    options = ["-q", "-n0", "-p", "no:cacheprovider", "-p", "no:cov", "-m", "not slow", "-k", arguments.k, "--hypothesis-profile=mutants"]
+    options = [
+        "-q",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:cov",
+        "-m",
+        "not slow",
+        "-k",
+        arguments.k,
+        "--hypothesis-profile=mutants",
+    ]
     sys.exit(pytest.main([*options, *arguments.tests], plugins=[Mutation(arguments.files, arguments.out, dead)]))
 
 

@@ -64,9 +64,10 @@ def test_labels_between_minus_one_and_one_are_scored_as_ch_sims_does() -> None:
 
 def test_the_edges_of_ch_sims_divide_the_multiples_of_a_tenth() -> None:
     grid = np.arange(-10, 11) / 10
-    for value, five, three, two in ((-0.9, 4, 10, 11), (-0.4, 6, 10, 11), (0.05, 2, 2, 10), (0.4, 6, 9, 10), (0.9, 3, 9, 10)):
+    shares = {-0.9: (4, 10, 11), -0.4: (6, 10, 11), 0.05: (2, 2, 10), 0.4: (6, 9, 10), 0.9: (3, 9, 10)}
+    for value, expected in shares.items():
         found = metrics.regression(grid, np.full(21, value), 1.0)
-        assert [found[name] * 21 for name in ("acc5", "acc3", "acc2")] == pytest.approx([five, three, two])
+        assert tuple(found[name] * 21 for name in ("acc5", "acc3", "acc2")) == pytest.approx(expected)
     assert list(found) == ["acc5", "acc3", "acc2", "f1", "mae", "corr", "parse_failure_rate"]
 
 

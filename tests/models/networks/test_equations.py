@@ -244,7 +244,10 @@ def test_emoe_mixes_what_the_transformers_say_by_the_weights(task: str, fusion: 
 
 
 def test_in_training_a_lone_modality_is_answered_by_what_is_fused_too() -> None:
-    net, data = emoe("regression").train(), batch("regression", torch.tensor([[True, False, False]] * 3 + [[True] * 3] * 2))
+    net, data = (
+        emoe("regression").train(),
+        batch("regression", torch.tensor([[True, False, False]] * 3 + [[True] * 3] * 2)),
+    )
     output = net(data)
     assert torch.equal(output.logits, linear(net.head.readout, output.features["fused_head"]))
     output = net.eval()(data)
@@ -308,7 +311,12 @@ def test_every_dropout_has_its_own_rate(form: type[Mixture]) -> None:
     for name in DIMS:
         branch: Any = net.get_submodule(f"branches.{name}")
         layer = branch.transformer.layers[0]
-        found = [branch.transformer.embed_dropout.p, layer.relu_dropout.p, layer.residual_dropout.p, branch.head.dropout.p]
+        found = [
+            branch.transformer.embed_dropout.p,
+            layer.relu_dropout.p,
+            layer.residual_dropout.p,
+            branch.head.dropout.p,
+        ]
         assert found == list(rates.values())
         assert layer.attention_dropout == (attention if form is Emoe else attention[name])
     assert net.head.dropout.p == 0.14
@@ -365,7 +373,9 @@ def test_what_is_learned_is_a_parameter() -> None:
     audiovisual = dict(AudioVisualEncoder({"face": 3}, 4, 0.0, {"face": 0.0}).named_parameters())
     assert {"encoders.face.modality", "encoders.face.project.weight"} <= audiovisual.keys()
     assert "unsaid" in dict(CrossModalFusion(6, 8, 2, 0.0).named_parameters())
-    assert "time.face.weight" in dict(FlatRouter({"text": 2, "face": 2}, {"text": 3, "face": 4}, 0.5).named_parameters())
+    assert "time.face.weight" in dict(
+        FlatRouter({"text": 2, "face": 2}, {"text": 3, "face": 4}, 0.5).named_parameters()
+    )
     assert {"absent", "evidence"} <= dict(Router(2, 3, 1, 4, 0.5).named_parameters()).keys()
 
 
@@ -474,7 +484,9 @@ def test_the_total_weighs_every_term(task: str, form: type[Mixture]) -> None:
 
 @pytest.mark.parametrize("form", [Emoe, EmoePaper])
 def test_the_printed_forms_of_equations_5_and_6_are_options(form: type[Mixture]) -> None:
-    nets = [mixture("regression", form, importance=i, similarity=s) for i in ("inverse", "softmax") for s in ("mean", "sum")]
+    nets = [
+        mixture("regression", form, importance=i, similarity=s) for i in ("inverse", "softmax") for s in ("mean", "sum")
+    ]
     data = batch("regression", PRESENT)
     output, found = nets[0](data), []
     assert data.labels is not None
@@ -488,7 +500,7 @@ def test_the_printed_forms_of_equations_5_and_6_are_options(form: type[Mixture])
 
 
 @pytest.mark.parametrize("form", [Emoe, EmoePaper])
-def test_half_precision_ends_before_the_loss(form: type[Mixture]) -> None:
+def test_what_the_loss_reads_is_in_full_precision(form: type[Mixture]) -> None:
     net, data = mixture("regression", form, distillation="paper"), batch("regression")
     with torch.autocast("cpu", torch.bfloat16):
         output = net(data)

@@ -1,4 +1,4 @@
-"""What EMOE takes over from another EMOE, tensor by tensor; training from it is tested in `training/test_transfer.py`."""
+"""What EMOE takes over from another EMOE, tensor by tensor."""
 
 from __future__ import annotations
 

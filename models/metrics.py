@@ -50,14 +50,14 @@ def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, fl
     if len(truth) == 0:
         names = ("accuracy", "uar", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
         return dict.fromkeys(names, float("nan"))
-    uar = recall_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
+    uar = recall_score(truth, predicted, labels=np.unique(truth), average="macro")
     return {
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "uar": float(uar),
-        "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
-        "weighted_f1": float(f1_score(truth, predicted, average="weighted", zero_division=0)),
-        "macro_precision": float(precision_score(truth, predicted, average="macro", zero_division=0)),
-        "macro_recall": float(recall_score(truth, predicted, average="macro", zero_division=0)),
+        "accuracy": accuracy_score(truth, predicted),
+        "uar": uar,
+        "macro_f1": f1_score(truth, predicted, average="macro"),
+        "weighted_f1": f1_score(truth, predicted, average="weighted"),
+        "macro_precision": precision_score(truth, predicted, average="macro", zero_division=0),
+        "macro_recall": recall_score(truth, predicted, average="macro", zero_division=0),
     }
 
 
@@ -113,7 +113,7 @@ def _mosi(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
 def _ch_sims(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
     values = [one.astype(np.float32) for one in (y, p)]  # labels are multiples of 0.1 in single precision
     figures = {}
-    for name, edges in reversed(CH_SIMS_EDGES.items()):
+    for name, edges in CH_SIMS_EDGES.items():
         true, guessed = (np.digitize(one, np.array(edges, dtype=np.float32), right=True) for one in values)
         figures[name] = float(np.mean(true == guessed)) if len(y) else float("nan")
     figures["f1"] = _binary(values[0] > 0, values[1] > 0)[1]
@@ -138,11 +138,11 @@ def _clipped_accuracy(y: NDArray[np.float64], p: NDArray[np.float64], limit: int
 def _binary(y: NDArray[np.bool_], p: NDArray[np.bool_]) -> tuple[float, float]:
     if len(y) == 0:
         return float("nan"), float("nan")
-    return float(accuracy_score(y, p)), float(f1_score(y, p, average="weighted", zero_division=0))
+    return accuracy_score(y, p), f1_score(y, p, average="weighted")
 
 
 def _correlation(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
-    if len(y) < 2 or np.ptp(y) == 0 or np.ptp(p) == 0 or not np.isfinite(p).all():
+    if len(y) == 0 or np.ptp(y) == 0 or np.ptp(p) == 0 or not np.isfinite(p).all():
         return float("nan")
     return float(np.corrcoef(y, p)[0, 1])
 
@@ -157,10 +157,9 @@ def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[Any], 
     """
     if len(confidence) == 0:
         return float("nan")
-    which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    gaps = np.abs(np.bincount(which, confidence, bins) - np.bincount(which, np.asarray(correct, float), bins))
-    return float(gaps[counts > 0].sum() / len(confidence))
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.abs(np.bincount(which, confidence, bins) - np.bincount(which, correct, bins))
+    return float(gaps.sum() / len(confidence))
 
 
 def nominal_alpha(counts: NDArray[np.float64]) -> float:
@@ -179,7 +178,7 @@ def nominal_alpha(counts: NDArray[np.float64]) -> float:
     observed = (counts * (each[:, None] - counts)).sum(1) / (each - 1)
     total = marginal.sum()
     expected = (marginal * (total - marginal)).sum() / (total - 1)
-    return float(1 - observed.sum() / expected) if expected > 0 else float("nan")
+    return float(1 - observed.sum() / expected) if expected else float("nan")
 
 
 def interval_alpha(values: NDArray[np.float64]) -> float:

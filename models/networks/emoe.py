@@ -182,9 +182,9 @@ class Router(nn.Module):
 
     def forward(self, blocks: Tensor, present: Tensor, prior: Tensor | None = None) -> Tensor:
         """Blocks (B, M, K), present (B, M) and an optional (B, M) added to the logits -> weights (B, M) float32."""
-        filled = torch.where(present.unsqueeze(-1), blocks, self.absent.to(blocks.dtype))
-        z = self.hidden(torch.cat([filled.flatten(1), present.to(blocks.dtype)], dim=1))
-        direct = blocks[..., blocks.shape[2] - len(self.evidence) :] @ self.evidence.to(blocks.dtype)
+        filled = torch.where(present.unsqueeze(-1), blocks, self.absent)
+        z = self.hidden(torch.cat([filled.flatten(1), present], dim=1))
+        direct = blocks[..., blocks.shape[2] - len(self.evidence) :] @ self.evidence
         logits = (choose(z, self.gate) + direct).float() / self.temperature
         return masked_softmax(logits if prior is None else logits + prior, present)
 
@@ -204,7 +204,7 @@ def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
 
 def pooled_statistics(x: Tensor, valid: Tensor) -> Tensor:
     """(B, T, K) with (B, T) bool -> (B, 2K): mean and deviation over the valid steps."""
-    weight = valid.unsqueeze(-1).to(x.dtype)
+    weight = valid.unsqueeze(-1)
     count = weight.sum(1).clamp(min=1)
     mean = (x * weight).sum(1) / count
     variance = ((x - mean.unsqueeze(1)).square() * weight).sum(1) / count
@@ -266,7 +266,7 @@ class Branch(nn.Module):
         """Encoded steps -> f' (B, width)."""
         steps: Tensor = self.transformer(encoded)
         if self.readout == "mean":
-            weight = valid.unsqueeze(-1).to(steps.dtype)
+            weight = valid.unsqueeze(-1)
             return (steps * weight).sum(1) / weight.sum(1).clamp(min=1)
         last = (valid.sum(1) - 1).clamp(min=0)
         return steps[torch.arange(len(steps), device=steps.device), last]
@@ -293,8 +293,8 @@ class Mixture(FusionModel):
             present: (B, M).
         """
         if self.config.routing == "uniform":
-            weights = present.float() / present.sum(1, keepdim=True).clamp(min=1)
-        fused = self._mix(weights.to(f.dtype).unsqueeze(-1) * f, present)
+            weights = present / present.sum(1, keepdim=True).clamp(min=1)
+        fused = self._mix(weights.unsqueeze(-1) * f, present)
         fused_head, fused_logits = self.head(fused)
         unimodal = {name: logits[:, column].float() for column, name in enumerate(self.shape.modalities)}
         features = {"f": f, "p": p, "fused": fused, "fused_head": fused_head}
@@ -304,7 +304,7 @@ class Mixture(FusionModel):
         """Weighted features (B, M, width) -> fused (B, K); `concat` is scaled by the number present, as published."""
         if self.config.fusion == "sum":
             return weighted.sum(1)
-        return weighted.flatten(1) * present.sum(1, keepdim=True).to(weighted.dtype)
+        return weighted.flatten(1) * present.sum(1, keepdim=True)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """All terms by name and their `total`; see :mod:`emopipe.models.networks.losses`."""
@@ -332,7 +332,7 @@ class Mixture(FusionModel):
         if self.config.distillation == "kl" and self.shape.task == "classification":
             student, teacher = output.logits, (weights * torch.stack(each, dim=1)).sum(1)
         else:
-            student, shares = output.features["fused_head"].float(), weights * output.features["p"].float()
+            student, shares = output.features["fused_head"].float(), weights * output.features["p"]
             teacher = shares.sum(1) if self.config.fusion == "sum" else shares.flatten(1)
         return losses.distillation(student, teacher, self.config.distillation)
 
@@ -407,14 +407,10 @@ class Emoe(Mixture):
             {name: value for name, value in one.state_dict().items() if not name.startswith("linear")}
             for one in (self, start)
         )
-        weights: dict[str, Tensor] = {}
-        for name, value in theirs.items():
-            if name in mine and ".readout." not in f".{name}" and mine[name].shape == value.shape:
-                weights[name] = value
-        for name in [one for one in mine if ".readout." in one or one.startswith("router.")]:
-            weights.pop(name, None)
-            if name in theirs:
-                weights[name] = self._inherited(name, mine[name], theirs[name], start)
+        both_have = {name: value for name, value in theirs.items() if name in mine}
+        weights = {name: value for name, value in both_have.items() if mine[name].shape == value.shape}
+        for name in filter(_is_partial, both_have):
+            weights[name] = self._inherited(name, mine[name], both_have[name], start)
         both = tuple(one for one in self.shape.classes if one in start.shape.classes)
         anew = tuple(one for one in self.shape.classes or ("values",) if one not in start.shape.classes)
         anew = () if self.shape.task == start.shape.task == "regression" else anew
@@ -427,7 +423,8 @@ class Emoe(Mixture):
         mine, theirs = (one.shape.modalities for one in (self, start))
         if ".readout." in name:
             labels = [one.shape.classes or ("value",) for one in (self, start)]
-            return rows_of(own, other, *labels)
+            fits = own.shape[1:] == other.shape[1:]  # not so for the concatenation of other modalities
+            return rows_of(own, other, *labels) if fits else own
         if name == "router.evidence":
             return rows_of(own, other, *(_evidence_labels(one) for one in (self, start)))
         if name == "router.hidden.weight":
@@ -435,9 +432,7 @@ class Emoe(Mixture):
         if name == "router.absent":
             wide = rows_of(own.new_zeros(len(mine), other.shape[1]), other, mine, theirs)
             return columns_of(own, wide, *(_block_labels(one) for one in (self, start)))
-        if name.startswith("router.gate."):
-            return rows_of(own, other, mine, theirs)
-        return other
+        return rows_of(own, other, mine, theirs)
 
     def forward(self, batch: Batch) -> Output:
         """Predict; `features` of the output holds f and p (B, M, width), fused and fused_head (B, K).
@@ -464,7 +459,7 @@ class Emoe(Mixture):
         if self.training:
             return output
         single = present.sum(1, keepdim=True) == 1
-        return replace(output, logits=torch.where(single, logits.sum(1).float(), output.logits))
+        return replace(output, logits=torch.where(single, logits.sum(1), output.logits))
 
     def _with_linear(self, output: Output, batch: Batch) -> Output:
         """The mean of what the network and the linear models answer, together and by each modality alone."""
@@ -480,8 +475,8 @@ class Emoe(Mixture):
         lengths = batch.lengths[rows, column]
         if len(rows) == 0:
             widths = (self.config.width, self.config.width, self.shape.outputs, 2 * self.config.width)
-            none = [batch.quality.new_zeros(len(batch), width) for width in widths]
-            return none[0], none[1], none[2], none[3]
+            f, p, logits, pooled = (batch.quality.new_zeros(len(batch), width) for width in widths)
+            return f, p, logits, pooled
         x = batch.features[name][rows, : int(lengths.max())]
         usual = self._usual(name, batch, rows)
         encoded, valid = branch.embed(x, lengths, self.encoder, chosen(batch.words, rows), usual)
@@ -507,7 +502,7 @@ class Emoe(Mixture):
             return pooled
         logits = logits.detach()
         predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
-        return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2).to(pooled.dtype)
+        return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2)
 
 
 def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
@@ -521,7 +516,7 @@ def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:
     """Mean of two answers, in which the second has a share: of their probabilities (as logits), or of their values."""
     if task == "regression":
         return (1 - share) * one + share * two
-    return torch.logaddexp(one.log_softmax(-1) + (1 - share).log(), two.log_softmax(-1) + share.log())
+    return torch.logaddexp(one.log_softmax(1) + (1 - share).log(), two.log_softmax(1) + share.log())
 
 
 def _evidence_labels(model: Emoe) -> list[str]:
@@ -553,8 +548,10 @@ def _is_partial(name: str) -> bool:
 
 def _fixed(config: EmoeConfig) -> EmoeConfig:
     """What two models must agree on for the weights of one to fit the other."""
-    return replace(
-        EmoeConfig(width=config.width, layers=config.layers, heads=config.heads),
+    return EmoeConfig(
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
         kernel=config.kernel,
         router_width=config.router_width,
         router_posteriors=config.router_posteriors,

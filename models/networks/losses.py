@@ -8,7 +8,6 @@ Notation: B utterances, M modalities, C outputs; `present` (B, M) bool says whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Literal
 
 import torch
@@ -37,7 +36,7 @@ def task_costs(logits: Tensor, labels: Tensor, task: Task, smoothing: float = 0.
     """
     if task == "classification":
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return (logits.squeeze(-1) - labels).abs()
+    return (logits[:, 0] - labels).abs()
 
 
 def importance_costs(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
@@ -45,7 +44,7 @@ def importance_costs(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     logits = logits.detach()
     if task == "classification":
         return functional.cross_entropy(logits, labels, reduction="none")
-    return (logits.squeeze(-1) - labels).square()
+    return (logits[:, 0] - labels).square()
 
 
 def mean(costs: Tensor, sample_weights: Tensor | None = None) -> Tensor:
@@ -53,13 +52,13 @@ def mean(costs: Tensor, sample_weights: Tensor | None = None) -> Tensor:
     return (costs if sample_weights is None else costs * sample_weights).mean()
 
 
-def unimodal(costs: Sequence[Tensor], present: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+def unimodal(costs: list[Tensor], present: Tensor, sample_weights: Tensor | None = None) -> Tensor:
     """L_uni = mean_B (sum over present m of L_m) / number present; the published (L_l + L_v + L_a) / 3.
 
     Args:
         costs: M tensors (B,), finite where present.
     """
-    table = torch.stack(list(costs), dim=1).masked_fill(~present, 0.0)
+    table = torch.stack(costs, dim=1).masked_fill(~present, 0.0)
     return mean(table.sum(1) / present.sum(1).clamp(min=1), sample_weights)
 
 
@@ -75,9 +74,9 @@ def importance(costs: Tensor, present: Tensor, form: Importance = "inverse") -> 
         form: which of the two.
     """
     if form == "softmax":
-        shares = (1.0 / (costs.detach().double() + PRINTED_EPSILON)).masked_fill(~present, -torch.inf)
-        return shares.softmax(1).nan_to_num(nan=0.0).to(costs.dtype)
-    inverse = (1.0 / (costs.detach() + EPSILON)).masked_fill(~present, 0.0)
+        shares = (costs.detach() + PRINTED_EPSILON).reciprocal().masked_fill(~present, -torch.inf)
+        return shares.softmax(1).nan_to_num()
+    inverse = (costs.detach() + EPSILON).reciprocal().masked_fill(~present, 0.0)
     return inverse / inverse.sum(1, keepdim=True).clamp(min=1e-12)
 
 
@@ -89,7 +88,7 @@ def similarity(weights: Tensor, target: Tensor, present: Tensor, form: Similarit
     """
     count = present.sum(1)
     error = (target.detach() - weights).square().masked_fill(~present, 0.0).sum(1)
-    error = error if form == "sum" else error / count.clamp(min=1)
+    error = error if form == "sum" else error / count
     return error.masked_fill(count < 2, 0.0).mean()
 
 
@@ -118,6 +117,5 @@ def distillation(student: Tensor, teacher: Tensor, mode: Distillation, temperatu
         return (student - teacher).square().mean()
     if mode == "paper":
         return (student.softmax(1) - teacher.softmax(1)).square().mean()
-    log_student = functional.log_softmax(student / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
+    log_student, log_teacher = ((logits / temperature).log_softmax(1) for logits in (student, teacher))
     return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +14,14 @@ from emopipe.models.scoring import scoring
 
 TRUTH = np.array([0.0, 0.5, -0.5, 3.5, -3.5, 1.5, 2.5, 0.0])
 GUESS = np.array([0.0, 0.4, -1.5, 2.9, -2.0, 1.4, -0.1, -0.2])
+
+
+@pytest.fixture(autouse=True)
+def no_warnings() -> Iterator[None]:
+    """What is undefined is NaN or 0 because we say so, not because a library gave up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
 
 
 def test_clipped_accuracies_round_half_to_even() -> None:
@@ -51,6 +61,51 @@ def test_labels_between_minus_one_and_one_are_scored_as_ch_sims_does() -> None:
     assert all(math.isnan(value) for value in metrics.regression(np.zeros(0), np.zeros(0), 1.0).values())
     alone = metrics.regression(np.append(truth, 0.5), np.append(guess, np.nan), 1.0)
     assert alone["acc5"] == found["acc5"] and alone["parse_failure_rate"] == pytest.approx(1 / 11)
+
+
+def test_the_edges_of_ch_sims_divide_the_multiples_of_a_tenth() -> None:
+    grid = np.arange(-10, 11) / 10
+    shares = {-0.9: (4, 10, 11), -0.4: (6, 10, 11), 0.05: (2, 2, 10), 0.4: (6, 9, 10), 0.9: (3, 9, 10)}
+    for value, expected in shares.items():
+        found = metrics.regression(grid, np.full(21, value), 1.0)
+        assert tuple(found[name] * 21 for name in ("acc5", "acc3", "acc2")) == pytest.approx(expected)
+    assert list(found) == ["acc5", "acc3", "acc2", "f1", "mae", "corr", "parse_failure_rate"]
+
+
+def test_zero_is_not_positive_where_only_positive_counts() -> None:
+    found = metrics.regression(np.array([0.0, 0.5, 0.5]), np.array([0.5, 0.0, 0.5]), 1.0)
+    assert found["f1"] == pytest.approx(2 / 3 * 0.5)  # of the positive ones, one of two is found and one guess is wrong
+    assert metrics.regression(np.array([1.0, 2.0, -1.0]), np.zeros(3))["acc2_non0"] == pytest.approx(1 / 3)
+
+
+def test_less_is_better_of_errors_and_more_of_all_else() -> None:
+    for largest in (1.0, 3.0):
+        truth = TRUTH * largest / 3.5
+        right = metrics.regression(truth, truth, largest)
+        wrong = metrics.regression(truth, np.append(-truth[:-1], np.nan), largest)
+        for name in right:
+            assert (right[name] < wrong[name]) == (name in metrics.SMALLER_IS_BETTER)
+    assert {"loss", "ece"} <= metrics.SMALLER_IS_BETTER
+
+
+def test_figures_are_plain_numbers_in_double_precision() -> None:
+    large, half = np.array([2048.0, 1.0], np.float16), np.array([0.5, 1.0], np.float16)
+    assert metrics.regression(large, half)["mae"] == metrics.regression(half, large)["mae"] == 2047.5 / 2
+    names, votes = np.array(list("ab")), np.array([[2.0, 0.0], [1.0, 1.0]])
+    figures = [metrics.expected_calibration_error(np.ones(2), np.ones(2))]
+    figures += [metrics.nominal_alpha(votes), metrics.interval_alpha(votes)]
+    for found in (metrics.classification(names, names), *(metrics.regression(TRUTH, GUESS, one) for one in (1.0, 3.0))):
+        figures += found.values()
+    assert {type(value) for value in figures} == {float}
+
+
+def test_one_row_is_enough_for_all_but_correlation() -> None:
+    one = np.array([1.0])
+    for largest in (1.0, 3.0):
+        found = metrics.regression(one, one, largest)
+        assert [name for name, value in found.items() if math.isnan(value)] == ["corr"]
+    assert not any(math.isnan(value) for value in metrics.classification(one, one).values())
+    assert metrics.expected_calibration_error(np.array([0.75]), one) == 0.25
 
 
 def test_a_failed_prediction_counts_as_failed_and_in_nothing_else() -> None:
@@ -99,14 +154,12 @@ def test_precision_and_recall_are_averaged_over_classes_not_rows() -> None:
     )
 
 
-def test_a_class_that_is_only_guessed_or_only_true_counts_as_zero_without_a_warning(
-    recwarn: pytest.WarningsRecorder,
-) -> None:
+def test_a_class_that_is_only_guessed_or_only_true_counts_as_zero() -> None:
     found = metrics.classification(np.array(list("ab")), np.array(list("ac")))
     expected = {"accuracy": 1 / 2, "uar": 1 / 2, "macro_f1": 1 / 3, "weighted_f1": 1 / 2}
     assert found == pytest.approx({**expected, "macro_precision": 1 / 3, "macro_recall": 1 / 3})
     figures = metrics.regression(np.array([1.0, 2.0]), np.array([-1.0, -2.0]))
-    assert figures["f1_non0"] == 0 and not recwarn.list
+    assert figures["f1_non0"] == 0
 
 
 def test_f1_of_values_is_weighted_by_how_many_are_positive() -> None:
@@ -130,7 +183,8 @@ def test_figures_of_no_rows_have_the_same_names_as_figures_of_some() -> None:
 
 
 def test_correlation_of_two_rows_is_defined_and_of_one_is_not() -> None:
-    assert metrics.regression(np.array([1.0, 2.0]), np.array([0.0, 3.0]))["corr"] == pytest.approx(1)
+    for high in (1.0, 3.0):
+        assert metrics.regression(np.array([1.0, 2.0]), np.array([0.0, high]))["corr"] == pytest.approx(1)
     assert metrics.regression(np.array([1.0, 2.0]), np.array([3.0, 0.0]))["corr"] == pytest.approx(-1)
     assert math.isnan(metrics.regression(np.array([1.0]), np.array([0.0]))["corr"])
     assert math.isnan(metrics.regression(np.array([2.0, 2.0]), np.array([0.0, 1.0]))["corr"])
@@ -139,6 +193,7 @@ def test_correlation_of_two_rows_is_defined_and_of_one_is_not() -> None:
 def test_rows_may_lie_in_columns() -> None:
     column = np.array([[1.0], [2.0], [-1.0]])
     assert metrics.regression(column, column)["acc7"] == 1
+    assert metrics.regression([1, 2, -1], [1, 2, -1])["acc7"] == 1  # type: ignore[arg-type]
 
 
 def test_nominal_alpha_of_krippendorffs_example() -> None:
@@ -163,6 +218,7 @@ def test_alpha_of_no_variation_or_of_no_pairs_is_nan() -> None:
     assert math.isnan(metrics.interval_alpha(np.array([[1.0, np.nan], [2.0, np.nan]])))
     # Two units of two coders: the second disagrees. Observed 1/2 of the pairs, expected 4/6.
     assert metrics.nominal_alpha(np.array([[2.0, 0.0], [1.0, 1.0]])) == pytest.approx(1 - (2 / 1) / (6 / 3))
+    assert metrics.interval_alpha(np.array([[0.0, 0.0], [1.0, 1.0]])) == 1
     assert metrics.interval_alpha(np.array([[0.0, 0.0], [1.0, 2.0]])) == pytest.approx(1 - 1.0 / (2.75 * 4 / 3))
 
 
@@ -185,10 +241,14 @@ def test_calibration_error_is_the_weighted_gap() -> None:
     confidence = np.array([0.95, 0.95, 0.55, 0.55])
     assert metrics.expected_calibration_error(confidence, np.array([1, 1, 1, 0])) == pytest.approx(0.05)
     assert metrics.expected_calibration_error(np.ones(4), np.ones(4)) == 0
-    # Fifteen bins by default: 0.5 and 0.53 share one, in which 3/4 are right; with two hundred bins they do not.
-    confidence, correct = np.array([0.5, 0.5, 0.53, 0.53]), np.array([1, 0, 1, 1])
-    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(0.75 - 0.515)
-    assert metrics.expected_calibration_error(confidence, correct, 200) == pytest.approx(0.47 / 2)
+    # Fifteen bins by default: 0.47 and 0.53 share one, in which half are right; with fourteen or sixteen they do not.
+    confidence, correct = np.array([0.47, 0.47, 0.53, 0.53]), np.array([0, 0, 1, 1])
+    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(0)
+    for bins in (14, 16, 200):
+        assert metrics.expected_calibration_error(confidence, correct, bins) == pytest.approx(0.47)
+    # One is in the last bin, and 0.9 in the one before.
+    confidence, correct = np.array([1.0, 0.95, 0.9]), np.array([0, 1, 1])
+    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx((1.95 - 1 + 0.1) / 3)
     assert metrics.expected_calibration_error(np.array([0.2, 0.9]), np.array([0, 1])) == pytest.approx(0.15)
 
 

@@ -66,7 +66,7 @@ class DmdConfig(TextEncoderConfig):
 
 
 def margin_loss(shared: Tensor, groups: Tensor, present: Tensor, margin: float) -> Tensor:
-    """L_mar, eq. 4: what is shared is closer across modalities of a class than within a modality across classes.
+    """L_mar: what is shared is closer across modalities of a class than within a modality across classes.
 
     Mean over the triples of max(0, margin - cos(x_i, x_j) + cos(x_i, x_k)), where j is of another modality and the same
     class as i, and k is of the same modality and another class.
@@ -95,9 +95,9 @@ class GraphDistillation(nn.Module):
     """A graph distillation unit: modalities are vertices, and edges say from which one another learns.
 
     - Vertices: logits f(X_i), a linear map that they share.
-    - w_{i->j} = g([[f(X_i), X_i], [f(X_j), X_j]]), eq. 7, g a linear map; a softmax over the sources i of each j.
+    - w_{i->j} = g([[f(X_i), X_i], [f(X_j), X_j]]), g a linear map; a softmax over the sources i of each j.
     - e_{i->j} = |f(X_i) - f(X_j)|, the mean over the outputs. Only j learns from it; i is its teacher.
-    - L_dtl = || W * E ||_1, eq. 9: summed over the edges, and the mean over the batch.
+    - L_dtl = || W * E ||_1: summed over the edges, and the mean over the batch.
     """
 
     def __init__(self, width: int, outputs: int) -> None:
@@ -166,8 +166,8 @@ class Dmd(TextEncoderBaseline):
         """Predict; `features` holds shared (B, M, d), private (B, M, (M - 1) d), fused, and the terms of the loss.
 
         Steps X~ of each modality are convolved features; X^com = E^com(X~) with an encoder that all share, and
-        X^prt = E_m^prt(X~), eq. 1. Shared parts are averaged over time. Private parts read those of all others by
-        cross-attention, eq. 10, as in MulT. The prediction is made of all of them side by side.
+        X^prt = E_m^prt(X~). Shared parts are averaged over time. Private parts read those of all others by
+        cross-attention, as in MulT. The prediction is made of all of them side by side.
         """
         names = self.shape.modalities
         steps = {name: self._convolved(name, batch) for name in names}
@@ -203,9 +203,9 @@ class Dmd(TextEncoderBaseline):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """L_rec, L_cyc and L_ort of a modality: means over the valid steps of the utterances that have it.
 
-        - L_rec = |X~ - D_m([X^com, X^prt])|^2, eq. 2
-        - L_cyc = |X^prt - E_m^prt(D_m([X^com, X^prt]))|^2, eq. 3
-        - L_ort = cos(X^com, X^prt), eq. 5
+        - L_rec = |X~ - D_m([X^com, X^prt])|^2
+        - L_cyc = |X^prt - E_m^prt(D_m([X^com, X^prt]))|^2
+        - L_ort = cos(X^com, X^prt)
         """
         x, lengths = steps
         there = batch.present[:, self.shape.modalities.index(name)]
@@ -230,7 +230,7 @@ class Dmd(TextEncoderBaseline):
         return last_step(self.memory[target](torch.cat(parts, dim=2)), lengths)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """L = L_task + lambda1 L_dec + lambda2 L_dtl, eq. 11; L_dec = L_rec + L_cyc + gamma (L_mar + L_ort), eq. 6.
+        """L = L_task + lambda1 L_dec + lambda2 L_dtl, where L_dec = L_rec + L_cyc + gamma (L_mar + L_ort).
 
         L_task is the cost of the fused prediction and, as only logits that know the task are worth learning from, the
         mean cost of the logits of each graph's vertices.

@@ -72,11 +72,11 @@ class MemoryFusion(nn.Module):
 
     With c the memories of all LSTMs side by side, at this step and the one before:
 
-    - a = softmax(D_a([c_{t-1}; c_t])), eq. 7
-    - c^ = a * [c_{t-1}; c_t], eq. 8
-    - u^ = D_u(c^), eq. 9
-    - gamma_k = sigmoid(D_gamma_k(c^)) for k = 1, 2, eq. 10
-    - u_t = gamma_1 * u_{t-1} + gamma_2 * tanh(u^), eq. 11
+    - a = softmax(D_a([c_{t-1}; c_t]))
+    - c^ = a * [c_{t-1}; c_t]
+    - u^ = D_u(c^)
+    - gamma_k = sigmoid(D_gamma_k(c^)) for k = 1, 2
+    - u_t = gamma_1 * u_{t-1} + gamma_2 * tanh(u^)
     """
 
     def __init__(self, total: int, config: MfnConfig) -> None:
@@ -96,7 +96,7 @@ class MemoryFusion(nn.Module):
 
 
 class Mfn(Baseline):
-    """The network: one LSTM cell for each modality (eq. 1 to 6), the fused memory, and a prediction from [h_T; u_T].
+    """The network: one LSTM cell for each modality, the fused memory, and a prediction from [h_T; u_T].
 
     All modalities move in the steps of the first one that is there, text before face before voice; other sequences are
     averaged over its steps, which changes nothing where they are aligned. A learned step, again and again, stands in

@@ -58,7 +58,7 @@ def entropy(y: Tensor, groups: Tensor) -> Tensor:
     """H(Y) of a mixture of Gaussians, one for each group, all of the same weight and without what is constant.
 
     H(Y) = 1 / (2 G) sum_g ln det Sigma_g, which is 1/4 [ln det Sigma_1 + ln det Sigma_2] for positive and negative
-    labels; Sigma_g = mean(y y^T) - mean(y) mean(y)^T over the group (section 3.3). Groups of one sample are left out.
+    labels; Sigma_g = mean(y y^T) - mean(y) mean(y)^T over the group. Groups of one sample are left out.
 
     Args:
         y: (N, K).
@@ -76,7 +76,7 @@ def entropy(y: Tensor, groups: Tensor) -> Tensor:
 
 
 def contrast(z: Tensor, h: Tensor) -> Tensor:
-    """L_N of a modality: -mean_i [ln s(h_i, Z_i) - ln sum_j s(h_j, Z_i)] (section 3.4).
+    """L_N of a modality: -mean_i [ln s(h_i, Z_i) - ln sum_j s(h_j, Z_i)].
 
     s(h, Z) = exp(h G(Z)^T) with both scaled to length one.
 

@@ -34,7 +34,7 @@ class Steps:
 
     def mean(self) -> Tensor:
         """(B, K) over the valid steps."""
-        weight = self.valid.unsqueeze(-1).to(self.x.dtype)
+        weight = self.valid.unsqueeze(-1)
         return (self.x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
@@ -75,10 +75,10 @@ class AudioVisualEncoder(nn.Module):
 
     def _encode(self, name: str, x: Tensor, lengths: Tensor) -> Steps:
         rows = lengths.nonzero().squeeze(1)
-        longest = int(lengths.max()) if len(rows) else 0
+        longest = int(lengths.max())
         if longest == 0:
             return Steps(x.new_zeros(len(x), 0, self.width), lengths.new_zeros(len(x), 0, dtype=torch.bool))
-        encoded = self.encoders[name](x[rows, :longest], lengths[rows])
+        encoded = self.encoders[name](x[rows], lengths[rows])
         full = encoded.new_zeros(len(x), longest, self.width).index_copy(0, rows, encoded)
         return Steps(full, torch.arange(longest, device=x.device) < lengths.unsqueeze(1))
 

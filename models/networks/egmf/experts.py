@@ -67,14 +67,13 @@ class Gate(nn.Module):
 
     def forward(self, f: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """F (B, d) and present (B, M) bool -> w and alpha, both (B, 3) float32."""
-        bits = present.to(f.dtype)
-        first = self.first(torch.cat([f, bits], dim=1)).float()
+        first = self.first(torch.cat([f, present], dim=1)).float()
         if self.stages in ("second", "uniform"):
             first = torch.zeros_like(first)
         w = first.softmax(1)
         if self.stages in ("first", "uniform"):
             return w, masked_softmax(first, self.open.expand(first.shape))
-        logits = self.second(torch.cat([f, w.to(f.dtype), bits], dim=1)).float()
+        logits = self.second(torch.cat([f, w, present], dim=1)).float()
         return w, masked_softmax(logits, self.open.expand(logits.shape))
 
 
@@ -94,7 +93,7 @@ class Experts(nn.Module):
         """F (B, d) and present (B, M) bool -> all of :class:`Mixed`."""
         w, alpha = self.gate(f, present)
         outputs = torch.stack([expert(f) for expert in self.experts], dim=1)
-        enhanced = self.norm(f + (alpha.to(outputs.dtype).unsqueeze(-1) * outputs).sum(1))
+        enhanced = self.norm(f + (alpha.unsqueeze(-1) * outputs).sum(1))
         return Mixed(f, enhanced, outputs, w, alpha)
 
 

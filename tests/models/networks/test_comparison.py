@@ -295,10 +295,10 @@ def test_memory_fusion_has_its_equations() -> None:
 
     pair = torch.cat([before, now], dim=1)
     scores = network(fusion.attention, pair).exp()
-    attended = scores / scores.sum(1, keepdim=True) * pair  # eq. 7 and 8
-    proposed = network(fusion.proposal, attended)  # eq. 9
-    gates = [1 / (1 + (-network(net, attended)).exp()) for net in (fusion.retain, fusion.update)]  # eq. 10
-    expected = gates[0] * u + gates[1] * torch.tanh(proposed)  # eq. 11
+    attended = scores / scores.sum(1, keepdim=True) * pair
+    proposed = network(fusion.proposal, attended)
+    gates = [1 / (1 + (-network(net, attended)).exp()) for net in (fusion.retain, fusion.update)]
+    expected = gates[0] * u + gates[1] * torch.tanh(proposed)
     assert torch.allclose(fusion(before, now, u), expected, atol=1e-6)
 
 

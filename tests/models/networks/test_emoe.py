@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from emopipe.errors import ConfigError
+from emopipe.errors import ConfigError, DatasetError
 from emopipe.models.data.dataset import Batch
+from emopipe.models.networks import emoe
 from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, evidence, masked_softmax, pooled_statistics
 from emopipe.models.networks.layers import Transformer, sinusoids
-from emopipe.models.networks.model import Shape, Standardise
+from emopipe.models.networks.model import Output, Shape, Standardise
 from emopipe.models.registry import configure
 
 DIMS = {"text": 5, "face": 3, "voice": 7}
@@ -233,6 +236,112 @@ def test_half_precision_trains_too(pattern: tuple[bool, ...] | None) -> None:
     assert torch.isfinite(total) and total.dtype == torch.float32
 
 
+class StubLinear(torch.nn.Module):
+    """Linear models that were fitted elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted: tuple[object, ...] = ()
+
+    def forward(self, given: Batch) -> Output:
+        ones = torch.ones(len(given), 1)
+        return Output(3 * ones, {name: number * ones for number, name in enumerate(DIMS)}, ones, {})
+
+    def solve(self, *arguments: object) -> dict[str, Any]:
+        self.fitted = arguments
+        return {"strength": 1.0}
+
+
+class TestLinearModelsBeside:
+    def test_the_answer_is_the_mean_in_evaluation_alone(self) -> None:
+        net, plain = model(replace(SMALL, linear=True), "regression"), model(task="regression")
+        plain.load_state_dict(net.state_dict(), strict=False)
+        net.linear, given = StubLinear(), batch()
+        alone, unfitted = plain(given), net(given)
+        assert torch.equal(unfitted.logits, alone.logits)
+        net.linear_share.fill_(0.25)
+        both = net(given)
+        assert torch.allclose(both.logits, 0.75 * alone.logits + 0.25 * 3)
+        for number, name in enumerate(DIMS):
+            assert torch.allclose(both.unimodal[name], 0.75 * alone.unimodal[name] + 0.25 * number)
+        assert torch.equal(both.weights, alone.weights) and both.features.keys() == alone.features.keys()
+        torch.manual_seed(1)
+        learning = net.train()(given).logits
+        torch.manual_seed(1)
+        assert torch.equal(learning, plain.train()(given).logits)
+
+    def test_they_are_fitted_once_and_count_half(self) -> None:
+        net = model(replace(SMALL, linear=True))
+        net.linear = StubLinear()
+        assert net.solve("rows", "targets", "weights", 4, 7, "shares") == {"strength": 1.0}  # type: ignore[arg-type]
+        assert net.linear.fitted == ("rows", "targets", "weights", 4, 7, "shares") and net.linear_share == 0.5
+        assert model().solve("rows", "targets", "weights", 4, 7) == {}  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_no_gradient_changes_them(self, relative: bool) -> None:
+        net = model(replace(SMALL, linear=True, relative=relative))
+        assert not any(parameter.requires_grad for parameter in net.linear.parameters())
+        assert net.linear.config.relative == net.relative == relative
+        assert "linear_share" in net.state_dict() and not hasattr(model(), "linear")
+
+
+class StubWords(torch.nn.Module):
+    """An encoder of words whose vectors tell the number of letters."""
+
+    width, sha256 = 4, "abc"
+
+    def __init__(self, config: EmoeConfig) -> None:
+        super().__init__()
+        self.backbone = config.backbone
+
+    def forward(self, words: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = torch.tensor([len(text.split()) for text in words])
+        steps = torch.zeros(len(words), 3, 4)
+        for row, text in enumerate(words):
+            for step, word in enumerate(text.split()):
+                steps[row, step] = len(word)
+        return steps, lengths
+
+
+class TestWordsEncoder:
+    @pytest.fixture
+    def net(self, monkeypatch: pytest.MonkeyPatch) -> Emoe:
+        monkeypatch.setattr(emoe, "WordsEncoder", StubWords)
+        return model(replace(SMALL, backbone="tiny", backbone_path="here"))
+
+    def test_the_text_is_what_it_makes_of_the_words_of_rows_that_have_some(self, net: Emoe) -> None:
+        present = torch.tensor([[True, True, True], [False, True, True], [True, True, True]])
+        given = replace(batch(3, present=present), words=("one two", "not there", "three"))
+        f = net(given).features["f"]
+        text = net.branches["text"]
+        for row, lengths in ((0, [3, 3]), (2, [5])):
+            steps = torch.tensor(lengths).view(1, -1, 1).expand(1, -1, 4).float()
+            encoded = net.encoder(text.convolution(steps.transpose(1, 2))).transpose(1, 2)  # type: ignore[operator, union-attr]
+            assert torch.allclose(f[row, 0], text.transformer(encoded)[0, -1], atol=1e-5)  # type: ignore[operator, union-attr]
+        assert (f[1, 0] == 0).all()
+        assert [net.branches[name].words is None for name in DIMS] == [False, True, True]
+        assert model().branches["text"].words is None
+
+    def test_its_vectors_are_not_standardised_and_there_must_be_words(self, net: Emoe) -> None:
+        said = {"a": "hello", "b": ""}
+        steps = {name: 5 + 3 * torch.randn(40, dim).numpy() for name, dim in DIMS.items()}
+        rows: Any = SimpleNamespace(ids=list("ab"), steps=steps.__getitem__, transcript=SimpleNamespace(words=said.get))
+        net.fit_inputs(rows)
+        scales = {name: net.branches[name].standardise.scale for name in DIMS}
+        assert (scales["text"] == 1).all() and (scales["face"] < 0.6).all() and (scales["voice"] < 0.6).all()
+        said["a"] = ""
+        with pytest.raises(DatasetError, match="no words"):
+            net.fit_inputs(rows)
+        plain = model()
+        plain.fit_inputs(rows)
+        assert (plain.branches["text"].standardise.scale < 0.6).all()  # type: ignore[union-attr, operator]
+
+    def test_what_is_sealed_names_it_by_its_hash(self, net: Emoe) -> None:
+        assert (net.sealed().backbone_path, net.sealed().backbone_sha256) == ("", "abc")
+        assert net.sealed().backbone == "tiny"
+        assert model().sealed() == SMALL
+
+
 class TestStandardise:
     def test_fits_mean_and_deviation(self) -> None:
         steps = torch.randn(500, 3) * torch.tensor([1.0, 10.0, 0.1]) + torch.tensor([5.0, -3.0, 1000.0])
@@ -267,7 +376,9 @@ class TestStandardise:
 
 def test_uniform_routing_gives_every_present_modality_the_same_weight() -> None:
     net = model(replace(SMALL, routing="uniform"))
-    output = net(batch(present=torch.tensor([[True, True, True], [True, False, True]] * 3)))
+    patterns = [[True, True, True], [True, False, True], [False, True, False], [False, False, False]]
+    output = net(batch(4, present=torch.tensor(patterns)))
+    assert output.weights[2:].tolist() == [[0, 1, 0], [0, 0, 0]]
     assert output.weights[0].tolist() == pytest.approx([1 / 3] * 3)
     assert output.weights[1].tolist() == pytest.approx([0.5, 0, 0.5])
     assert torch.allclose(output.features["fused"], (output.weights.unsqueeze(-1) * output.features["f"]).sum(1))
@@ -292,5 +403,10 @@ def test_the_answer_is_the_mean_of_what_is_said_as_they_are_and_relative_to_the_
     expected = 0.75 * plain.logits.softmax(1) + 0.25 * relative.logits.softmax(1)
     torch.testing.assert_close(mixed.logits.softmax(1), expected)
     assert (plain.logits - relative.logits).abs().max() > 1e-3
+    assert torch.equal(relative.logits, whole._network(known).logits)
+    voices = [one.unimodal["voice"].softmax(1) for one in (plain, relative, mixed)]
+    torch.testing.assert_close(voices[2], 0.75 * voices[0] + 0.25 * voices[1])
+    torch.testing.assert_close(mixed.weights, 0.75 * plain.weights + 0.25 * relative.weights)
+    assert mixed.features.keys() == relative.features.keys()
     torch.testing.assert_close(mixed.unimodal["face"][0].softmax(0), plain.unimodal["face"][0].softmax(0))
     torch.testing.assert_close(half(one).logits, plain.logits)

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,7 @@ def test_sequences_are_laid_out_on_either_side() -> None:
     lengths = torch.tensor([2, 4])
     assert lay_out(x, lengths, 3, "end")[..., 0].tolist() == [[1, 2, 0], [5, 6, 7]]
     assert lay_out(x, lengths, 6, "end")[..., 0].tolist() == [[1, 2, 0, 0, 0, 0], [5, 6, 7, 8, 0, 0]]
+    assert lay_out(x, lengths, 3, "start")[..., 0].tolist() == [[0, 1, 2], [5, 6, 7]]
     assert lay_out(x, lengths, 6, "start")[..., 0].tolist() == [[0, 0, 0, 0, 1, 2], [0, 0, 5, 6, 7, 8]]
 
 
@@ -193,6 +195,35 @@ def test_text_dropout_does_not_reach_the_router() -> None:
         one, two = net(given), net(given)
     assert torch.equal(one.weights, two.weights)
     assert not torch.equal(one.features["f"][:, 0], two.features["f"][:, 0])
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+def test_the_text_encoder_reads_tokens_laid_out_as_features_are(rows: int) -> None:
+    net, given = model(padding="start"), batch(rows)
+    given.lengths[0, 0] = 5
+    seen: list[torch.Tensor] = []
+    assert net.text is not None and given.tokens is not None
+    net.text.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(given)
+    assert seen[0].tolist() == [[0] * 7 + given.tokens[0, :5].tolist(), *given.tokens[1:].tolist()]
+
+
+def test_options_of_the_text_encoder_reach_it() -> None:
+    net = model(text_tuning="lora", lora_rank=3)
+    assert net.text is not None and net.text.tuning == "lora"
+    assert {one.shape[0] for name, one in net.named_parameters() if "lora_A" in name} == {3}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(batch()).logits.dtype == torch.float32
+
+
+def test_features_of_other_extractors_say_nothing_of_steps(data: Dataset) -> None:
+    rows: Any = SimpleNamespace(extraction={"text": {"backend": "minilm"}, "face": "unknown"})
+    model(text_encoder=False).fit_inputs(rows)
+    assert data.tokens is not None
+    largest = int(data.tokens.values.max())
+    model(bert={**BERT, "vocab_size": largest + 1}, **RANDOM_BERT).fit_inputs(data)
+    with pytest.raises(DatasetError, match="a token id is beyond"):
+        model(bert={**BERT, "vocab_size": largest}, **RANDOM_BERT).fit_inputs(data)
 
 
 def test_features_as_wide_as_the_network_pass_the_convolution() -> None:
@@ -400,6 +431,8 @@ def test_the_printed_router_is_equation_1() -> None:
 
 def test_the_printed_router_reads_what_the_encoders_of_each_modality_make() -> None:
     printed, coded, given = model(**PRINTED), model(encoders="separate"), batch()
+    assert printed.router.norm is not None and coded.router.norm is None and coded.router.scale is None
+    assert {f"encoders.{name}.weight" for name in DIMS} <= dict(printed.named_parameters()).keys()
     assert printed.router.hidden.in_features == 3 * TINY["width"] * (12 - TINY["kernel"] + 1)
     for net, seen in ((printed, True), (coded, False)):
         for name in DIMS:

@@ -21,7 +21,7 @@ from emopipe.models.networks.egmf.encoder import (
 )
 from emopipe.models.networks.egmf.experts import Experts, Gate, PseudoTokens
 from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, Mixture, Router, mean_answer
-from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig, FlatRouter
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.model import Output, Shape
 
@@ -40,7 +40,7 @@ def shape(task: Any) -> Shape:
 def batch(task: str, present: Tensor | None = None, rows: int = 5, steps: int = 6) -> Batch:
     torch.manual_seed(1)
     features = {name: torch.randn(rows, steps, dim) for name, dim in DIMS.items()}
-    lengths = torch.randint(2, steps + 1, (rows, 3))
+    lengths = torch.randint(1, steps + 1, (rows, 3)).index_fill(0, torch.tensor([0]), 1)
     there = torch.ones(rows, 3, dtype=torch.bool) if present is None else present
     labels = torch.arange(rows) % 4 if task == "classification" else torch.linspace(-2, 2, rows)
     weights = torch.linspace(0.5, 1.5, rows)
@@ -92,16 +92,17 @@ def convolved(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     )
 
 
-def encoded_by_hand(net: Emoe, name: str, x: Tensor, kernel: int) -> Tensor:
+def encoded_by_hand(net: Emoe, name: str, x: Tensor, kernel: int, mean: Tensor | None = None) -> Tensor:
     branch = net.branches[name]
-    standard = ((x - branch.standardise.mean) * branch.standardise.scale).clamp(-8, 8)  # type: ignore[union-attr, operator]
+    centred = x - (branch.standardise.mean if mean is None else mean)  # type: ignore[union-attr, operator]
+    standard = (centred * branch.standardise.scale).clamp(-8, 8)  # type: ignore[union-attr, operator]
     steps = convolved(standard, branch.convolution.weight, kernel // 2)  # type: ignore[union-attr, arg-type]
     return steps @ net.encoder.weight[:, :, 0].T
 
 
 @each_task
 @pytest.mark.parametrize("readout", ["last", "mean"])
-@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("kernel", [1, 5])
 def test_emoe_reads_each_modality_by_convolution_shared_encoder_and_transformer(
     task: str, readout: Any, kernel: int
 ) -> None:
@@ -116,6 +117,14 @@ def test_emoe_reads_each_modality_by_convolution_shared_encoder_and_transformer(
             assert torch.allclose(output.features["f"][row, column], f, atol=1e-5)
             assert torch.allclose(output.features["p"][row, column], p, atol=1e-5)
             assert torch.allclose(output.unimodal[name][row], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
+def test_a_modality_that_is_there_without_a_step_gives_numbers(readout: Any) -> None:
+    net, data = emoe("regression", replace(SMALL, readout=readout)), batch("regression")
+    data.lengths[0] = 0
+    output = net(data)
+    assert torch.isfinite(output.logits).all() and torch.isfinite(output.weights).all()
 
 
 def test_the_transformer_is_of_the_configured_depth_and_decides() -> None:
@@ -137,6 +146,36 @@ def test_one_encoder_serves_every_modality() -> None:
     net.encoder.weight.data.mul_(1.5)
     after = net(data).unimodal
     assert all(not torch.allclose(before[name], after[name]) for name in DIMS)
+
+
+def test_face_and_voice_are_read_relative_to_what_is_usual_for_the_speaker() -> None:
+    net, data = emoe("regression", replace(SMALL, relative=True)), batch("regression")
+    means = {name: torch.randn(5, dim) for name, dim in DIMS.items()}
+    means["face"][2], means["voice"][3, 1] = torch.nan, torch.nan
+    output = net(replace(data, speaker_means=means))
+    for column, name in enumerate(DIMS):
+        own = net.branches[name].standardise.mean  # type: ignore[union-attr]
+        for row in range(5):
+            usual = own if name == "text" else torch.where(means[name][row].isnan(), own, means[name][row])  # type: ignore[arg-type]
+            x = data.features[name][row, : data.lengths[row, column]]
+            steps = net.branches[name].transformer(encoded_by_hand(net, name, x, 1, usual).unsqueeze(0))[0]  # type: ignore[union-attr, operator, arg-type]
+            assert torch.allclose(output.features["f"][row, column], steps[-1], atol=1e-5)
+    without = emoe("regression")(replace(data, speaker_means=means))
+    assert torch.equal(without.logits, emoe("regression")(data).logits)
+
+
+def test_what_is_usual_is_withheld_from_a_share_of_the_rows_in_training_alone() -> None:
+    rows = 2000
+    data = replace(batch("regression", rows=rows), speaker_means={"face": torch.randn(rows, 3)})
+    net, known = emoe("regression", replace(SMALL, relative=True, withheld=0.25)), data.speaker_means["face"]
+    every = torch.arange(rows)
+    told = net._usual("face", data, every)
+    assert told is not None and torch.equal(told, known) and net._usual("voice", data, every) is None
+    told = net.train()._usual("face", data, every)
+    assert told is not None
+    gone = told.isnan()
+    assert torch.equal(gone.any(1), gone.all(1)) and torch.equal(told[~gone], known[~gone])
+    assert gone.float().mean().item() == pytest.approx(0.25, abs=0.04)
 
 
 def weights_by_hand(net: Emoe, data: Batch, row: int, task: str) -> Tensor:
@@ -204,6 +243,25 @@ def test_emoe_mixes_what_the_transformers_say_by_the_weights(task: str, fusion: 
         assert torch.allclose(output.logits[row], logits, atol=1e-5)
 
 
+def test_in_training_a_lone_modality_is_answered_by_what_is_fused_too() -> None:
+    net, data = (
+        emoe("regression").train(),
+        batch("regression", torch.tensor([[True, False, False]] * 3 + [[True] * 3] * 2)),
+    )
+    output = net(data)
+    assert torch.equal(output.logits, linear(net.head.readout, output.features["fused_head"]))
+    output = net.eval()(data)
+    assert torch.allclose(output.logits[:3], output.unimodal["text"][:3])
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_an_utterance_alone_is_answered_as_among_others(form: type[Mixture]) -> None:
+    net, data = mixture("regression", form), batch("regression")
+    features = {name: x[:1] for name, x in data.features.items()}
+    one = Batch(data.modalities, features, data.lengths[:1], data.present[:1], data.quality[:1])
+    assert torch.allclose(net(one).logits, net(data).logits[:1], atol=1e-5)
+
+
 def test_a_router_hears_what_is_absent_as_a_learned_vector() -> None:
     torch.manual_seed(0)
     net = Router(2, 3, 1, 4, 0.5)
@@ -219,6 +277,106 @@ def test_the_answer_with_linear_models_is_the_mean_of_both() -> None:
     mixed = mean_answer(one, two, share, "classification").softmax(1)
     assert torch.allclose(mixed, 0.75 * one.softmax(1) + 0.25 * two.softmax(1), atol=1e-6)
     assert mean_answer(one, two, share, "regression").tolist() == [[0.75, 0.5]]
+
+
+def in_whole_channels(dropped: Tensor, x: Tensor) -> bool:
+    """Whether (B, T, K) are x, each channel of a row either doubled or 0."""
+    kept = (dropped != 0).any(1, keepdim=True)
+    some = bool(kept.any()) and not bool(kept.all())
+    return some and torch.allclose(dropped, torch.where(kept, 2 * x, 0.0))
+
+
+def test_input_dropout_takes_whole_channels_of_the_standardised_input() -> None:
+    data = batch("regression")
+    net = emoe("regression", replace(SMALL, input_dropout={"text": 0.0, "face": 0.5, "voice": 0.5})).train()
+    sequences = SequenceEncoder(3, 8, 0.0, 0.5)
+    stirred(sequences).train()
+    seen: list[Tensor] = []
+    for reader in (net.branches["face"].convolution, sequences.project):  # type: ignore[union-attr]
+        reader.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr, operator]
+    net(data)
+    sequences(data.features["face"], data.lengths[:, 1])
+    valid = torch.arange(seen[0].shape[2]) < data.lengths[:, 1:2]
+    standard = net.branches["face"].standardise(data.features["face"])[:, : seen[0].shape[2]]  # type: ignore[union-attr, operator]
+    assert in_whole_channels(seen[0].transpose(1, 2), standard * valid.unsqueeze(2))
+    assert in_whole_channels(seen[1], sequences.standardise(data.features["face"]))
+    assert net.branches["text"].dropout.p == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_every_dropout_has_its_own_rate(form: type[Mixture]) -> None:
+    rates = {"embed_dropout": 0.11, "relu_dropout": 0.12, "residual_dropout": 0.13, "output_dropout": 0.14}
+    attention: Any = 0.15 if form is Emoe else {"text": 0.15, "face": 0.25, "voice": 0.35}
+    net = form(shape("regression"), replace(SMALL if form is Emoe else PAPER, **rates, attention_dropout=attention))  # type: ignore[arg-type]
+    for name in DIMS:
+        branch: Any = net.get_submodule(f"branches.{name}")
+        layer = branch.transformer.layers[0]
+        found = [
+            branch.transformer.embed_dropout.p,
+            layer.relu_dropout.p,
+            layer.residual_dropout.p,
+            branch.head.dropout.p,
+        ]
+        assert found == list(rates.values())
+        assert layer.attention_dropout == (attention if form is Emoe else attention[name])
+    assert net.head.dropout.p == 0.14
+    assert not isinstance(net, EmoePaper) or net.text_dropout.p == PAPER.text_dropout
+
+
+def test_batch_norm_of_the_printed_router_goes_by_its_past_where_a_batch_has_no_spread() -> None:
+    torch.manual_seed(0)
+    router = FlatRouter({"text": 4, "face": 4}, {"text": 4, "face": 4}, 0.5, batch_norm=True, scaled=True)
+    stirred(router)
+    norm = router.norm
+    assert norm is not None and norm.running_mean is not None and norm.running_var is not None
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    features, present = {name: torch.randn(1, 4, 4) for name in ("text", "face")}, torch.ones(1, 2, dtype=torch.bool)
+    z = linear(router.hidden, torch.cat(list(features.values()), dim=2).flatten(1))
+    normal = (z - before[0]) / (before[1] + norm.eps).sqrt() * norm.weight + norm.bias
+    expected = (router.scale * linear(router.gate, normal.relu()) / 0.5).softmax(1)
+    for training in (False, True):
+        assert torch.allclose(router.train(training)(features, present), expected, atol=1e-5)
+    assert torch.equal(norm.running_mean, before[0]) and torch.equal(norm.running_var, before[1])
+
+
+def test_a_router_of_few_inputs_has_one_hidden_channel() -> None:
+    assert FlatRouter({"text": 2, "face": 1}, {"text": 2, "face": 2}, 0.5).hidden.out_features == 1
+
+
+def test_the_router_of_encoded_features_is_as_long_as_these_are() -> None:
+    shape_of_one_wide = Shape({"text": 8, "face": 3, "voice": 7}, 1, "regression")  # the text is not convolved
+    net = stirred(EmoePaper(shape_of_one_wide, replace(PAPER, router_input="encoded", kernel=3)))
+    assert isinstance(net, EmoePaper)
+    assert net.router.hidden.in_features == 3 * 6 * 8 and list(net.router.time) == ["face", "voice"]
+    data = batch("regression")
+    data.features["text"] = torch.randn(5, 6, 8)  # type: ignore[index]
+    assert net(data).weights.sum(1).tolist() == pytest.approx([1] * 5)
+
+
+def test_the_fusion_of_egmf_drops_where_its_rates_say() -> None:
+    torch.manual_seed(0)
+    sequences, fusion = SequenceEncoder(3, 8, 0.11, 0.12), CrossModalFusion(6, 8, 2, 0.13)
+    assert (sequences.dropout.p, sequences.channels.p, fusion.dropout.p) == (0.11, 0.12, 0.13)
+    assert fusion.words_look.attention.dropout == fusion.signals_look.attention.dropout == 0.13
+    x, lengths = torch.randn(2, 4, 3), torch.tensor([4, 4])
+    sequences.dropout.p = fusion.dropout.p = 0.999_999  # nothing is left of what is dropped
+    stirred(sequences).train()
+    assert torch.equal(sequences(x, lengths), sequences.lstm(torch.zeros(2, 4, 8))[0] + sequences.modality)
+    one = torch.ones(2, 4, dtype=torch.bool)
+    assert (fusion.train()(Steps(torch.randn(2, 4, 6), one), Steps(torch.randn(2, 4, 8), one)) == 0).all()
+
+
+def test_what_is_learned_is_a_parameter() -> None:
+    """And so is trained and saved."""
+    audiovisual = dict(AudioVisualEncoder({"face": 3}, 4, 0.0, {"face": 0.0}).named_parameters())
+    assert {"encoders.face.modality", "encoders.face.project.weight"} <= audiovisual.keys()
+    assert "unsaid" in dict(CrossModalFusion(6, 8, 2, 0.0).named_parameters())
+    assert "time.face.weight" in dict(
+        FlatRouter({"text": 2, "face": 2}, {"text": 3, "face": 4}, 0.5).named_parameters()
+    )
+    assert {"absent", "evidence"} <= dict(Router(2, 3, 1, 4, 0.5).named_parameters()).keys()
 
 
 # ----------------------------------------------------------------------------------------------------- EMOE, its losses
@@ -324,6 +482,35 @@ def test_the_total_weighs_every_term(task: str, form: type[Mixture]) -> None:
         assert terms[name].item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-4), name
 
 
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_the_printed_forms_of_equations_5_and_6_are_options(form: type[Mixture]) -> None:
+    nets = [
+        mixture("regression", form, importance=i, similarity=s) for i in ("inverse", "softmax") for s in ("mean", "sum")
+    ]
+    data = batch("regression", PRESENT)
+    output, found = nets[0](data), []
+    assert data.labels is not None
+    errors = torch.stack([(output.unimodal[name][:, 0] - data.labels).square() for name in DIMS], dim=1)
+    inverse = torch.where(PRESENT, 1 / (errors + 0.1), 0.0)
+    softened = torch.where(PRESENT, 1 / (errors + 1e-8), -torch.inf).softmax(1)
+    for share in (inverse / inverse.sum(1, keepdim=True), softened):
+        gaps = torch.where(PRESENT, share - output.weights, 0.0).square().sum(1)
+        found += [(gaps / PRESENT.sum(1)).mean().item(), gaps.mean().item()]
+    assert [net.loss(output, data)["similarity"].item() for net in nets] == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", [Emoe, EmoePaper])
+def test_what_the_loss_reads_is_in_full_precision(form: type[Mixture]) -> None:
+    net, data = mixture("regression", form, distillation="paper"), batch("regression")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(data)
+    assert {one.dtype for one in (output.logits, output.weights, *output.unimodal.values())} == {torch.float32}
+    halves = replace(output, features={name: one.bfloat16() for name, one in output.features.items()})
+    floats = replace(halves, features={name: one.float() for name, one in halves.features.items()})
+    terms, expected = net.loss(halves, data), net.loss(floats, data)
+    assert terms["total"].dtype == torch.float32 and torch.equal(terms["distillation"], expected["distillation"])
+
+
 class TestLossesOfHandCheckedNumbers:
     """With a modality missing, where each still has a value that a pencil finds."""
 
@@ -341,10 +528,11 @@ class TestLossesOfHandCheckedNumbers:
         assert losses.importance_costs(logits, torch.tensor([0]), "classification").item() == pytest.approx(math.log(4))
 
     def test_unimodal(self) -> None:
-        costs = [torch.tensor([value, 2 * value]) for value in (1.0, 5.0, 3.0)]
-        present = torch.cat([self.present, ~torch.ones(1, 3, dtype=torch.bool)])
-        assert losses.unimodal(costs, present).item() == pytest.approx(2 / 2)
-        assert losses.unimodal(costs, present, torch.tensor([3.0, 7.0])).item() == pytest.approx(6 / 2)
+        costs = [torch.tensor([value, 2 * value, 3 * value]) for value in (1.0, 5.0, 3.0)]
+        present = torch.cat([self.present, torch.tensor([[False] * 3, [False, True, False]])])
+        assert losses.unimodal(costs, present).item() == pytest.approx((2 + 0 + 15) / 3)
+        weights = torch.tensor([3.0, 7.0, 2.0])
+        assert losses.unimodal(costs, present, weights).item() == pytest.approx((6 + 0 + 30) / 3)
 
     def test_similarity_and_entropy(self) -> None:
         weights, share = torch.tensor([[0.5, 0.3, 0.5]] * 2), torch.tensor([[2 / 3, 0.9, 1 / 3]] * 2)
@@ -356,6 +544,15 @@ class TestLossesOfHandCheckedNumbers:
         pair = torch.tensor([[True, True, False]])
         assert losses.entropy(torch.tensor([[0.5, 0.5, 0.0]]), pair).item() == pytest.approx(-2 * math.log(2))
         assert losses.similarity(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]), pair).item() == 1
+
+    @pytest.mark.parametrize("form", ["mean", "sum"])
+    def test_a_row_of_nothing_sends_no_gradient_to_the_router(self, form: Any) -> None:
+        weights = torch.zeros(2, 3, requires_grad=True)
+        present = torch.cat([self.present, ~torch.ones(1, 3, dtype=torch.bool)])
+        total = losses.similarity(weights, torch.ones(2, 3), present, form) + losses.entropy(weights, present)
+        total.backward()
+        assert weights.grad is not None and torch.isfinite(weights.grad).all()
+        assert weights.grad[0].tolist()[1] == 0 and weights.grad[1].tolist() == [0, 0, 0]
 
     def test_distillation(self) -> None:
         student, teacher = torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([[0.0, math.log(9)], [1.0, 3.0]])
@@ -387,6 +584,7 @@ def test_the_paper_form_by_hand(fusion: Any, encoders: Any) -> None:
     net = stirred(EmoePaper(shape("regression"), config))
     assert isinstance(net, EmoePaper)
     data = batch("regression", PRESENT)
+    data.features["voice"][0, 0, 1] = torch.nan  # not measured: 0
     output = net(data)
     for row in range(5):
         laid = []
@@ -394,7 +592,7 @@ def test_the_paper_form_by_hand(fusion: Any, encoders: Any) -> None:
             x = torch.zeros(6, DIMS[name])
             length = int(data.lengths[row, column])
             if PRESENT[row, column]:
-                x[:length] = data.features[name][row, :length]
+                x[:length] = data.features[name][row, :length].nan_to_num()
             laid.append(x)
         z = linear(net.router.hidden, torch.cat(laid, dim=1).flatten())
         scores = linear(net.router.gate, (z / z.norm()).clamp(min=0)) / 2.0
@@ -461,6 +659,11 @@ def test_words_and_signals_look_at_each_other() -> None:
         assert torch.allclose(fused[row], expected, atol=1e-5)
 
 
+def test_the_mean_of_no_steps_is_zero() -> None:
+    steps = Steps(torch.ones(2, 3, 4), torch.tensor([[False] * 3, [True, True, False]]))
+    assert steps.mean().tolist() == [[0.0] * 4, [1.0] * 4]
+
+
 def test_cross_attention_is_residual() -> None:
     torch.manual_seed(0)
     net = stirred(CrossAttention(8, 2, 0.0))
@@ -496,7 +699,10 @@ def test_face_and_voice_stand_one_behind_the_other() -> None:
                 alone = net.encoders[name](features[name][row : row + 1, :length], torch.tensor([length]))[0]
                 assert torch.allclose(steps.x[row, begin : begin + length], alone, atol=1e-6)
     nobody = net(features, {"face": torch.zeros(3, dtype=torch.long), "voice": lengths["voice"]})
-    assert nobody.x.shape == (3, 5, 4)
+    assert torch.equal(nobody.x, steps.x[:, 3:]) and torch.equal(nobody.valid, steps.valid[:, 3:])
+    assert nobody.valid.dtype == steps.valid.dtype == torch.bool
+    one = net(features, {"face": torch.tensor([0, 3, 0]), "voice": lengths["voice"]})
+    assert one.valid[:, :3].tolist() == [[False] * 3, [True] * 3, [False] * 3] and (one.x[::2, :3] == 0).all()
 
 
 def mlp(net: Any, x: Tensor) -> Tensor:
@@ -507,15 +713,15 @@ def mlp(net: Any, x: Tensor) -> Tensor:
 
 def test_the_second_gate_hears_the_first() -> None:
     torch.manual_seed(0)
-    net = stirred(Gate(8, 3))
+    net = stirred(Gate(24, 3))
     assert isinstance(net, Gate)
-    f, present = torch.randn(4, 8), torch.tensor([[True, False, True]] * 2 + [[True, True, True]] * 2)
+    f, present = torch.randn(4, 24), torch.tensor([[True, False, True]] * 2 + [[True, True, True]] * 2)
     w, alpha = net(f, present)
     bits = present.float()
     first = mlp(net.first, torch.cat([f, bits], dim=1)).softmax(1)
     second = mlp(net.second, torch.cat([f, first, bits], dim=1)).softmax(1)
     assert torch.allclose(w, first, atol=1e-6) and torch.allclose(alpha, second, atol=1e-6)
-    assert net.first[0].out_features == net.second[0].out_features == 2
+    assert net.first[0].out_features == net.second[0].out_features == 6
     with torch.no_grad():
         net.first[2].bias.add_(torch.tensor([2.0, 0.0, -2.0]))  # type: ignore[union-attr, operator, arg-type]
     assert not torch.allclose(net(f, present)[1], alpha)
@@ -532,6 +738,7 @@ def test_experts_by_hand() -> None:
         lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
         lambda x: x / (1 + (-x).exp()),
     )
+    assert [expert[0].out_features for expert in Experts(64, 1).experts] == [8, 16, 32]  # type: ignore[index]
     total = f
     for k, (expert, act) in enumerate(zip(net.experts, activations, strict=True)):
         said = linear(expert[2], act(linear(expert[0], f)))  # type: ignore[index]
@@ -540,6 +747,23 @@ def test_experts_by_hand() -> None:
     assert torch.equal(mixed.f, f) and torch.allclose(mixed.enhanced, normed(net.norm, total), atol=1e-5)
     w, alpha = net.gate(f, present)
     assert torch.equal(mixed.gate, w) and torch.equal(mixed.alpha, alpha)
+
+
+def test_settings_of_the_gate_reach_it_and_no_checkpoint() -> None:
+    experts = Experts(16, 3, "first", (2,))
+    assert experts.gate.stages == "first" and experts.gate.open.tolist() == [True, False, True]
+    assert not any(name.endswith("open") for name in experts.state_dict())
+
+
+def test_gates_and_routers_decide_in_full_precision() -> None:
+    present, x = torch.ones(2, 3, dtype=torch.bool), torch.randn(2, 3, 4)
+    experts, router = Experts(16, 3), Router(3, 4, 1, 6, 0.5)
+    flat = FlatRouter({"text": 4}, {"text": 3}, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = experts(torch.randn(2, 16), present)
+        weights = router(x, present), router(x.bfloat16(), present), flat({"text": x}, present[:, :1])
+    assert {one.dtype for one in (mixed.gate, mixed.alpha, *weights)} == {torch.float32}
+    assert torch.allclose(mixed.alpha.sum(1), torch.ones(2), atol=1e-6)
 
 
 def test_pseudo_tokens_by_hand() -> None:

@@ -63,7 +63,8 @@ def test_importance_gets_no_gradient(task: losses.Task) -> None:
     labels = torch.tensor([0, 1, 2, 0]) if task == "classification" else torch.randn(4)
     costs = losses.importance_costs(logits, labels, task)
     assert not costs.requires_grad
-    assert not losses.importance(torch.rand(4, 3, requires_grad=True), ALL.expand(4, 3)).requires_grad
+    for form in ("inverse", "softmax"):
+        assert not losses.importance(torch.rand(4, 3, requires_grad=True), ALL.expand(4, 3), form).requires_grad
 
 
 def test_similarity_moves_the_weights_and_not_the_importance() -> None:

@@ -62,7 +62,7 @@ def classification(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, fl
 
 
 #: Edges of CH-SIMS's classes of values between -1 and 1; a value on an edge is of the class below it.
-CH_SIMS_EDGES: Final = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
+CH_SIMS_EDGES: Final = {"acc5": (-0.7, -0.1, 0.1, 0.7), "acc3": (-0.1, 0.1), "acc2": (0.0,)}
 #: CH-SIMS v2 scores positive and negative also among the labels up to this.
 WEAK: Final = 0.4
 

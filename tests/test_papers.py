@@ -90,7 +90,7 @@ def test_the_commands_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch)
         else:
             for line in block.text.splitlines():
                 run_line(quick(line), block.place)
-    for name in re.findall(r"--out (\w+)", (ROOT / PAGE).read_text("utf-8")):
+    for name in re.findall(r"--out (\w+)", "\n".join(block.text for block in BLOCKS)):
         assert any(Path(name).iterdir()), name
     for name in ("figure4/sweep-acc7.png", "figures56/compared.png", "figures56/importance.png"):
         assert Path(name).is_file(), name

@@ -104,10 +104,12 @@ class TrainConfig:
 def configuration(tables: Mapping[str, Any]) -> TrainConfig:
     """Read the settings of a training from the tables `[model]` (`name` and the model's options) and `[train]`.
 
+    `[models]`, what is compared with it, is for `emopipe compare`.
+
     Raises:
         ConfigError: an unknown table or option, or a value that does not fit.
     """
-    unknown = sorted(tables.keys() - {"model", "train"})
+    unknown = sorted(tables.keys() - {"model", "train", "models"})
     if unknown:
         raise ConfigError(f"there is no table [{unknown[0]}]", hint="Use [model] and [train]")
     model = dict(tables.get("model", {}))

@@ -1,7 +1,8 @@
 """Who speaks when: speaker vectors of short pieces of speech, clustered into people, smoothed in time.
 
 The number of people is the largest at which no two of them sound alike; it can be given instead. People are numbered
-in the order in which they first speak.
+in the order in which they first speak. Where one speaker follows another without a pause, still shorter pieces tell
+the moment; see `handovers.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.extractors.contracts import Backend, Interval, Likeness, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
+from emopipe.extractors.speech.handovers import with_handovers_placed
 from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
 #: The weight that is loaded when the configuration names no other.
@@ -86,12 +88,19 @@ class VoiceClusters:
         for count in [min(people, len(pieces))] if people else range(min(most, len(pieces)), 1, -1):
             labels = _settle(vectors, shares, times, count)
             if people or count <= least:
-                return SpeakerTurns(turns_of(labels, times, speech))
+                break
             cosine = _greatest_cosine(labels, vectors, shares)
             doubt = _doubt(cosine, count, likeness, several_seen) or doubt
             if cosine < _limit(count, likeness, several_seen):
-                return SpeakerTurns(turns_of(labels, times, speech), doubt)
-        return SpeakerTurns(one_speaker(speech), doubt)
+                break
+        else:
+            return SpeakerTurns(one_speaker(speech), doubt)
+        means = _means(vectors, labels[shares.step_of_piece], labels.max() + 1)
+        if means is not None:
+            labels = with_handovers_placed(
+                labels, times, speech, lambda short: self.encoder.embed(samples, short) @ means.T
+            )
+        return SpeakerTurns(turns_of(labels, times, speech), doubt)
 
 
 def _limit(count: int, likeness: Likeness, several_seen: bool) -> float:

@@ -29,11 +29,13 @@ from emopipe.pipeline.media.streams import (
     open_container,
     pixel_aspect,
     promised_duration,
+    promised_end,
     promised_seconds,
     select_streams,
     stream_facts,
 )
 from emopipe.pipeline.media.video_track import ORDINARY_RATE, VideoTrack
+from emopipe.pipeline.media.wav_header import understates_its_sound
 
 T = TypeVar("T")
 
@@ -41,6 +43,8 @@ T = TypeVar("T")
 AHEAD: Final = 4
 #: A file whose streams end before this share of the duration that it promises was cut short.
 WHOLE: Final = 0.9
+#: What is told of a WAV file whose header is wrong.
+MISCOUNTED: Final = "the header of the WAV file counts less sound than there is; all of it was read"
 #: A stream that lacks more than this of what its container promises has lost something, in seconds.
 LEAST_MISSING: Final = 0.5
 
@@ -167,7 +171,9 @@ class Media:
         for span in spans.values():
             span.close()
         last = max(span.end for span in spans.values())
-        return Examined(last, _missing(list(spans.values()), self.info.duration))
+        promised = promised_end(self._container, self._streams())
+        miscounted = [reason("data_damaged", MISCOUNTED)] if understates_its_sound(self.path) else []
+        return Examined(last, [*_missing(list(spans.values()), promised), *miscounted])
 
     def frames(self, rate: float) -> Iterator[Frame]:
         """Yield at most `rate` frames per second, chosen by presentation time.
@@ -281,20 +287,18 @@ class Media:
 
 
 class _PacketSpan:
-    """How many packets of a stream there are, and where the last one ends."""
+    """Where the last packet of a stream ends."""
 
     def __init__(self, stream: Any, timeline: Timeline) -> None:
         self.stream = stream
-        self.packets = 0
         self._clock: StreamClock[float] = StreamClock(timeline)
         self.end = 0.0
         self._rate = float(stream.average_rate or ORDINARY_RATE) if stream.type == "video" else None
 
     def add(self, packet: Any) -> None:
-        """Take over a packet; the empty one at the end of a stream does not count."""
-        if not packet.size:
+        """Take over a packet; the empty one at the end of a stream, and those that edits cut away do not count."""
+        if not packet.size or packet.is_discard:
             return
-        self.packets += 1
         base = float(packet.time_base)
         stamp = packet.dts if packet.dts is not None else packet.pts
         shown = (packet.pts - stamp) * base if stamp is not None and packet.pts is not None else 0.0

@@ -20,6 +20,7 @@ from emopipe.errors import (
     Reason,
     reason,
 )
+from emopipe.pipeline.media.wav_header import understates_its_sound
 
 #: Frames of more pixels are not decoded. Those of 8K have 35 million; in a few bytes may lie a frame of gigabytes.
 MOST_PIXELS: Final = 40_000_000
@@ -84,7 +85,9 @@ RECORDING_SUFFIXES: Final = frozenset(
 
 IMAGE_SUFFIXES: Final = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 #: FFmpeg opens these as videos; they are images, or text drawn as images.
-IMAGE_FORMATS: Final = frozenset(["gif", "apng", "ico", "adf", "bin", "idf", "xbin"])
+IMAGE_FORMATS: Final = frozenset(["gif", "apng", "ico"])
+TEXT_FORMATS: Final = frozenset(["adf", "bin", "idf", "xbin"])
+NO_STREAMS: Final = "FFmpeg finds no video or audio in it"
 
 
 @dataclass(frozen=True)
@@ -158,33 +161,39 @@ def _other_kind(path: Path) -> str:
         return ""
     if suffix in IMAGE_SUFFIXES:
         return "image"
-    return "" if _holds_streams(path) else "FFmpeg finds no video or audio in it"
+    return _unlike_a_recording(path)
 
 
-def _holds_streams(path: Path) -> bool:
-    """Whether FFmpeg can decode something of a file that is seen or heard."""
+def _unlike_a_recording(path: Path) -> str:
+    """What FFmpeg finds in a file that is not a recording, in words; "" where it decodes what is seen or heard."""
     try:
         with open_av(path) as container:
-            if IMAGE_FORMATS.intersection(container.format.name.split(",")) or "_pipe" in container.format.name:
-                return False
+            formats = container.format.name.split(",")
+            if IMAGE_FORMATS.intersection(formats) or "_pipe" in container.format.name:
+                return "image"
             streams = [*container.streams.video[:1], *container.streams.audio[:1]]
-            return bool(streams) and next(container.decode(streams), None) is not None
+            if not streams or TEXT_FORMATS.intersection(formats) or next(container.decode(streams), None) is None:
+                return NO_STREAMS
     except (OSError, ValueError, EOFError, OverflowError):
-        return False
+        return NO_STREAMS
+    return ""
 
 
 def open_av(path: Path) -> Any:
     """Open a file, and nothing that it may name, with PyAV."""
     import av
 
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": _plain_formats(),
+        "max_pixels": str(MOST_PIXELS),  # of the frames that FFmpeg decodes to learn what a stream is like
+    }
+    if understates_its_sound(path):
+        options["ignore_length"] = "1"
     return av.open(
         str(path.absolute()),  # else "a:b.mp4" would be an address
         metadata_errors="replace",
-        options={
-            "protocol_whitelist": "file",
-            "format_whitelist": _plain_formats(),
-            "max_pixels": str(MOST_PIXELS),  # of the frames that FFmpeg decodes to learn what a stream is like
-        },
+        options=options,
         timeout=(PATIENCE, PATIENCE),
     )
 

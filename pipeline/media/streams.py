@@ -135,6 +135,22 @@ def promised_duration(container: Any) -> float:
     return max(0.0, duration - seconds_before(container)) or duration
 
 
+def promised_end(container: Any, streams: Sequence[Any]) -> float:
+    """Seconds on the media clock until which a container says that the streams used last; 0 where it does not say.
+
+    Subtitles and streams that are not used may last longer.
+    """
+    ends = [_promised_end(stream, first_time(streams)) for stream in streams]
+    return min(promised_duration(container), max(ends)) if ends and all(ends) else promised_duration(container)
+
+
+def _promised_end(stream: Any, origin: float) -> float:
+    """Seconds on the media clock until which a container says that a stream lasts; 0 where it does not say."""
+    if stream.duration:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin
+    return max(0.0, _seconds_of_clock(stream.metadata.get("DURATION", "")) - seconds_before(stream.container))
+
+
 def seconds_before(container: Any) -> float:
     """Seconds that what a container says of durations counts from before its first item.
 
@@ -147,6 +163,9 @@ def seconds_before(container: Any) -> float:
 def promised_seconds(stream: Any) -> float | None:
     """How long a container says that a stream lasts; None where it does not say, or the size of the file was asked."""
     from_rate = stream.frames / float(stream.average_rate) if stream.type == "video" and stream.average_rate else 0.0
+    if stream.duration and "mov" in stream.container.format.name.split(","):
+        # Edits make what is played shorter than the frames that are stored.
+        from_rate = min(from_rate, float(stream.duration * stream.time_base))
     tagged = _seconds_of_clock(stream.metadata.get("DURATION", "")) - seconds_before(stream.container)
     return max(from_rate, tagged, 0.0) or None
 

@@ -271,7 +271,7 @@ TRACKS: Final = Stage(
 )
 SPEAKERS: Final = Stage(
     "speakers",
-    4,
+    5,
     DiarizationInputs,
     Diarization,
     diarize,

@@ -137,6 +137,14 @@ def test_a_change_of_speaker_without_a_pause_is_found_and_flagged() -> None:
     assert overlap_share(turns, 17, 20) == 0.0
 
 
+def test_changes_of_speaker_without_pauses_come_in_time() -> None:
+    edges = np.cumsum([0, 6.1, 4.5, 7.3, 3.2, 5.9, 6.6, 4.4])
+    talk = [(low, high, index % 2) for index, (low, high) in enumerate(pairwise(edges.tolist()))]
+    turns = VoiceClusters(KnownVoices(talk, noise=0.4)).turns(SOUND, [(0.0, float(edges[-1]))]).turns
+    changes = [turn.end for turn in joined(turns)][:-1]
+    assert changes == pytest.approx(edges[1:-1].tolist(), abs=0.2)
+
+
 def test_turns_of_one_person_under_two_names_are_merged() -> None:
     labels = np.repeat([0, 1, 2, 0], 40)
     speech = [(0.0, 12.0), (13.0, 17.0)]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from emopipe.pipeline.media.finding import find_media
 from tests.conftest import SAMPLES, blank, tone, write_media
@@ -48,6 +49,7 @@ def test_other_files_are_listed_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,label\na.mp4,happy\n")
     (tmp_path / "subtitles.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     (tmp_path / "face.jpg").touch()
+    Image.new("L", (32, 32)).save(tmp_path / "waving.gif", save_all=True, append_images=[Image.new("L", (32, 32), 200)])
     (tmp_path / "noise.bin").write_bytes(bytes(range(256)) * 200)
     media = find_media([tmp_path])
     assert [path.name for path in media.files] == ["a.mp4"]
@@ -59,6 +61,7 @@ def test_other_files_are_listed_with_the_reason(tmp_path: Path) -> None:
         "labels.csv": nothing,
         "subtitles.srt": nothing,
         "face.jpg": "image",
+        "waving.gif": "image",
         "noise.bin": nothing,
     }
     assert find_media([tmp_path / "*"]).files == media.files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from av.stream import Disposition
 
 from emopipe.constants import SAMPLE_RATE
-from emopipe.pipeline.media.decoding import Media
+from emopipe.pipeline.media.decoding import MISCOUNTED, Media
 from emopipe.pipeline.media.duration import duration
 from tests.conftest import turn_by_metadata
 from tests.pipeline.media.test_streams import SOUND_RATE, sine, strength
@@ -293,3 +294,51 @@ def test_frame_rates_that_change_on_the_way_keep_time(tmp_path: Path, rates: tup
         assert not media.examine().faults
     assert next(time for time, level in shown if level > 128) == pytest.approx(EVENT, abs=0.04)
     assert shown[-1][0] == pytest.approx(times[-1], abs=0.11)
+
+
+def write_wav(path: Path, counted: float, after: bytes = b"") -> Path:
+    """Two seconds of a tone in 8 bits, of which the header counts a share, and what follows."""
+    sound = (128 + 40 * np.sin(2 * np.pi * 300 * np.arange(16_000) / 8_000)).astype(np.uint8).tobytes()
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 8_000, 1, 8)
+    data = b"data" + struct.pack("<I", round(counted * len(sound))) + sound
+    body = b"WAVE" + form + data + after
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return path
+
+
+@pytest.mark.parametrize("counted", [0.25, 0.5001])
+def test_sound_that_a_header_does_not_count_is_read_and_that_is_told(tmp_path: Path, counted: float) -> None:
+    with Media(write_wav(tmp_path / "a.wav", counted)) as media:
+        examined = media.examine()
+        assert media.audio is not None and len(media.audio) == pytest.approx(2 * SAMPLE_RATE, abs=200)
+    assert examined.duration == pytest.approx(2.0, abs=0.02)
+    assert [fault.what for fault in examined.faults] == [MISCOUNTED]
+
+
+@pytest.mark.parametrize("after", [b"LIST" + struct.pack("<I", 5000) + bytes(5000), b"ID3" + bytes(5000), bytes(300)])
+def test_what_follows_the_sound_is_not_heard(tmp_path: Path, after: bytes) -> None:
+    with Media(write_wav(tmp_path / "a.wav", 1.0, after)) as media:
+        assert not media.examine().faults
+        assert media.audio is not None and len(media.audio) == pytest.approx(2 * SAMPLE_RATE, abs=20)
+
+
+def test_what_an_edit_list_cuts_away_does_not_count(tmp_path: Path) -> None:
+    with (
+        av.open(str(write(tmp_path / "whole.mp4", audio="aac"))) as whole,
+        av.open(str(tmp_path / "cut.mp4"), "w") as out,
+    ):
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None and packet.pts is not None:
+                before = round(1.6 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - before,
+                    packet.dts - before,
+                    streams[packet.stream.index],
+                )
+                out.mux(packet)
+    with Media(tmp_path / "cut.mp4") as media:
+        examined = media.examine()
+        on, first, _ = light(media)
+        assert examined.duration == pytest.approx(2.4, abs=0.1) and not examined.faults
+        assert (on, first, beep(media)) == pytest.approx((EVENT - 1.6, 0.0, EVENT - 1.6), abs=0.06)

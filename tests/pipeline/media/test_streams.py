@@ -146,8 +146,11 @@ class TestChannels:
 
 
 class TestVideo:
-    def write(self, path: Path, streams: Sequence[tuple[int, bool]]) -> Path:
-        """Write video streams of one grey level each, and whether each is the default."""
+    def write(self, path: Path, streams: Sequence[tuple[int, bool]], longer: int = 0) -> Path:
+        """Write video streams of one grey level each, and whether each is the default.
+
+        The first one has so many more frames than the 25 of the others.
+        """
         with av.open(str(path), "w") as container:
             made = []
             for _, default in streams:
@@ -156,7 +159,7 @@ class TestVideo:
                 video.disposition = Disposition.default if default else Disposition(0)
                 made.append(video)
             for video, (level, _) in zip(made, streams, strict=True):
-                for number in range(25):
+                for number in range(25 + (longer if video is made[0] else 0)):
                     frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24")
                     frame.pts, frame.time_base = number, Fraction(1, 25)
                     container.mux(video.encode(frame))
@@ -167,6 +170,13 @@ class TestVideo:
         with Media(self.write(tmp_path / "a.mkv", [(40, False), (200, True)])) as media:
             assert next(iter(media.frames(5))).rgb.mean() == pytest.approx(200, abs=5)
             assert [(facts.default, facts.used) for facts in media.info.streams] == [(False, False), (True, True)]
+
+    @pytest.mark.parametrize("suffix", [".mkv", ".mov"])
+    def test_a_longer_stream_that_is_not_seen_is_no_damage(self, tmp_path: Path, suffix: str) -> None:
+        with Media(self.write(tmp_path / f"a{suffix}", [(40, False), (200, True)], longer=75)) as media:
+            assert next(iter(media.frames(5))).rgb.mean() == pytest.approx(200, abs=5)
+            examined = media.examine()
+        assert examined.duration == pytest.approx(1.0, abs=0.1) and not examined.faults
 
     def test_pixels_are_made_square(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "wide.mp4"), "w") as container:

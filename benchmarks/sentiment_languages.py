@@ -6,7 +6,7 @@ DATA holds `mosi_text.csv` (English, -3 to 3) and `chsims_text.csv` (Chinese, -1
 other language, too. Of each corpus so many sentences are drawn, once. Models are trained on the training part in both
 languages together, with the same number of steps with LoRA and without, and measured by language on the validation
 part, which chooses nothing. WORK receives the datasets, the checkpoints of seed 0 and `figures.json`; what an
-interrupted call finished is not done again.
+interrupted call finished is not done again, so another size needs another WORK.
 
 EMOE without LoRA reads the frozen encoder's token vectors. EGMF without LoRA is the language model as it comes, asked
 in full: with words alone there are no pseudo tokens, so that nothing but LoRA is trained.

@@ -463,6 +463,7 @@ class Group:
         name: of the group.
         rows: its utterances.
         value, low, high: the metric and its 95 % bootstrap interval.
+        failed: share of the utterances that dropped out since no value was given.
         parts: see :func:`ablations`.
     """
 
@@ -471,6 +472,7 @@ class Group:
     value: float
     low: float
     high: float
+    failed: float
     parts: list[Ablation]
 
 
@@ -499,7 +501,8 @@ def by_group(
         run = as_run("whole", predictor, dataset, part.rows, part.logits)
         value, low, high = score_interval(run, together, metric)
         parts = ablations(predictor, dataset, part, metric, together)
-        groups.append(Group(str(name), int(mine.sum()), value, low, high, parts))
+        failed = float(np.isnan(part.logits).any(axis=1).mean())
+        groups.append(Group(str(name), int(mine.sum()), value, low, high, failed, parts))
     return groups
 
 

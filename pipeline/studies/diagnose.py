@@ -347,21 +347,22 @@ def _by_group(predictor: Predictor, dataset: Dataset, inside: Inside, metric: st
     rows: list[Row] = []
     for one in groups:
         whole = {"part": "whole model", "rows": one.rows, metric: one.value, "difference": math.nan}
-        rows.append({by: one.name, **whole, "low": one.low, "high": one.high})
+        rows.append({by: one.name, **whole, "low": one.low, "high": one.high, "failed": one.failed})
         for part in one.parts:
             shown = {"part": f"without {part.part}", "rows": part.rows, metric: part.without, **_interval(part)}
-            rows.append({by: one.name, **shown})
+            rows.append({by: one.name, **shown, "failed": part.failed})
     words = (
         f"{metric.upper()} of the whole model with its 95 % bootstrap interval, and without each part with the "
         f"difference to the whole and the interval of that, for each {by} with at least {LEAST} utterances. "
+        "`failed`: share of them that have no value, with the part or without it, and count in nothing else. "
         + ("Utterances" if by == "speaker" else "Speakers (or media files)")
         + " are resampled; nothing is trained anew."
     )
     findings = [
-        f"{by.capitalize()} {one.name}: without {part.part} {_changed(part, metric)}, on {part.rows} utterances."
+        f"{by.capitalize()} {one.name}: {finding}"
         for one in groups
         for part in one.parts
-        if part.low > 0 or part.high < 0
+        if (finding := _worth(part, metric))
     ]
     left_out = len({name for name in names if name is not None}) - len(groups)
     if left_out:
@@ -380,14 +381,20 @@ def _gap_label(metric: str) -> str:
 def _ablation_findings(part_ablations: Sequence[Ablation], metric: str) -> Iterator[str]:
     unclear = []
     for one in part_ablations:
-        if math.isnan(one.difference):
-            yield f"What {one.part} is worth cannot be said: no value was given."
-        elif one.low > 0 or one.high < 0:
-            yield f"Without {one.part} {_changed(one, metric)}, on {one.rows} utterances."
+        if finding := _worth(one, metric):
+            yield finding[0].upper() + finding[1:]
         else:
             unclear.append(one.part)
     if unclear:
         yield f"No difference can be shown without {', '.join(unclear)}: no interval excludes 0."
+
+
+def _worth(part: Ablation, metric: str) -> str:
+    """What the lack of a part changes, or that it cannot be said; empty where the interval holds 0."""
+    if math.isnan(part.difference):
+        return f"what {part.part} is worth cannot be said: no value was given."
+    shown = part.low > 0 or part.high < 0
+    return f"without {part.part} {_changed(part, metric)}, on {part.rows} utterances." if shown else ""
 
 
 def _changed(gap: Ablation | Difference, metric: str) -> str:

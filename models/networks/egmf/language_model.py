@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def answer(self, tokens: Tokens, pseudo: Tensor | None, most: int) -> tuple[list[str | None], Tensor]:
-        """Greedy answers of at most `most` tokens; None for one that did not end.
+        """Greedy answers of at most `most` tokens, as long as one has not ended; None for one that did not end.
 
         Returns:
             B answers, and the states (B, D) at the end of the prompts.
@@ -110,9 +110,11 @@ class LanguageModel(nn.Module):
         read = self._decode(tokens, self.inject(tokens, pseudo), use_cache=True)
         hidden = state = read.last_hidden_state[:, -1]
         mask, chosen = tokens.mask, []
+        ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
         for step in range(most):
             chosen.append(self.logits(state).argmax(1))
-            if step == most - 1:
+            ended |= chosen[-1] == self.tokenizer.eos_token_id
+            if step == most - 1 or ended.all():
                 break
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             read = self.causal.get_decoder()(

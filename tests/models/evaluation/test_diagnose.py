@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 from emopipe.errors import ConfigError, DatasetError
+from emopipe.models import metrics
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.diagnose import (
     Inside,
     ablations,
     alarms,
+    by_group,
     closed,
     correlations,
     find_gate,
     gate_use,
     geometry,
     look_inside,
+    without_lora,
 )
 from emopipe.models.evaluation.diagnose import similarities as similar
 from emopipe.models.predictor import Predictor
@@ -190,6 +193,27 @@ def test_a_model_of_words_alone_has_no_experts_to_ask(predictors: Any, data: Dat
     assert not inside.mixed.any() and gate_use(inside.mixing, inside.there, inside.branches) is None
     assert similar(inside, ("text",)) == []
     assert [one.part for one in ablations(predictor, data, inside, "uar")] == ["LoRA"]
+
+
+def test_each_group_is_measured_on_its_own_utterances(predictors: Any, data: Dataset) -> None:
+    predictor = predictors["egmf", "label"]
+    inside = look_inside(predictor, data)
+    names = np.array(["zh" if number % 3 else "en" for number in range(len(inside.rows))], dtype=object)
+    names[:4] = ["fr", "fr", None, "fr"]
+    groups = by_group(predictor, data, inside, "uar", names, apart=False)
+    assert [one.name for one in groups] == ["en", "zh"]
+
+    def uar(rows: Any) -> float:
+        said = np.array(predictor.spec.classes)[predictor.scores(data, rows).logits.argmax(axis=1)]
+        return metrics.classification(data.labels("label")[rows], said)["uar"]
+
+    for group in groups:
+        rows = inside.rows[names == group.name]
+        lora = next(part for part in group.parts if part.part == "LoRA")
+        assert group.rows == lora.rows == len(rows)
+        assert group.value == pytest.approx(uar(rows)) and group.low <= group.value <= group.high
+        with without_lora(predictor):
+            assert lora.without == pytest.approx(uar(rows))
 
 
 def test_what_cannot_be_diagnosed_is_refused(predictors: Any, data: Dataset) -> None:

@@ -254,6 +254,19 @@ def test_answers_are_those_of_greedy_generation(small: EgmfConfig) -> None:
     assert found == expected[:, tokens.ids.shape[1] :].tolist()
 
 
+def test_generation_ends_with_the_last_answer(small: EgmfConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model(small).language_model
+    one, end = lm.tokenizer("1")["input_ids"][0], lm.tokenizer.eos_token_id
+    said = iter([[one, one], [end, one], [one, end]])
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor(next(said)), lm.causal.config.vocab_size).float()
+
+    monkeypatch.setattr(lm, "logits", logits)
+    answers, _ = lm.answer(pad_left([Prompt([5, 6]), Prompt([9])], torch.device("cpu")), None, 9)
+    assert answers == ["1", "11"] and next(said, None) is None
+
+
 def test_an_answer_that_does_not_end_is_none(small: EgmfConfig) -> None:
     lm = model(small).language_model
     one, five = lm.tokenizer("1")["input_ids"][0], lm.tokenizer("5")["input_ids"][0]

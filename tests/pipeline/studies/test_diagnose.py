@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,13 @@ def test_egmf_is_diagnosed_and_its_backbones_compared(conversations: Path, tmp_p
 
 @pytest.mark.parametrize("config", [SMALL, EMOE])
 def test_values_are_diagnosed_even_where_none_was_said(conversations: Path, tmp_path: Path, config: str) -> None:
-    out, _ = diagnosed(conversations, tmp_path, config, label="sentiment")
+    out, _ = diagnosed(conversations, tmp_path, config, "--by", "language", label="sentiment")
     assert {row["metric"] for row in table(out / "ablation.csv")} == {"mae"}
     failed = float(table(out / "ablation.csv")[0]["failed"])
+    whole, part, *_ = table(out / "groups.csv")
+    assert (float(whole["failed"]), float(part["failed"])) == (failed, failed)
+    unsaid = "Language en: what text is worth cannot be said" in (out / "diagnosis.md").read_text()
+    assert unsaid == (failed == 1)
     assert (out / "ablation.png").exists() == (failed < 1)
     assert ("no value was given" in (out / "diagnosis.md").read_text()) == (failed == 1)
 
@@ -135,3 +140,5 @@ def test_findings_name_what_is_wrong() -> None:
         "No difference can be shown without face: no interval excludes 0.",
     ]
     assert "(better)" in next(_ablation_findings([loss], "mae"))
+    unsaid = replace(loss, without=np.nan, difference=np.nan, low=np.nan, high=np.nan, failed=1.0)
+    assert [*_ablation_findings([unsaid], "mae")] == ["What text is worth cannot be said: no value was given."]

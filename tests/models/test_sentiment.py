@@ -1,4 +1,4 @@
-"""The shipped checkpoint that reads valence from words."""
+"""The shipped checkpoints that read words in English and Chinese: of valence, and of emotions."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ def test_valence_follows_the_words(weight: Callable[[str], Path], language: str)
     samples = [Sample({"text": vectors}) for vectors in encoder.encode(IN_ORDER[language], language)]
     worst, middle, best = (prediction.value or 0.0 for prediction in predictor.predict(samples))
     assert -1.2 < worst < middle - 0.1 and middle + 0.1 < best < 1.2
+
+
+SAID = {
+    "en": {"sadness": "i miss her so much", "anger": "get out, i hate you!", "happiness": "i am so happy for you!"},
+    "zh": {"sadness": "我好难过，好想她。", "anger": "滚出去，气死我了！", "happiness": "太开心了，真为你高兴！"},
+}
+
+
+@pytest.mark.parametrize("language", sorted(SAID))
+def test_emotions_are_read_in_both_languages(weight: Callable[[str], Path], language: str) -> None:
+    predictor = checkpoint.load("emopipe-multilingual")
+    sealed = predictor.spec.extraction["text"]
+    encoder = TextEncoder(weight(sealed["encoder"]), max_tokens=sealed["max_tokens"])
+    vectors = encoder.encode(list(SAID[language].values()), language)
+    answers = [one.label for one in predictor.predict([Sample({"text": tokens}) for tokens in vectors])]
+    assert answers == list(SAID[language])

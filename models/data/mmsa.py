@@ -8,6 +8,9 @@ utterances of a split:
 - `text_bert` (optional): (N, 3, T) ids, mask and segments of the word pieces of the text;
 - `audio_lengths`, `vision_lengths` (unaligned files): N valid steps;
 - `regression_labels`: N numbers; Chinese sets also have `regression_labels_T`, `_A` and `_V`.
+
+The files that MulT was published with (github.com/yaohungt/Multimodal-Transformer: GloVe, Facet and COVAREP) differ in
+two of these: `labels`, (N, 1, 1), and `id`, (N, 3) video, start and end.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ LABELS: Final = {
     "sentiment_voice": "regression_labels_A",
     "sentiment_face": "regression_labels_V",
 }
+#: MulT's keys -> MMSA's.
+MULT_KEYS: Final = {"labels": "regression_labels"}
 Side = Literal["start", "end"]
 
 _LAYOUT: Final = "Expected MMSA's layout: {split: {id, text, audio, vision, regression_labels, ...}}"
@@ -101,7 +106,7 @@ class _File:
             if split in tables:
                 raise self.wrong(f"two splits mean {split}, one of them {name[:80]!r}")
             if split is not None:
-                tables[split] = table
+                tables[split] = {**{MULT_KEYS.get(key, key): value for key, value in table.items()}, **table}
             elif "id" in table:
                 raise self.wrong(f"there is an unknown split {name[:80]!r}")
         if not tables:
@@ -155,8 +160,8 @@ class _File:
         return values
 
     def strings(self, key: str) -> list[str]:
-        """(N,) text."""
-        texts = [one for split in self.tables for one in self._rows(split, key).ravel().tolist()]
+        """(N,) text; of several parts of each, the first one from the others by MMSA's sign."""
+        texts = [_joined(row) for split in self.tables for row in self._rows(split, key).tolist()]
         if len(texts) != sum(self.counts.values()) or not all(isinstance(one, str) for one in texts):
             raise self.wrong(f"{key} is not one text per utterance")
         return texts
@@ -169,8 +174,8 @@ class _File:
         parts: list[Floats] = []
         for split, table in self.tables.items():
             values = self._rows(split, key)
-            if not axes and values.ndim == 2 and values.shape[1] == 1:
-                values = values[:, 0]
+            if not axes and values.size == len(values):
+                values = values.reshape(-1)
             sizes, expected = values.shape[1:], parts[0].shape[1:] if parts else axes
             if len(sizes) != len(expected) or any(
                 isinstance(want, int) and size != want for size, want in zip(sizes, expected, strict=True)
@@ -187,6 +192,14 @@ class _File:
     def lengths(self, key: str) -> Indices | None:
         """(N,) valid steps, where the file gives them."""
         return self.numbers(key).astype(np.int64) if self.has(key) else None
+
+
+def _joined(row: Any) -> Any:
+    """A text, decoded where it is bytes; a list of them as `FIRST$_$SECOND-THIRD`."""
+    if not isinstance(row, list):
+        return row.decode("utf-8", "replace") if isinstance(row, bytes) else row
+    first, *rest = (str(_joined(part)) for part in row)
+    return f"{first}$_${'-'.join(rest)}" if rest else first
 
 
 @dataclass(frozen=True)

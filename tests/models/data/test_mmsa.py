@@ -261,3 +261,23 @@ def test_a_file_with_as_many_rows_as_a_corpus_is_known_as_it(tmp_path: Path, nam
     for key in ("id", "text", "regression_labels"):
         tables["test"][key] = tables["test"][key][:-1]
     assert read(write(tmp_path / "less.pkl", tables)).corpora == ()
+
+
+@pytest.mark.parametrize("text", [str, bytes])
+def test_the_files_that_mult_was_published_with(tmp_path: Path, text: type) -> None:
+    """GloVe, Facet and COVAREP, values as (N, 1, 1), and ids of three parts, as text or as bytes."""
+    rng, tables = np.random.default_rng(0), {}
+    for split, count in (("train", 6), ("valid", 3), ("test", 4)):
+        ids = np.array([[f"v{split}{n // 2}", f"{n}.5", f"{n + 1}.25"] for n in range(count)])
+        tables[split] = {
+            "text": rng.normal(size=(count, 50, 300)),
+            "vision": rng.normal(size=(count, 50, 35)),
+            "audio": np.where(rng.random((count, 50, 74)) < 0.01, -np.inf, 1.0),
+            "labels": np.linspace(-3, 3, count).reshape(count, 1, 1),
+            "id": ids if text is str else ids.astype("S"),
+        }
+    dataset = read(write(tmp_path / "mosi_data.pkl", tables))
+    assert dataset.ids[1] == "vtrain0$_$1.5-2.25" and dataset.column("media")[1] == "vtrain0"
+    assert dataset.split.tolist() == ["train"] * 6 + ["valid"] * 3 + ["test"] * 4
+    assert dataset.labels("sentiment")[:6] == pytest.approx(np.linspace(-3, 3, 6))
+    assert {name: len(columns) for name, columns in dataset.schema.items()} == {"text": 300, "face": 35, "voice": 74}

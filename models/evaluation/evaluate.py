@@ -222,7 +222,7 @@ def cross_validate(
     for fold, (inner, test) in enumerate(fold_datasets(data, config, folds, requires)):
         for seed in seeds:
             trained = train_fold(inner, replace(config, seed=seed), requires, hook, start=start)
-            measured = evaluate(trained.predictor, test, None, prior=prior)
+            measured = evaluate(trained.predictor, test, None, prior=prior, by_subset=False)
             figures, scoring = measured.metrics, measured.scoring
             runs.append({"fold": fold, "seed": seed, **figures})
             hook({"event": "run", **runs[-1]})
@@ -329,7 +329,7 @@ def evaluate_seeds(
         trained = train(data, replace(config, seed=seed), start=start, hook=hook)
         held_out = trained.split[1] if split == "valid" and not (data.split == split).any() else ()
         measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
-        evaluation = evaluate(trained.predictor, measured, name, prior=prior)
+        evaluation = evaluate(trained.predictor, measured, name, prior=prior, by_subset=False)
         runs.append({"fold": 0, "seed": seed, **evaluation.metrics})
         scoring = evaluation.scoring
         hook({"event": "run", **runs[-1]})

@@ -25,11 +25,10 @@ import torch
 import words_encoder
 from default_model import CLASSES, READERS, Part, combine, triples
 from jinja2 import Environment, FileSystemLoader
-from sklearn.metrics import f1_score
 
 from emopipe.constants import MODALITIES
 from emopipe.extractors.text.transformer import TextEncoder
-from emopipe.models import checkpoint
+from emopipe.models import checkpoint, metrics
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, find, read_sealed
@@ -123,9 +122,8 @@ def figures(predictor: Predictor, dataset: Dataset) -> dict[str, float]:
     scores = predictor.scores(dataset, None, ("text",))
     truth = dataset.column("label").astype(str)
     answers = np.array(predictor.spec.classes)[scores.logits.argmax(1)]
-    recalls = [float(np.mean(answers[truth == name] == name)) for name in np.unique(truth)]
-    weighted = float(f1_score(truth, answers, average="weighted"))
-    return {"n": len(truth), "uar": float(np.mean(recalls)), "weighted_f1": weighted}
+    measured = metrics.classification(truth, answers)
+    return {"n": len(truth), "uar": measured["uar"], "weighted_f1": measured["weighted_f1"]}
 
 
 def card(data: Path, folder: Path) -> None:

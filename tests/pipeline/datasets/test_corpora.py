@@ -24,7 +24,8 @@ from emopipe.pipeline.datasets.labels import read_labels
 from tests.conftest import ROOT, SHARED, blank, write_media
 from tests.models import mintrec_files, mmsa_files
 from tests.pipeline.backends.test_plugins import distribution
-from tests.pipeline.datasets.miniatures import CMU, MINIATURES, csd, lay
+from tests.pipeline.datasets.commands import emopipe
+from tests.pipeline.datasets.miniatures import CMU, MINIATURES, Miniature, csd, lay
 
 DATA = SHARED / "data"
 
@@ -50,7 +51,10 @@ def test_every_corpus_has_a_miniature_and_says_where_to_ask() -> None:
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_corpus_becomes_a_labels_table(name: str, tmp_path: Path) -> None:
-    small = MINIATURES[name]
+    check_becomes_a_table(name, MINIATURES[name], tmp_path)
+
+
+def check_becomes_a_table(name: str, small: Miniature, tmp_path: Path) -> None:
     corpus = read_corpus(name, lay(tmp_path / "corpus", small.files))
     assert corpus.counts == small.counts and not corpus.missing
     row = rows_of(corpus)[small.first["id"]]
@@ -162,13 +166,7 @@ def test_names_of_real_files_give_the_labels_that_they_are_known_by(name: str, f
 
 @pytest.mark.parametrize("name", CMU)
 def test_cmus_own_files_become_a_labels_table(name: str, tmp_path: Path) -> None:
-    small = CMU[name]
-    corpus = read_corpus(name, lay(tmp_path / "corpus", small.files))
-    assert corpus.counts == small.counts and not corpus.missing
-    row = rows_of(corpus)[small.first["id"]]
-    assert {column: row.get(column, "") for column in small.first} == small.first
-    write_labels(corpus.table, tmp_path / "labels.csv")
-    assert read_labels(tmp_path / "labels.csv", tmp_path / "corpus").rows == corpus.labels().rows
+    check_becomes_a_table(name, CMU[name], tmp_path)
 
 
 def test_labels_and_split_that_the_raw_download_lacks_are_asked_for(tmp_path: Path) -> None:
@@ -337,7 +335,7 @@ def test_a_folder_of_mintrecs_features_is_checked_and_what_is_missing_listed(tmp
     (folder / "audio_data" / "audio_feats.pkl").unlink()
     voices = {row["id"]: row["voice"][:, :9] for row in rows[2:]}
     mintrec_files.pickled(folder / "audio_data" / "audio_feats.pkl", voices)
-    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv").output
     told = " ".join(told.split())
     for what in (
         "24 in train, 8 in valid, 8 in test",
@@ -357,7 +355,7 @@ def test_a_folder_of_mintrecs_features_is_checked_and_what_is_missing_listed(tmp
     clip = folder / "raw_data" / "S04" / "E01" / "0.mp4"
     clip.parent.mkdir(parents=True)
     clip.touch()
-    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv")
+    told = emopipe("corpus", "mintrec", folder, "--out", tmp_path / "labels.csv").output
     assert "40 rows are in" in told and "media_missing" in told
     assert len((tmp_path / "labels-missing.txt").read_text().splitlines()) == 39 and missing.exists()
 
@@ -426,7 +424,7 @@ def test_other_packages_bring_corpora(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = lay(tmp_path / "data", {"anger_1.wav": "", "fear_1.wav": ""})
     assert [cells["label"] for cells in read_corpus("tiny", folder).table.rows.values()] == ["anger", "fear"]
     assert "tiny" in registry.names()
-    listed = emopipe("corpus", "list", "--json")
+    listed = emopipe("corpus", "list", "--json").output
     assert '"Tiny"' in listed and "is not a Corpus" in listed
     with pytest.raises(CorpusError, match=r"ZeroDivisionError.*Expected: LABEL_N"):
         read_corpus("broken", folder)
@@ -452,22 +450,14 @@ def test_the_corpus_of_the_sample_plugin_reads_its_folder(tmp_path: Path, monkey
 # Commands
 
 
-def emopipe(*words: str | Path) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
 def test_commands_list_describe_and_write(tmp_path: Path) -> None:
-    listed = emopipe("corpus", "list", "--json")
+    listed = emopipe("corpus", "list", "--json").output
     assert all(f'"{name}"' in listed for name in MINIATURES)
-    described = emopipe("corpus", "iemocap")
+    described = emopipe("corpus", "iemocap").output
     assert "https://sail.usc.edu/iemocap" in described and "EmoEvaluation" in described
     folder = lay(tmp_path / "meld", MINIATURES["meld"].files)
     (folder / "dev_splits_complete" / "dia0_utt0.mp4").unlink()
-    told = emopipe("corpus", "meld", folder, "--out", tmp_path / "labels.csv")
+    told = emopipe("corpus", "meld", folder, "--out", tmp_path / "labels.csv").output
     assert "GPL-3.0" in told and "4 rows are in" in told and "media_missing" in told
     assert (tmp_path / "labels-missing.txt").read_text() == "dev_splits_complete/dia0_utt0.mp4\n"
     assert len(read_labels(tmp_path / "labels.csv", folder).rows) == 4

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from emopipe.constants import MODALITIES
 from emopipe.models.checkpoint import read_spec
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
-from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.datasets.corpora import registry
 from emopipe.pipeline.media.finding import IMAGE_SUFFIXES
+from tests.pipeline.datasets.commands import emopipe
 from tests.pipeline.datasets.trainable import TRAINABLE, Trainable
 
 WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6", "multilingual-e5-small", "silero-vad", "campplus")
@@ -116,17 +115,9 @@ def check_figures(measured: list[dict[str, Any]], count: int | None, known: Trai
     assert math.isfinite(float(whole["uar" if known.classes else "mae"]))
 
 
-def emopipe(*words: str | Path) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
 def figures(*words: str | Path) -> list[dict[str, Any]]:
     """What a command tells programs."""
-    return [json.loads(line) for line in emopipe(*words, "--json").splitlines()]
+    return [json.loads(line) for line in emopipe(*words, "--json").stdout.splitlines()]
 
 
 def table(path: Path) -> list[dict[str, str]]:

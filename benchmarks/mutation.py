@@ -119,7 +119,7 @@ def numbers(value: Any) -> Iterator[Any]:
 
 
 def is_value(node: ast.expr) -> bool:
-    """Whether it is no module, self or part of self."""
+    """Whether it is neither a module nor self nor part of self."""
     return not isinstance(node, ast.Attribute) and not (isinstance(node, ast.Name) and node.id in OWNERS)
 
 

@@ -158,7 +158,9 @@ def _steps(value: Any, name: str, path: Path) -> Floats:
             array = array[:, 0]
         steps = array.astype(np.float32)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise DatasetError(f"the features of {name} are no numbers: {error!r:.100}", hint=_LAYOUT, path=path) from error
+        raise DatasetError(
+            f"the features of {name} are not numbers: {error!r:.100}", hint=_LAYOUT, path=path
+        ) from error
     if steps.ndim != 2 or 0 in steps.shape:
         raise DatasetError(f"the features of {name} have the shape {array.shape}, not steps x features", path=path)
     return np.nan_to_num(steps, nan=0.0, posinf=0.0, neginf=0.0)

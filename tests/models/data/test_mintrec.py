@@ -89,8 +89,8 @@ SHORT = {row["id"]: row["voice"] for row in ROWS} | {"S04_E01_3": np.ones((2, 5)
         (change(VOICES, SHORT), "S04_E01_3 have 5 numbers a step, others 768"),
         (change(VOICES, {"S04_E01_0": np.ones(768)}), r"S04_E01_0 have the shape \(768,\)"),
         (change(VOICES, {"S04_E01_0": np.ones((0, 768))}), r"the shape \(0, 768\)"),
-        (change(VOICES, {"S04_E01_0": "words"}), "S04_E01_0 are no numbers"),
-        (change(VOICES, {"S04_E01_0": [np.ones(3), np.ones(4)]}), "S04_E01_0 are no numbers"),
+        (change(VOICES, {"S04_E01_0": "words"}), "S04_E01_0 are not numbers"),
+        (change(VOICES, {"S04_E01_0": [np.ones(3), np.ones(4)]}), "S04_E01_0 are not numbers"),
         (change(VOICES, {"train": {}, "dev": {}}), r"none of the 40 utterances, but of 'train', 'dev'"),
         (lambda folder: (folder / VOICES).write_bytes(pickle.dumps([1])), "does not hold features by utterance"),
         (lambda folder: (folder / VOICES).write_bytes(b"\x80"), "cannot be read as a pickle"),
@@ -165,7 +165,7 @@ def test_tensors_that_are_none_are_told_and_run_nothing(
     monkeypatch.chdir(tmp_path)
     folder = write(tmp_path / "data")
     pickled(folder / VOICES, {"S04_E01_0": tensor})
-    with pytest.raises(DatasetError, match="S04_E01_0 are no numbers"):
+    with pytest.raises(DatasetError, match="S04_E01_0 are not numbers"):
         read(folder)
     assert not (tmp_path / "ran").exists()
 

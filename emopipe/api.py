@@ -105,7 +105,8 @@ def run(
     disguise = protection.disguise
     forms = chosen_formats(formats) if formats else ()
     with ExitStack() as stack:
-        hook = stack.enter_context(_hook(progress))
+        stack.enter_context(disguise.errors())
+        hook = disguise.hook(stack.enter_context(_hook(progress)))
         store, keep = stack.enter_context(_store(options))
         inputs = find_inputs(_paths(paths), folder if retry_failed else None, disguise)
         groups = None
@@ -184,9 +185,9 @@ def export(
 
     kept, folder = Path(store or store_dir()), None if out is None else Path(out)
     disguise = read_disguise(pseudonyms, redact)
-    with _hook(progress) as hook:
+    with disguise.errors(), _hook(progress) as hook:
         exported = export_folder(Path(results), chosen_formats(to), out=folder, store=kept, disguise=disguise)
-        _tell_incomplete(exported, hook)
+        _tell_incomplete(exported, disguise.hook(hook))
     return exported
 
 

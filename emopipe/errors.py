@@ -50,9 +50,15 @@ class EmopipeError(Exception):
         todo = f". {self.hint}" if self.hint else ""
         return f"{code}{self.what}{where}{todo}"
 
-    def changed(self, *, path: str | PathLike[str] | None = None, hint: str | None = None) -> EmopipeError:
-        """The same error of another file, or with another hint."""
-        return type(self)(self.what, path=self.path if path is None else path, hint=self.hint if hint is None else hint)
+    def changed(
+        self, *, what: str | None = None, path: str | PathLike[str] | None = None, hint: str | None = None
+    ) -> EmopipeError:
+        """The same error in other words, of another file, or with another hint."""
+        return type(self)(
+            self.what if what is None else what,
+            path=self.path if path is None else path,
+            hint=self.hint if hint is None else hint,
+        )
 
     def reason(self) -> Reason:
         """The error as a value, for manifests and pages."""

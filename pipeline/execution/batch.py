@@ -186,7 +186,8 @@ def run_files(
         hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
         batch.probe([Source(str(path), media=path) for path in inputs.files])
         if explained is not None:
-            explained(*batch.explain())
+            steps, stored = batch.explain()
+            explained([replace(step, source=protected.disguise.source(step.source)) for step in steps], stored)
         if dry:
             return
         if sink is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emopipe.errors import PrivacyError, Reason
+from emopipe.errors import EmopipeError, PrivacyError, Reason
 from emopipe.extractors.contracts import Word
 from emopipe.pipeline.privacy.pseudonyms import Pseudonyms, read_pseudonyms
 from emopipe.pipeline.privacy.redaction import (
@@ -19,7 +20,8 @@ from emopipe.pipeline.privacy.redaction import (
     introduced_names,
 )
 from emopipe.pipeline.privacy.replacing import Finder, Replacement, apart, replaced, replaced_words
-from emopipe.pipeline.records import Correction, FileResult, Privacy, UtteranceResult
+from emopipe.pipeline.progress import Event, Hook
+from emopipe.pipeline.records import Correction, FileResult, Privacy, Source, UtteranceResult
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,35 @@ class Disguise:
         if where is not None and where.path is not None:
             where = replace(where, path=str(self.path(Path(where.path))))
         return replace(reason, what=self.text(reason.what), hint=self.text(reason.hint), where=where)
+
+    def source(self, source: Source) -> Source:
+        """An input, with pseudonyms, to be told of; nothing can be read from it."""
+        media = None if source.media is None else self.path(source.media)
+        return replace(source, id=self._input(source.id), media=media)
+
+    def hook(self, hook: Hook) -> Hook:
+        """A hook that tells another of every event, with pseudonyms."""
+
+        def hidden(event: Event) -> None:
+            hook(replace(event, source=self._input(event.source), message=self.text(event.message)))
+
+        return hidden if self.pseudonyms else hook
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors that leave the block have pseudonyms."""
+        try:
+            yield
+        except EmopipeError as error:
+            if not self.pseudonyms:
+                raise
+            path = None if error.path is None else self._input(error.path)
+            hidden = error.changed(what=self.text(error.what), path=path, hint=self.text(error.hint))
+            raise hidden.with_traceback(error.__traceback__) from None
+
+    def _input(self, name: str) -> str:
+        """The path of an input, as events and errors have it."""
+        return str(self.path(Path(name))) if name else ""
 
     def result(self, result: FileResult) -> FileResult:
         """What was found in a recording, with names and words hidden, and a note that they are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -251,6 +252,24 @@ def test_json_lines_can_be_parsed_and_hold_the_predictions(tmp_path: Path) -> No
     clip = next(event for event in events if event["event"] == "clip")
     assert clip["utterances"] == document(tmp_path, "silent")["utterances"]
     assert {"face", "speech", "words", "voice", "text"} <= {e["name"] for e in events if e["event"] == "end"}
+
+
+@pytest.mark.parametrize("shown", ["--explain", "--json"])
+def test_with_pseudonyms_nothing_that_is_printed_or_written_tells_a_name(shown: str, tmp_path: Path) -> None:
+    folder, table = tmp_path / "Müller", tmp_path / "names.csv"
+    folder.mkdir()
+    shutil.copy(SAMPLES / "silent.mp4", folder / "anna silent.mp4")
+    (folder / "anna_bad.mp4").write_text("Not a video.")
+    (folder / "anna.txt").write_text("Not a recording.")
+    table.write_text("name,pseudonym\nAnna,P01\nMüller,P02\n", "utf-8")
+    hidden = ("--offline", "--pseudonyms", table, "--out", tmp_path / "out", "--store", tmp_path / "store", "--jobs", 1)
+    result = emopipe("run", folder, folder / "anna missing.mp4", *hidden, shown)
+    assert result.exit_code == 1 and "P02/P01 silent.mp4" in result.output and "P02/P01_bad.mp4" in result.output
+    refused = emopipe("run", folder, *hidden, shown, "--subject", "Anna")
+    assert refused.exit_code == 2 and "'P01'" in refused.output
+    written = [path.name + path.read_text("utf-8") for path in (tmp_path / "out").rglob("*.*") if path.is_file()]
+    for text in (result.output, refused.output, *written):
+        assert not re.search("anna|müller", text, re.IGNORECASE)
 
 
 def test_a_stage_that_breaks_costs_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,13 @@ def test_settings_weights_and_versions_are_those_of_the_store(store: Store, tmp_
     assert "emopipe-default (id 6f17fc047c5a; model EMOE [@fang2025emoe])" in text
 
 
+def test_people_who_were_enrolled_are_not_named(store: Store, tmp_path: Path) -> None:
+    parameters = {"people.enrol": {"Anna": "a" * 64}, "people.subject": "Anna"}
+    key = measured(store, "people", stage="people", parameters=parameters)
+    text = section(describe([Recording(replace(TWO_PEOPLE, keys={"people": key}), "two", store)]), tmp_path)
+    assert "Anna" not in text and "a" * 64 in text and "an enrolled person" in text
+
+
 def test_recordings_that_were_not_measured_alike_are_told_apart(store: Store, tmp_path: Path) -> None:
     keys = [of_faces(store), of_faces(store, 10.0, "0.10.40")]
     recordings = [Recording(replace(TWO_PEOPLE, keys={"face": key}), key, store) for key in keys]

@@ -526,6 +526,11 @@ REASONS: Final[dict[str, ReasonKind]] = {
     "no_audio_stream": ReasonKind(
         "the file has no audio stream", "Nothing, if it is meant to be without sound", absence=True
     ),
+    "no_recording": ReasonKind(
+        "the row of the table has words alone: it names no recording, or one that is missing (`media_missing`)",
+        "Nothing, if only the words are there; else copy the recordings, or name them in a column file, and extract again",
+        absence=True,
+    ),
     "too_short": ReasonKind(
         "there is less speech than voice features need (0.25 s)", "Nothing; the other modalities count", absence=True
     ),

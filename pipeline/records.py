@@ -24,6 +24,7 @@ AbsenceReason = Literal[
     "words_unsure",
     "no_video_stream",
     "no_audio_stream",
+    "no_recording",
     "too_short",
     "decode_error",
     "not_requested",

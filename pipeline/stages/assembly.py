@@ -11,7 +11,7 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import Reason
 from emopipe.extractors.contracts import Turn
 from emopipe.extractors.windows import FeatureSequence
-from emopipe.pipeline.records import Absent, Extraction, MediaInfo, Source, SpokenLanguage, Utterance
+from emopipe.pipeline.records import AbsenceReason, Absent, Extraction, MediaInfo, Source, SpokenLanguage, Utterance
 from emopipe.pipeline.stages.people import person_of
 from emopipe.pipeline.stages.person_normalization import NormalizedInputs, normalized, normalized_absence
 from emopipe.pipeline.stages.speech import language_spoken
@@ -54,7 +54,7 @@ def assemble(source: Source, inputs: ExtractionInputs, unverified: Sequence[str]
 
     utterances = []
     for index, span in enumerate(inputs.spans):
-        absent = {name: why for name in MODALITIES if (why := normalized_absence(inputs, name, index))}
+        absent = {name: why for name in MODALITIES if (why := _absence(source, inputs, name, index))}
         person = person_of(span, inputs.people)
         utterances.append(
             Utterance(
@@ -84,6 +84,12 @@ def _warnings(inputs: ExtractionInputs) -> list[Reason]:
     faults = dict.fromkeys([*inputs.file_faults, *inputs.video_faults, *inputs.decoding_faults])
     decoding = sorted(faults, key=lambda fault: fault.what)
     return [*inputs.face_warnings, *decoding, *inputs.word_warnings, *inputs.text_warnings, *inputs.people_warnings]
+
+
+def _absence(source: Source, inputs: UtteranceFeatures, modality: str, index: int) -> AbsenceReason | None:
+    """Why an utterance lacks a modality: of words alone, no file lacks a stream."""
+    why = normalized_absence(inputs, modality, index)
+    return "no_recording" if source.path is None and why in ("no_video_stream", "no_audio_stream") else why
 
 
 def speaker_name(inputs: UtteranceFeatures, index: int) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from typer.testing import CliRunner
 
 from emopipe.errors import Reason, reason
@@ -18,6 +19,7 @@ from emopipe.pipeline.execution.extraction import write_dataset
 from emopipe.pipeline.execution.jobs import extraction_job
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.store.store import Store
+from tests.conftest import blank, write_media
 from tests.pipeline.media.test_streams import sine, write_tracks
 from tests.pipeline.stand_ins import StandIns
 
@@ -60,3 +62,15 @@ def test_reasons_of_the_table_and_of_recordings_are_kept_and_shown(tmp_path: Pat
     for code in ("streams_chosen", "labels_joined", "EMO-104"):
         assert code in html and code in shown.output
     assert reason("streams_chosen").hint in html
+
+
+def test_words_alone_do_not_lack_a_stream_of_a_file_but_a_recording(tmp_path: Path) -> None:
+    write_media(tmp_path / "mute.mp4", blank(1.0))
+    table = tmp_path / "labels.csv"
+    table.write_text("file,text,label\nmute.mp4,Good morning.,happy\n,Good night.,sad\n")
+    with Store(tmp_path / "store") as store, closing(Here()) as engine:
+        job = replace(extraction_job(ExtractionConfig(), store, labelled=True, offline=True), backends=StandIns)
+        write_dataset(read_labels(table).rows, tmp_path / "data", job, engine)
+    absent = pq.read_table(tmp_path / "data" / "manifest.parquet").to_pydict()
+    assert absent["voice_absent"] == ["no_audio_stream", "no_recording"]
+    assert absent["face_absent"][1] == "no_recording"

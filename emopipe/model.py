@@ -26,7 +26,8 @@ class Model:
         path: its folder.
         validation: how good it was on the rows that it was validated on; None for a loaded one, and without such rows.
         linear: how good a linear model was that was trained on the same rows; None where validation is, too.
-        folds: of a training without rows to validate on: a row for it and for a linear model on folds of the speakers.
+        folds: of a training without rows to validate on: a row for it and for a linear model on the same folds.
+        folds_of: what those folds keep on one side: "speakers", "recordings", "clips", ...
         verdict: how the two compare, in a sentence.
     """
 
@@ -37,6 +38,7 @@ class Model:
         self.validation = validation
         self.linear: Evaluation | None = None
         self.folds: list[dict[str, Any]] = []
+        self.folds_of = ""
         self.verdict = ""
 
     def __repr__(self) -> str:

@@ -27,6 +27,8 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Schema = Mapping[str, tuple[str, ...]]
+#: Columns of the manifest by which rows are kept together, the first that a row has, and what they name.
+GROUPED_BY: Final = {"speaker": "speakers", "dialogue": "conversations", "media": "recordings", "id": "clips"}
 
 
 @dataclass(frozen=True)
@@ -396,10 +398,15 @@ class Dataset:
     @cached_property
     def groups(self) -> NDArray[np.object_]:
         """(N,) what must stay on one side of a split: the speaker, else conversation, media file or utterance."""
-        kinds = ("speaker", "dialogue", "media", "id")
-        rows = zip(*map(self.column, kinds), strict=True)
-        first = (next(pair for pair in zip(kinds, row, strict=True) if pair[1] not in (None, "")) for row in rows)
+        rows = zip(*map(self.column, GROUPED_BY), strict=True)
+        first = (next(pair for pair in zip(GROUPED_BY, row, strict=True) if pair[1] not in (None, "")) for row in rows)
         return np.array([f"{kind}:{name}" for kind, name in first], dtype=object)
+
+    @property
+    def grouped_by(self) -> str:
+        """What :attr:`groups` are, in words: "speakers", or "speakers and recordings" where some rows name none."""
+        kinds = {group.split(":", 1)[0] for group in self.groups}
+        return " and ".join(words for kind, words in GROUPED_BY.items() if kind in kinds)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

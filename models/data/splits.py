@@ -44,8 +44,8 @@ def folds(
     parts = min(count, len(set(dataset.groups))) if by_speaker else min(count, len(rows))
     if parts < 2:
         raise TrainingError(
-            "there are fewer than two speakers, so none can be held out",
-            hint="Add recordings of other speakers, or set allow_speaker_overlap = true",
+            f"there are fewer than two {dataset.grouped_by}, so none can be held out",
+            hint="Add recordings of other people, or set allow_speaker_overlap = true",
         )
     kind = StratifiedGroupKFold if by_speaker else StratifiedKFold
     splitter = kind(n_splits=parts, shuffle=True, random_state=seed)

@@ -42,7 +42,8 @@ class TrainedCheckpoint:
         id: of the checkpoint.
         validation: its evaluation on the rows that it was validated on, None when there were none.
         linear: the same of a linear model, trained on the same rows; None for a linear model itself.
-        folds: where there were no such rows: a row, as text, for each of the two on the same folds of the speakers.
+        folds: where there were no such rows: a row, as text, for each of the two on the same folds.
+        folds_of: what was kept on one side of them, in words; "clips" for nothing but each clip itself.
         verdict: how the two compare, in a sentence; "" where that is not known.
     """
 
@@ -50,6 +51,7 @@ class TrainedCheckpoint:
     validation: Evaluation | None
     linear: Evaluation | None
     folds: list[Row]
+    folds_of: str
     verdict: str
 
 
@@ -103,22 +105,23 @@ def train_checkpoint(
     measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
     linear = linear_baseline(dataset, config, trained.split) if measured else None
     folds: list[Row] = []
+    units = fold_units(dataset, config)
     predictor = trained.predictor
     verdict = beside_linear(measured, linear)
     if measured is None and len(trained.split[0]) < FEW:
         seconds = config.folds * (time.monotonic() - began)
         if seconds < LONGEST:
             folds, verdict, runs = by_folds(dataset, located, first, state / "folds.jsonl", hook=hook)
-            predictor = calibrated_by_folds(predictor, runs, config, hook=hook)
+            predictor = calibrated_by_folds(predictor, runs, config, units, hook=hook)
         else:
             what = (
-                f"folds of the speakers would take {span(seconds)}: measure with `emopipe evaluate --folds`; "
+                f"folds of the {units} would take {span(seconds)}: measure with `emopipe evaluate --folds`; "
                 "probabilities are not calibrated"
             )
             hook(Event("warning", "train", what))
     for alarm in mixture_alarms(predictor, dataset.subset(valid) if len(valid) else dataset):
         hook(Event("warning", "train", alarm))
-    result = TrainedCheckpoint(checkpoint.identify(predictor), measured, linear, folds, verdict)
+    result = TrainedCheckpoint(checkpoint.identify(predictor), measured, linear, folds, units, verdict)
     about_start = origin_card(chosen, predictor) if chosen else []
     card = model_card(predictor, measured, folder.name, folds_card(result), about_start)
     checkpoint.save(out, predictor, card)
@@ -126,9 +129,9 @@ def train_checkpoint(
 
 
 def calibrated_by_folds(
-    predictor: Predictor, runs: Sequence[Run], config: TrainConfig, *, hook: Hook = silent
+    predictor: Predictor, runs: Sequence[Run], config: TrainConfig, units: str, *, hook: Hook = silent
 ) -> Predictor:
-    """A classifier with the temperature that models like it need, which were tested on folds of the speakers."""
+    """A classifier with the temperature that models like it need, which were tested on folds."""
     from emopipe.models.evaluation.compare import answers_of
     from emopipe.models.training.calibration import Answers, calibrated, helps, tempered_across_folds
 
@@ -148,7 +151,7 @@ def calibrated_by_folds(
         hook(Event("info", "train", f"the temperature stays 1: another is not better {figures}"))
         return predictor
     tempered = calibrated(predictor, every, accuracy=config.abstain_accuracy, doubt=every.doubt)
-    what = f"temperature {tempered.spec.temperature:.2f}, chosen on folds of the speakers"
+    what = f"temperature {tempered.spec.temperature:.2f}, chosen on folds of the {units}"
     hook(Event("info", "train", f"{what}; {figures}"))
     return tempered
 
@@ -183,10 +186,26 @@ def beside_linear(ours: Evaluation | None, theirs: Evaluation | None) -> str:
     return f"A linear model {figures}"
 
 
+def fold_units(dataset: Dataset, config: TrainConfig) -> str:
+    """What folds keep on one side, in words: speakers, or where none are named recordings, or only clips."""
+    data = _measured_by_folds(dataset, config)
+    return "clips" if _is_cut_by_clip(data, config) else data.grouped_by
+
+
+def _measured_by_folds(dataset: Dataset, config: TrainConfig) -> Dataset:
+    data = dataset.select(config.modalities) if config.modalities else dataset
+    return data.subset(data.split != "test")
+
+
+def _is_cut_by_clip(data: Dataset, config: TrainConfig) -> bool:
+    """Whether a speaker may be on both sides of folds: it is allowed, or there are no two."""
+    return config.allow_speaker_overlap or len(set(data.groups)) < 2
+
+
 def by_folds(
     dataset: Dataset, config: TrainConfig, start: Predictor | None, record: Path, *, hook: Hook
 ) -> tuple[list[Row], str, list[Run]]:
-    """Measure a configuration and a linear model on the same folds of the speakers (with one speaker: of the clips).
+    """Measure a configuration and a linear model on the same folds; see :func:`fold_units`.
 
     Returns:
         A row for each as text, how they compare, in a sentence, and the runs of the configuration; nothing where the
@@ -195,10 +214,8 @@ def by_folds(
     from emopipe.models.evaluation import compare
     from emopipe.models.training.validation import better
 
-    data = dataset.select(config.modalities) if config.modalities else dataset
-    data = data.subset(data.split != "test")
-    speakers = len(set(data.groups))
-    fair = replace(config, select="last", allow_speaker_overlap=config.allow_speaker_overlap or speakers < 2)
+    data = _measured_by_folds(dataset, config)
+    fair = replace(config, select="last", allow_speaker_overlap=_is_cut_by_clip(data, config))
     plain = replace(fair, model=LINEAR, options={}, metric="auto", device="cpu")
     configs = {config.model: fair} if config.model == LINEAR else {config.model: fair, LINEAR: plain}
     starts = {} if start is None else {config.model: start}
@@ -226,9 +243,9 @@ def folds_card(result: TrainedCheckpoint) -> list[str]:
     lines = []
     if result.folds:
         head = (
-            "Mean and standard deviation over folds in which people were tested whom training had not seen; this model"
+            f"Mean and standard deviation over folds in which {result.folds_of} were tested that training had not seen"
         )
-        lines = [f"{head}\nwas then trained on all of them.", "", markdown(result.folds), ""]
+        lines = [f"{head};\nthis model was then trained on all of them.", "", markdown(result.folds), ""]
     return [*lines, *([result.verdict, ""] if result.verdict else [])]
 
 

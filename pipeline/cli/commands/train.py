@@ -35,7 +35,7 @@ def train(
         if trained.linear is not None:
             console.evaluation("The same by a linear model", trained.linear)
         if trained.folds:
-            console.study("Folds of speakers", trained.folds)
+            console.study(f"Folds of {trained.folds_of}", trained.folds)
         if trained.verdict:
             console.print(trained.verdict)
         console.print(f"Checkpoint {trained.id} is in {out}/")

@@ -42,6 +42,10 @@ def test_what_is_there_is_exposed(small: Dataset) -> None:
     assert small.weights.tolist() == [2, 1, 1, 1]
     assert small.speakers.tolist() == ["x", None, None, None]
     assert small.groups.tolist() == ["speaker:x", "media:b.mp4", "id:c", "id:d"]
+    assert (
+        small.grouped_by == "speakers and recordings and clips"
+        and small.subset(np.array([1])).grouped_by == "recordings"
+    )
     assert small.labels("label").tolist() == ["joy", None, "joy", "joy"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -57,18 +58,14 @@ class WordsEncoder(nn.Module):
     """
 
     def __init__(self, config: BackboneSettings) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
+        from transformers import AutoTokenizer
 
         super().__init__()
         folder, self.sha256 = find_backbone(config.backbone, config.backbone_path, config.backbone_sha256)
         self.tuning = config.backbone_tuning
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         refuse_foreign_code(folder)
         try:
-            self.encoder: Any = AutoModel.from_pretrained(
-                str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False
-            )
+            self.encoder = _load(folder)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), padding_side="right", local_files_only=True, trust_remote_code=False
             )
@@ -115,6 +112,30 @@ class WordsEncoder(nn.Module):
         ).to(device)
         states: Tensor = self.encoder(**tokens).last_hidden_state
         return states, tokens["attention_mask"].sum(1)
+
+
+def _load(folder: Path) -> Any:
+    """The network of a backbone, with the weights of its file and no random ones but those that nothing here uses.
+
+    Raises:
+        ValueError: the file lacks weights.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked here
+    try:
+        encoder, report = AutoModel.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"its file lacks {len(missing)} weights, of them {missing[0]}")
+    return encoder
 
 
 def chosen(words: Sequence[str], rows: Tensor) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,19 @@ def test_without_words_or_backbone_it_says_so(backbone: Path, shared: Dataset) -
         train(shared, TrainConfig("emoe", options(backbone), epochs=1))
     with pytest.raises(BackboneError, match="tiny is not here"):
         train(shared, TrainConfig("emoe", {**options(backbone), "backbone_path": ""}, epochs=1))
+
+
+def test_a_backbone_without_a_pooler_loads_in_silence_and_one_that_lacks_weights_does_not(
+    backbone: Path, spoken: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(backbone, tmp_path / "bert"))
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("pooler.")}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    capfd.readouterr()
+    train(spoken, TrainConfig("emoe", options(folder), epochs=1))
+    assert capfd.readouterr() == ("", "")
+    save_file({k: v for k, v in weights.items() if "layer.1" not in k}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneError, match=r"lacks \d+ weights"):
+        train(spoken, TrainConfig("emoe", options(folder), epochs=1))

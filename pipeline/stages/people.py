@@ -296,7 +296,7 @@ NAMES: Final = Stage(
 )
 PEOPLE: Final = Stage(
     "people",
-    4,
+    5,
     PeopleInputs,
     People,
     find_people,

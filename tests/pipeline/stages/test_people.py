@@ -85,6 +85,23 @@ def test_questions_are_counted_by_sentence_in_any_script() -> None:
 # Names
 
 
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("Τι κάνεις; Καλά.", 0.5),
+        ("Τι κάνεις\u037e", 1.0),
+        ("كيف حالك؟ بخير.", 0.5),
+        ("你好嗎？很好。", 0.5),
+        ("እንዴት ነህ፧ ደህና።", 0.5),
+        ("Ինչպե՞ս եք։ Լավ։", 0.5),
+        ("आप कैसे हैं? मैं ठीक हूँ। अच्छा।", 1 / 3),
+        ("I came; I saw.", 0.0),
+    ],
+)
+def test_question_marks_of_other_scripts_ask(text: str, share: float) -> None:
+    assert question_shares([Span(0, 1, text, person=0)]) == {0: pytest.approx(share)}
+
+
 def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None:
     axes = np.eye(4)
     heard = {0: axes[0], 1: 0.9 * axes[1] + 0.43 * axes[0], 2: axes[3]}

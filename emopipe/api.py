@@ -79,7 +79,8 @@ def run(
         options: those of the command `emopipe run`: `modalities`, `config`, `face`, `asr`, `text`, `fps`, `subject`,
             `enrol`, `people`, `diarizer`, `baseline`, `jobs`, `limit_memory`, `engine`, `ray_address`, `store`,
             `no_store`, `device`, `offline`, `debug`,
-            `pseudonyms`, `redact`, `blurred`, `pitch`, `abstain`; see :mod:`emopipe.options`.
+            `pseudonyms`, `redact`, `blurred`, `blur_margin`, `blur_hold`, `blur_whole`, `pitch`, `abstain`;
+            see :mod:`emopipe.options`.
 
     Returns:
         One result per file, failed ones too.
@@ -512,7 +513,7 @@ def train(
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
     trained.validation, trained.linear = result.validation, result.linear
-    trained.folds, trained.verdict = result.folds, result.verdict
+    trained.folds, trained.folds_of, trained.verdict = result.folds, result.folds_of, result.verdict
     return trained
 
 

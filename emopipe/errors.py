@@ -528,7 +528,7 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "no_recording": ReasonKind(
         "the row of the table has words alone: it names no recording, or one that is missing (`media_missing`)",
-        "Nothing, if only the words are there; else copy the recordings, or name them in a column file, and extract again",
+        "Nothing, if there are only words; else copy the recordings, or name them in a column file, and extract again",
         absence=True,
     ),
     "too_short": ReasonKind(

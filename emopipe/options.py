@@ -197,6 +197,9 @@ class PrivacyOptions(TypedDict, total=False):
         str | Sequence[str], Option("Comma-separated subset of names,numbers: left out of words.", type=str)
     ]
     blurred: Annotated[bool, Option("Pages play a copy of the recording in which faces are blurred.", default=False)]
+    blur_margin: Annotated[float, Option("What is blurred around a face, as a share of its size on each side (0.4).")]
+    blur_hold: Annotated[float, Option("Seconds for which the place of a face stays blurred where it is lost (1).")]
+    blur_whole: Annotated[bool, Option("Blur all of a picture of the copy where no face is found.", default=False)]
     pitch: Annotated[float, Option("Semitones by which the sound of that copy is shifted, such as -4.")]
 
 

@@ -240,6 +240,7 @@ class Pool(ABC):
                     if done is not None:
                         left -= 1
                         yield done
+                        last_message = time.monotonic()  # what became of the task may have been worked on meanwhile
                         self._assign(waiting, hook)
                 self.watch()
                 if time.monotonic() - last_message > _PATIENCE and all(one.assignment is None for one in self.workers):

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from emopipe.errors import OptionConflict, PrivacyError
 from emopipe.pipeline.privacy.disguise import Disguise, read_disguise
-from emopipe.pipeline.progress import Hook
+from emopipe.pipeline.progress import Event, Hook
 from emopipe.pipeline.records import FileResult
 from emopipe.pipeline.report.outputs import MANIFEST, Sink, media_link, read_manifest
 from emopipe.pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from emopipe.options import RunOptions
+    from emopipe.pipeline.privacy.face_boxes import BlurSettings
+
+#: Option of a run -> what it sets of the blurred copy.
+_OF_BLUR: Final = {"blur_margin": "margin", "blur_hold": "hold", "blur_whole": "whole", "pitch": "pitch"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,11 @@ class Protection:
 
     Attributes:
         disguise: names, and names and numbers in words.
-        blurred: pages play a copy in which faces are blurred.
-        pitch: semitones by which the sound of that copy is shifted.
+        blur: how faces are blurred in a copy, which pages play; None: pages play the recording.
     """
 
     disguise: Disguise = field(default_factory=Disguise)
-    blurred: bool = False
-    pitch: float = 0.0
+    blur: BlurSettings | None = None
 
     def hide(self, result: FileResult) -> FileResult:
         """A result without what is hidden in words and names."""
@@ -51,29 +53,43 @@ class Protection:
         """
         if media is None or result.state == "failed":
             return result
-        if self.blurred:
+        if self.blur is not None:
             from emopipe.pipeline.privacy.blur import blur_result
-            from emopipe.pipeline.privacy.face_boxes import BlurSettings
 
             name = f"{sink.stem(result.media)}.blurred.mp4"
-            blur_result(media, sink.folder / name, result.keys.get("face"), store, BlurSettings(pitch=self.pitch), hook)
-            return replace(result, privacy=replace(result.privacy, media=name, pitch=self.pitch))
+            tell = _of_source(hook, str(result.media))
+            copy = blur_result(media, sink.folder / name, result.keys.get("face"), store, self.blur, tell)
+            if copy.without_face and not self.blur.whole:
+                what = f"in {copy.without_face} of {copy.frames} pictures of {name} no face is known: look at these"
+                tell(Event("warning", "blur", what))
+            return replace(result, privacy=replace(result.privacy, media=name, pitch=self.blur.pitch))
         link = media_link(sink.folder, media)
         if self.disguise.pseudonyms and (self.disguise.text(link) != link or result.media != media):
             return replace(result, privacy=replace(result.privacy, media=""))
         return result
 
 
+def _of_source(hook: Hook, source: str) -> Hook:
+    """A hook whose events are about one input."""
+    return lambda event: hook(replace(event, source=source))
+
+
 def protection_of(options: RunOptions) -> Protection:
     """What options of a run hide.
 
     Raises:
-        InputNotFound, PseudonymsTableError, ConfigError: they cannot be used.
+        InputNotFound, PseudonymsTableError, ConfigError, OptionConflict: they cannot be used.
     """
-    blurred, pitch = options.get("blurred", False), options.get("pitch", 0.0)
-    if pitch and not blurred:
-        raise OptionConflict("the pitch is that of the blurred copy", hint="Add --blurred, or leave out --pitch")
-    return Protection(read_disguise(options.get("pseudonyms"), options.get("redact")), blurred, pitch)
+    from emopipe.pipeline.privacy.face_boxes import BlurSettings
+
+    of_blur = {name: options.get(option) for option, name in _OF_BLUR.items() if options.get(option) is not None}
+    blur = BlurSettings(**of_blur)
+    blur.check()
+    if blur != BlurSettings() and not options.get("blurred"):
+        what = "margin, hold, whole pictures and pitch are those of the blurred copy"
+        raise OptionConflict(what, hint="Add --blurred, or leave them out")
+    disguise = read_disguise(options.get("pseudonyms"), options.get("redact"))
+    return Protection(disguise, blur if options.get("blurred") else None)
 
 
 def refuse_mixed(out: Path, disguise: Disguise) -> None:

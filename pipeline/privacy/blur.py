@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emopipe.errors import ConfigError, OutputError
+from emopipe.errors import OutputError
 from emopipe.files import atomic_file
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.media.finding import words_of
@@ -23,8 +23,6 @@ from emopipe.pipeline.store.store import Store
 
 #: A face is reduced to so many patches of colour across.
 PATCHES: Final = 6
-#: Largest shift of pitch, in semitones.
-MOST_PITCH: Final = 12.0
 #: Ticks per second of the copy's clock of pictures.
 _CLOCK: Final = 90_000
 #: No recording has more frames a second than this.
@@ -85,7 +83,7 @@ def blur(media: Path, out: Path, faces: pa.Table | None, settings: BlurSettings,
     """
     import av
 
-    _check(settings)
+    settings.check()
     boxes = FaceBoxes(faces, settings)
     if out.exists() and out.samefile(media):
         raise OutputError("the copy would take the place of the recording", path=out, hint="Name another file")
@@ -99,13 +97,6 @@ def blur(media: Path, out: Path, faces: pa.Table | None, settings: BlurSettings,
             return _written(container, source, SoundCopy(media, settings.pitch), boxes, settings, out, hook)
     except (OSError, av.FFmpegError) as error:
         raise OutputError(f"the copy cannot be written: {words_of(error)}", path=out) from None
-
-
-def _check(settings: BlurSettings) -> None:
-    if not abs(settings.pitch) <= MOST_PITCH:
-        raise ConfigError(f"a pitch of {settings.pitch:g} semitones is too much", hint="Choose within -12 and 12")
-    if not (0 <= settings.margin <= 5 and 0 <= settings.hold <= 60):
-        raise ConfigError("margin or hold is out of bounds", hint="Choose a margin of 0 to 5, a hold of 0 to 60 s")
 
 
 def _written(

@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emopipe.errors import ConfigError
 from emopipe.extractors.face.table import BOX
 
 #: A face that is lost for no longer than this, in seconds, is taken to have moved in a straight line meanwhile.
 LONGEST_GAP: Final = 10.0
+#: Largest shift of pitch, in semitones.
+MOST_PITCH: Final = 12.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class BlurSettings:
     hold: float = 1.0
     whole: bool = False
     pitch: float = 0.0
+
+    def check(self) -> None:
+        """Raise a ConfigError for settings out of bounds."""
+        if not abs(self.pitch) <= MOST_PITCH:
+            raise ConfigError(f"a pitch of {self.pitch:g} semitones is too much", hint="Choose within -12 and 12")
+        if not (0 <= self.margin <= 5 and 0 <= self.hold <= 60):
+            raise ConfigError("margin or hold is out of bounds", hint="Choose a margin of 0 to 5, a hold of 0 to 60 s")
 
 
 @dataclass(frozen=True)

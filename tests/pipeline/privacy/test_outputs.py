@@ -20,13 +20,17 @@ from emopipe.pipeline.execution.protection import Protection, protection_of, ref
 from emopipe.pipeline.export.export import export_folder
 from emopipe.pipeline.export.formats import FORMATS
 from emopipe.pipeline.export.share import LISTING, chosen_parts, share
+from emopipe.pipeline.privacy.blur import blur_result
 from emopipe.pipeline.privacy.disguise import Disguise
+from emopipe.pipeline.privacy.face_boxes import BlurSettings
 from emopipe.pipeline.privacy.pseudonyms import Pseudonyms, folded
+from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import Correction, FileResult, Person
 from emopipe.pipeline.report.batch_page import write_summary
 from emopipe.pipeline.report.outputs import Sink
 from emopipe.pipeline.store.store import Store
 from tests.pipeline.export.test_export import FACES, KEYS, VOICE, file_of, utterance
+from tests.pipeline.privacy.test_blur import recording
 
 HOSTILE = '<script>alert("Zoë")</script>'
 NAMES = {"Ana María": "P01", "Ana": "P01", "Jürgen": "P02", HOSTILE: "P03", "../../Zoë": "P04", "=Zoë()": "P05"}
@@ -319,3 +323,16 @@ def test_a_page_never_links_to_a_recording_with_a_name(tmp_path: Path, store: St
     assert shown.privacy.media is None
     hidden = written(tmp_path / "other", store, replace(DISGUISE, redacted=()), tmp_path / "Ana.mp4")
     assert hidden.privacy.media == ""
+
+
+def test_the_copy_that_pages_play_is_that_of_emopipe_blur(tmp_path: Path, store: Store) -> None:
+    media, events = recording(tmp_path / "clip.mp4"), list[Event]()
+    protected = protection_of({"blurred": True, "blur_margin": 0.8, "blur_hold": 0.5})
+    sink = Sink(tmp_path / "out", [media], "c0ffee", "1.0", {}, store)
+    shown = protected.copy(result_of(media), media, sink, store, events.append)
+    blur_result(media, tmp_path / "own.mp4", KEYS["face"], store, BlurSettings(margin=0.8, hold=0.5))
+    assert (tmp_path / "out" / str(shown.privacy.media)).read_bytes() == (tmp_path / "own.mp4").read_bytes()
+    assert protection_of({"blurred": True}).blur == BlurSettings()
+    assert "no face is known: look at these" in events[-1].message
+    with pytest.raises(ConfigError, match="out of bounds"):
+        protection_of({"blurred": True, "blur_margin": 9.0})

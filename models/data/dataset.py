@@ -41,7 +41,8 @@ class Sample:
         words: what was said, for models that read words.
         line: the same as its conversation shows it; see :func:`~emopipe.models.data.conversation.spoken`.
         earlier: the lines before it in the same conversation, oldest first.
-        speaker_means: modality -> mean (D,) of its features over the speaker's other utterances, where that is known.
+        usual: modality -> mean (D,) and variance (D,) of its features over the speaker's other utterances, where these
+            are known.
     """
 
     features: Mapping[str, Floats | None]
@@ -49,7 +50,7 @@ class Sample:
     words: str = ""
     line: str = ""
     earlier: Sequence[str] = ()
-    speaker_means: Mapping[str, Floats | None] = field(default_factory=dict)
+    usual: Mapping[str, tuple[Floats, Floats] | None] = field(default_factory=dict)
 
     def has(self, modality: str) -> bool:
         """Whether the utterance has at least one time step of this modality."""
@@ -78,6 +79,7 @@ class Batch:
         earlier: B times the lines before it in the same conversation, oldest first.
         speaker_means: modality -> (B, D) mean of its features over the speaker's other utterances, NaN where it is not
             known; empty for models that do not read it.
+        speaker_variances: modality -> (B, D), the same of the variance.
     """
 
     modalities: tuple[str, ...]
@@ -94,6 +96,7 @@ class Batch:
     lines: tuple[str, ...] = ()
     earlier: tuple[tuple[str, ...], ...] = ()
     speaker_means: dict[str, Tensor] = field(default_factory=dict)
+    speaker_variances: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -113,6 +116,7 @@ class Batch:
             rows=None if self.rows is None else self.rows.to(device),
             tokens=None if self.tokens is None else self.tokens.to(device),
             speaker_means={name: value.to(device) for name, value in self.speaker_means.items()},
+            speaker_variances={name: value.to(device) for name, value in self.speaker_variances.items()},
         )
 
     @property
@@ -145,13 +149,11 @@ def pad(steps: Sequence[Floats | None], dim: int) -> tuple[Tensor, Indices]:
     return torch.from_numpy(padded), lengths
 
 
-def stack_means(means: Sequence[Floats | None], dim: int) -> Tensor:
-    """Stack mean vectors (dim,) into (B, dim), NaN for None."""
-    table = np.full((len(means), dim), np.nan, dtype=np.float32)
-    for row, mean in zip(table, means, strict=True):
-        if mean is not None:
-            row[:] = mean
-    return torch.from_numpy(table)
+def stack_usual(usual: Sequence[tuple[Floats, Floats] | None], dim: int) -> tuple[Tensor, Tensor]:
+    """Stack what is usual for B speakers into means (B, dim) and variances (B, dim), NaN for None."""
+    unknown = np.full((2, dim), np.nan, dtype=np.float32)
+    table = np.array([unknown if one is None else one for one in usual], dtype=np.float32).reshape(-1, 2, dim)
+    return torch.from_numpy(table[:, 0].copy()), torch.from_numpy(table[:, 1].copy())
 
 
 def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
@@ -172,10 +174,10 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         lengths.append(length)
     table = torch.from_numpy(np.stack(lengths, axis=1))
     quality = [[sample.quality.get(name, 1.0) for name in modalities] for sample in samples]
-    means = {
-        name: stack_means([sample.speaker_means.get(name) for sample in samples], len(schema[name]))
+    usual = {
+        name: stack_usual([sample.usual.get(name) for sample in samples], len(schema[name]))
         for name in modalities
-        if any(sample.speaker_means.get(name) is not None for sample in samples)
+        if any(sample.usual.get(name) is not None for sample in samples)
     }
     return Batch(
         modalities,
@@ -186,7 +188,8 @@ def collate(samples: Sequence[Sample], schema: Schema) -> Batch:
         words=tuple(sample.words for sample in samples),
         lines=tuple(sample.line for sample in samples),
         earlier=tuple(tuple(sample.earlier) for sample in samples),
-        speaker_means=means,
+        speaker_means={name: means for name, (means, _) in usual.items()},
+        speaker_variances={name: variances for name, (_, variances) in usual.items()},
     )
 
 
@@ -511,14 +514,14 @@ class Dataset:
                 means.add(str(speaker), self.sample(row).features)
         return means
 
-    def means_of_others(self, modality: str, rows: Indices) -> Tensor:
-        """(rows, D) mean features of the other utterances of each row's speaker; NaN where that is not known."""
-        means: list[Floats | None] = []
+    def usual_of_others(self, modality: str, rows: Indices) -> tuple[Tensor, Tensor]:
+        """Means (rows, D) and variances over the other utterances of each row's speaker; NaN where not known."""
+        usual = []
         for row in rows:
             number, speaker = int(self._numbers[modality][row]), self.speakers[row]
             steps = self._stores[modality].sequence(number) if number >= 0 else None
-            means.append(self.speaker_means.of_others(None if speaker is None else str(speaker), modality, steps))
-        return stack_means(means, self._stores[modality].dim)
+            usual.append(self.speaker_means.of_others(None if speaker is None else str(speaker), modality, steps))
+        return stack_usual(usual, self._stores[modality].dim)
 
     def batch(self, rows: Indices, modalities: Sequence[str] | None = None, *, relative: bool = False) -> Batch:
         """Some utterances, padded.
@@ -526,7 +529,7 @@ class Dataset:
         Args:
             rows: which.
             modalities: choose and order the columns; those without features are absent.
-            relative: also tell the means of the speakers' other utterances.
+            relative: also tell what is usual for the speakers, by their other utterances.
         """
         chosen = self.modalities if modalities is None else tuple(modalities)
         features, lengths = {}, np.zeros((len(rows), len(chosen)), dtype=np.int64)
@@ -542,6 +545,7 @@ class Dataset:
             tokens = self.tokens.gather(self._numbers["text"][rows])[0].squeeze(2).long()
         table, names = torch.from_numpy(lengths), self.ids[rows]
         known = [name for name in chosen if name in self._stores] if relative else []
+        usual = {name: self.usual_of_others(name, rows) for name in known}
         return Batch(
             chosen,
             features,
@@ -552,5 +556,6 @@ class Dataset:
             words=tuple(map(self.transcript.words, names)),
             lines=tuple(map(self.transcript.line, names)),
             earlier=tuple(map(self.transcript.earlier, names)),
-            speaker_means={name: self.means_of_others(name, rows) for name in known},
+            speaker_means={name: means for name, (means, _) in usual.items()},
+            speaker_variances={name: variances for name, (_, variances) in usual.items()},
         )

@@ -1,4 +1,4 @@
-"""Mean features of each speaker, so that an utterance can be read relative to the speaker's other utterances."""
+"""What is usual for each speaker, so that an utterance can be read relative to the speaker's other utterances."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class SpeakerMeans:
     """
 
     def __init__(self) -> None:
+        #: Of the utterances' means, by speaker and modality, (3, D): how many were measured, their sum, and that of
+        #: their squares.
         self._sums: dict[tuple[str, str], NDArray[np.float64]] = {}
-        self._counts: dict[tuple[str, str], NDArray[np.int64]] = {}
         self._utterances: dict[tuple[str, str], int] = {}
 
     def add(self, speaker: str | None, features: Mapping[str, Numbers | None]) -> None:
@@ -30,14 +31,14 @@ class SpeakerMeans:
         for modality, steps in features.items():
             if speaker is None or steps is None or len(steps) == 0:
                 continue
-            mean, key = utterance_mean(steps), (speaker, modality)
-            finite = np.isfinite(mean)
-            self._sums[key] = self._sums.get(key, np.zeros(len(mean))) + np.where(finite, mean, 0.0)
-            self._counts[key] = self._counts.get(key, np.zeros(len(mean), np.int64)) + finite
+            key = (speaker, modality)
+            self._sums[key] = self._sums.get(key, 0.0) + _powers(steps)
             self._utterances[key] = self._utterances.get(key, 0) + 1
 
-    def of_others(self, speaker: str | None, modality: str, steps: Numbers | None) -> Numbers | None:
-        """Mean (D,) over the other utterances of a speaker; None where there are too few of them.
+    def of_others(self, speaker: str | None, modality: str, steps: Numbers | None) -> tuple[Numbers, Numbers] | None:
+        """Mean (D,) and variance (D,) over the other utterances of a speaker; None where there are too few of them.
+
+        A feature that was measured in none of them has no mean, and one that was not in two has no variance: NaN.
 
         Args:
             speaker: who speaks.
@@ -46,12 +47,18 @@ class SpeakerMeans:
         """
         if speaker is None or steps is None or self._utterances.get((speaker, modality), 0) - 1 < LEAST_OTHERS:
             return None
-        mean, key = utterance_mean(steps), (speaker, modality)
-        finite = np.isfinite(mean)
-        count = self._counts[key] - finite
-        rest = (self._sums[key] - np.where(finite, mean, 0.0)) / np.maximum(count, 1)
-        others: Numbers = np.where(count > 0, rest, np.nan).astype(np.float32)
-        return others
+        count, total, squares = self._sums[speaker, modality] - _powers(steps)
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        scatter = np.maximum(squares - total * mean, 0.0)
+        variance = np.where(count > 1, scatter / np.maximum(count - 1, 1), np.nan)
+        return mean.astype(np.float32), variance.astype(np.float32)
+
+
+def _powers(steps: Numbers) -> NDArray[np.float64]:
+    """(3, D): whether each feature was measured in an utterance, its mean, and the square of that."""
+    mean = utterance_mean(steps)
+    known = np.nan_to_num(mean)
+    return np.stack([np.isfinite(mean), known, known**2])
 
 
 def utterance_mean(steps: Numbers) -> NDArray[np.float64]:

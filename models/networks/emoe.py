@@ -38,10 +38,13 @@ from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
+from emopipe.models.networks.variation import Variation
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
 #: What is read relative to the speaker where that is wanted: not words, whose mean is what was talked about.
 RELATIVE: Final = ("face", "voice")
+#: Where the share of the answer relative to the speaker goes by how far the speaker varies, neither answer has less.
+LEAST_SHARE: Final = 0.25
 #: How much the linear models count in the answer, where there are some.
 LINEAR_SHARE: Final = 0.5
 
@@ -112,7 +115,8 @@ class EmoeConfig(MixtureConfig):
         withheld: the share of these training rows.
         relative_share: how much the answer relative to the speaker counts beside the answer to the features as they
             are, where both can be given. Below 1 it also serves people who show the same emotion all the time, whose
-            mean hides it.
+            mean hides it; `varied` is from 0.25 to 0.75 by how surely the speaker shows several, which is told by how
+            much the utterances differ, see :class:`~emopipe.models.networks.variation.Variation`.
         linear: after the last epoch also fit the regularised linear models of mean features, see
             :class:`~emopipe.models.networks.linear.Linear`; the answer is the mean of both. With few recordings that is
             better than either.
@@ -134,7 +138,7 @@ class EmoeConfig(MixtureConfig):
     attention_dropout: Chance = 0.0
     relative: bool = False
     withheld: Chance = 0.2
-    relative_share: Share = 1.0
+    relative_share: Share | Literal["varied"] = 1.0
     linear: bool = False
     backbone: str = ""
     backbone_path: str = ""
@@ -359,6 +363,8 @@ class Emoe(Mixture):
         if config.linear:
             self.linear = Linear(shape, LinearConfig(relative=config.relative)).requires_grad_(False)
             self.register_buffer("linear_share", torch.zeros(()))
+        if config.relative and config.relative_share == "varied":
+            self.variation = nn.ModuleDict({name: Variation(shape.dims[name]) for name in self._relative_modalities})
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Learn mean and spread of every feature from the training rows."""
@@ -376,11 +382,15 @@ class Emoe(Mixture):
         seed: int,
         shares: Floats | None = None,
     ) -> dict[str, Any]:
-        """Fit the linear models, if there are to be some."""
-        if not self.config.linear:
-            return {}
-        chosen = self.linear.solve(dataset, targets, weights, folds, seed, shares)
-        self.linear_share.fill_(LINEAR_SHARE)
+        """Fit the linear models, and what tells how far a speaker varies, if there are to be some."""
+        chosen: dict[str, Any] = {}
+        if self.config.linear:
+            chosen |= self.linear.solve(dataset, targets, weights, folds, seed, shares)
+            self.linear_share.fill_(LINEAR_SHARE)
+        if hasattr(self, "variation") and self.shape.task == "classification":
+            for name, one in self.variation.items():
+                assert isinstance(one, Variation)
+                chosen[f"{name}_variation"] = one.fit(name, dataset, targets, seed)
         return chosen
 
     def sealed(self) -> EmoeConfig:
@@ -391,6 +401,11 @@ class Emoe(Mixture):
     def relative(self) -> bool:
         """Whether it reads the means of the speakers' other utterances."""
         return self.config.relative
+
+    @property
+    def _relative_modalities(self) -> list[str]:
+        """What is read relative to the speaker."""
+        return [name for name in self.shape.modalities if self.config.relative and name in RELATIVE]
 
     def inherit(self, start: FusionModel) -> Inheritance:
         """Take over branches and router; of the read-outs the rows of classes that both know.
@@ -442,11 +457,28 @@ class Emoe(Mixture):
         """
         if self.training:
             return self._network(batch)
-        output, share = self._network(batch), self.config.relative_share
-        if self.config.relative and share < 1 and batch.speaker_means:
+        output = self._network(batch)
+        if self.config.relative and self.config.relative_share != 1 and batch.speaker_means:
             plain = self._network(replace(batch, speaker_means={}))
-            output = mean_output(plain, output, torch.tensor(share), self.shape.task)
+            output = mean_output(plain, output, self._relative_share(batch), self.shape.task)
         return self._with_linear(output, batch) if self.config.linear else output
+
+    def _relative_share(self, batch: Batch) -> Tensor:
+        """How much the answer relative to the speaker counts (B, 1).
+
+        Where it goes by how far the speaker varies, it is between LEAST_SHARE and 1 - LEAST_SHARE by the mean of what
+        the modalities tell of that, which are there.
+        """
+        share = self.config.relative_share
+        if share != "varied":
+            return torch.full((len(batch), 1), share)
+        told = batch.quality.new_full((len(batch), 1), torch.nan)
+        for name, one in self.variation.items():
+            if name in batch.speaker_variances:
+                there = batch.present[:, self.shape.modalities.index(name), None]
+                varies = one(batch.speaker_variances[name]).unsqueeze(1)
+                told = torch.cat([told, torch.where(there, varies, torch.nan)], 1)
+        return LEAST_SHARE + (1 - 2 * LEAST_SHARE) * told.nanmean(1, keepdim=True).nan_to_num(nan=0.5)
 
     def _network(self, batch: Batch) -> Output:
         """What the network answers; in evaluation that of its head where an utterance has a single modality."""
@@ -506,7 +538,7 @@ class Emoe(Mixture):
 
 
 def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
-    """The mean of what a network answers to two views of the same utterances, in which the second has a share."""
+    """The mean of what a network answers to two views of the same utterances; the second has a share (B, 1)."""
     unimodal = {name: mean_answer(answer, two.unimodal[name], share, task) for name, answer in one.unimodal.items()}
     weights = (1 - share) * one.weights + share * two.weights
     return Output(mean_answer(one.logits, two.logits, share, task), unimodal, weights, two.features)

@@ -52,7 +52,7 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             rows = {name: sequence.features for name, sequence in features.items()}
             earlier = tuple(line for line in lines[:index] if line)
             quality = utterance_quality(inputs, index, rows)
-            usual = {} if means is None else _means_of_others(means, speaker_name(inputs, index), rows)
+            usual = {} if means is None else _usual_of_others(means, speaker_name(inputs, index), rows)
             samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier, usual))
         predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
@@ -70,9 +70,9 @@ def _speaker_means(inputs: FusionInputs) -> SpeakerMeans:
     return means
 
 
-def _means_of_others(
+def _usual_of_others(
     means: SpeakerMeans, speaker: str | None, rows: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray | None]:
+) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
     return {name: means.of_others(speaker, name, steps) for name, steps in rows.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is usual for a speaker: the mean over the other utterances, wherever enough of them are known."""
+"""What is usual for a speaker: mean and variance over the other utterances, wherever enough of them are known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def test_an_utterance_is_never_part_of_its_own_reference(levels: list[float], st
     for index, one in enumerate(utterances):
         others = means.of_others("anna", "voice", one)
         assert others is not None
-        assert np.allclose(others, np.mean(levels[:index] + levels[index + 1 :]), atol=1e-3)
+        rest = levels[:index] + levels[index + 1 :]
+        assert np.allclose(others[0], np.mean(rest), atol=1e-3)
+        assert np.allclose(others[1], np.var(rest, ddof=1), rtol=1e-4, atol=1e-3)
 
 
 def test_too_few_others_an_unknown_speaker_and_an_absent_modality_give_no_reference() -> None:
@@ -44,9 +46,10 @@ def test_what_was_not_measured_is_left_out_feature_by_feature() -> None:
     for one in utterances:
         means.add("anna", {"face": one})
     others = means.of_others("anna", "face", utterances[3])
-    assert others is not None and others.tolist() == [1.0, 4.0]
+    assert others is not None and others[0].tolist() == [1.0, 4.0]
+    assert others[1][0] == 1.0 and np.isnan(others[1][1])
     alone = means.of_others("anna", "face", utterances[0])
-    assert alone is not None and alone[0] == 2.0 and np.isnan(alone[1])
+    assert alone is not None and alone[0][0] == 2.0 and np.isnan(alone[0][1])
 
 
 def test_rows_of_a_dataset_and_samples_of_a_recording_tell_the_same(make: Callable[..., Dataset]) -> None:
@@ -60,8 +63,10 @@ def test_rows_of_a_dataset_and_samples_of_a_recording_tell_the_same(make: Callab
     for row in rows:
         sample = data.sample(row)
         usual = {name: means.of_others(data.speakers[row], name, steps) for name, steps in sample.features.items()}
-        samples.append(Sample(sample.features, speaker_means=usual))
+        samples.append(Sample(sample.features, usual=usual))
     again = collate(samples, data.schema)
     for name in data.modalities:
         assert np.array_equal(batch.speaker_means[name].numpy(), again.speaker_means[name].numpy(), equal_nan=True)
+        told = (batch.speaker_variances[name].numpy(), again.speaker_variances[name].numpy())
+        assert np.array_equal(*told, equal_nan=True)
     assert not data.batch(rows).speaker_means

@@ -154,7 +154,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    9,
+    10,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -82,7 +82,8 @@ def protection_of(options: RunOptions) -> Protection:
     """
     from emopipe.pipeline.privacy.face_boxes import BlurSettings
 
-    of_blur = {name: options.get(option) for option, name in _OF_BLUR.items() if options.get(option) is not None}
+    given: Mapping[str, Any] = options
+    of_blur = {name: given[option] for option, name in _OF_BLUR.items() if given.get(option) is not None}
     blur = BlurSettings(**of_blur)
     blur.check()
     if blur != BlurSettings() and not options.get("blurred"):

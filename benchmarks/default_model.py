@@ -65,6 +65,8 @@ FORMS: Final = 2
 STEPS: Final = 6
 #: Noise of the landmarks' columns in changed forms, in standard deviations.
 JITTER: Final = 0.3
+#: How often an epoch reads the clips of Java-SED, the only corpus of faces that talk.
+TALKING: Final = 8
 #: Triples of a class; the share in which face or voice is replaced by that of another emotion.
 TRIPLES: Final = 900
 REPLACED: Final = 0.25
@@ -212,7 +214,10 @@ def sealed() -> dict[str, Any]:
 
 
 def voice_part(work: Path, corpus: str) -> Part:
-    """Takes as they are, with their speakers; changed copies without, so that lone clips are learned, too."""
+    """Takes as they are, with their speakers; changed copies without, so that lone clips are learned, too.
+
+    `person` is who speaks, or of pictures the film that they are from, by which people are held out and intervals made.
+    """
     kept = dict(np.load(work / f"voice-{corpus}.npz"))
     ends = np.cumsum(kept["lengths"])
     rows, sequences = [], {}
@@ -257,7 +262,7 @@ def clip_part(work: Path, corpus: str) -> Part:
         for number in range(1 + COPIES if corpus in VOICES else 1):
             key = f"{row['id']}~{number}"
             there = key in heard.features["voice"]
-            speaker = row["speaker"] if number == 0 else None
+            speaker = row["speaker"] if number == 0 and corpus in VOICES else None
             parts = {"face": row["face"], "voice": key if there else None}
             rows.append({**name, "id": f"{key}~clip", "speaker": speaker, **parts})
     used = {row["id"].removesuffix("~clip") for row in rows}
@@ -287,7 +292,7 @@ def combine(parts: Iterable[Part], schema: dict[str, tuple[str, ...]], extractio
         sequences = {key: one for part in parts for key, one in part.features.get(modality, {}).items()}
         if sequences:
             stores[modality] = _store(modality, schema[modality], sequences)
-    columns = ("id", "speaker", "label", "corpus", "split", "words", *MODALITIES)
+    columns = ("id", "speaker", "person", "label", "corpus", "split", "words", *MODALITIES)
     table = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns}
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return Dataset(pa.table(table), stores, extraction, digest)
@@ -357,9 +362,22 @@ def load(
     }
     parts = [read(work, name) for name, (_, read) in used.items()]
     parts = [Part([row for row in part.rows if row.get("person", "-") != person], part.features) for part in parts]
-    if len(modalities) > 1:
-        parts.append(Part(list(triples(parts, modalities)), {}))
-    return _dataset(parts).select([name for name in MODALITIES if name in modalities])
+    return _dataset(complete(parts, modalities)).select([name for name in MODALITIES if name in modalities])
+
+
+def complete(parts: list[Part], modalities: tuple[str, ...]) -> list[Part]:
+    """These parts, triples of them where there are several modalities, and the clips that are read again."""
+    made = list(triples(parts, modalities)) if len(modalities) > 1 else []
+    return [*parts, Part(made, {}), Part(list(_again(parts)), {})]
+
+
+def _again(parts: Iterable[Part]) -> Iterator[Row]:
+    """The clips of Java-SED as often as they are read again, each time as those of other speakers."""
+    for part in parts:
+        for row in part.rows:
+            for number in range(1, TALKING) if row["corpus"] == "javased" else ():
+                speaker = row["speaker"] and f"{row['speaker']}~{number}"
+                yield {**row, "id": f"{row['id']}~{number}", "speaker": speaker}
 
 
 def measured(work: Path, corpus: str) -> Dataset:
@@ -426,7 +444,8 @@ class Figures:
         seen, own = scores.present.any(1), np.unique(truth)
         right = (scores.logits.argmax(1) == truth) & seen
         among = (own[scores.logits[:, own].argmax(1)] == truth) & seen
-        speakers = np.array([name or key for name, key in zip(dataset.speakers, dataset.ids, strict=True)])
+        people = dataset.column("person")
+        speakers = np.array([name or key for name, key in zip(people, dataset.ids, strict=True)])
         low, high = generalisation.interval(truth.astype(str), among, speakers)
         row = {"n": len(truth), "accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
         self.rows.setdefault((corpus, names), []).append({**row, "low": low, "high": high})

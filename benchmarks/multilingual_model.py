@@ -23,7 +23,7 @@ import default_model
 import numpy as np
 import torch
 import words_encoder
-from default_model import CLASSES, READERS, Part, combine, triples
+from default_model import CLASSES, READERS, Part, combine, complete
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
@@ -98,9 +98,8 @@ def train(work: Path, folder: Path) -> None:
     """Train on all corpora."""
     parts = [read(work, name) for name, (kind, read) in READERS.items() if kind != "text"]
     parts.append(word_part(folder))
-    parts.append(Part(list(triples(parts, MODALITIES)), {}))
     before = read_sealed("emopipe-default")
-    dataset = combine(parts, before.schema, {**before.extraction, "text": text_settings()})
+    dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text_settings()})
     checkpoint.save(folder / "model", fit(dataset, read_configuration(default_model.CONFIG)).predictor, "")
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import emopipe
 from emopipe.errors import InputNotFound, OutputError, reason
+from emopipe.models.sealed import read_sealed
 from emopipe.pipeline import weights
 from emopipe.pipeline.export.methods import Description, describe, references, write
 from emopipe.pipeline.export.recording import Recording
@@ -20,7 +21,7 @@ from emopipe.pipeline.records import MediaInfo
 from emopipe.pipeline.store.store import Store
 from tests.pipeline.export.test_export import TWO_PEOPLE
 
-DEFAULT = "6f17fc047c5a"
+DEFAULT = read_sealed("emopipe-default").id
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_settings_weights_and_versions_are_those_of_the_store(store: Store, tmp_
     assert "Faces were measured 5.0 times a second by MediaPipe Face Landmarker" in text
     assert f"| {weights.entry('face-landmarker').title} (`face-landmarker`) | Apache-2.0 | `{'f' * 64}` |" in text
     assert "| mediapipe | 0.10.31 |" in text and "face.detector" not in text
-    assert "emopipe-default (id 6f17fc047c5a; model EMOE [@fang2025emoe])" in text
+    assert f"emopipe-default (id {DEFAULT}; model EMOE [@fang2025emoe])" in text
 
 
 def test_people_who_were_enrolled_are_not_named(store: Store, tmp_path: Path) -> None:

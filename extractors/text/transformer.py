@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from emopipe.extractors.contracts import Backend, Locate, TextBackend
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH: Final = 32
 #: Weights of a part that is not used, which many files lack.
@@ -39,6 +42,23 @@ BACKEND: Final = Backend(
     libraries=("transformers", "torch"),
     settings=("encoder", "multilingual", "languages", "max_tokens", "layers", "pooling"),
 )
+
+
+class Network(Protocol):
+    """A network that reads tokens.
+
+    Attributes:
+        depth: number of layers.
+        width: length of a vector.
+        places: the longest text in tokens.
+    """
+
+    depth: int
+    width: int
+    places: float
+
+    def states(self, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """The embeddings and the output of each layer, each (texts, tokens, width), of what the tokenizer gives."""
 
 
 class TextEncoder:
@@ -72,19 +92,18 @@ class TextEncoder:
             raise ValueError(f"unknown pooling {pooling!r} of text: use {', '.join(POOLING)}")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
-        encoder = _load(model)
-        self._model: Any = encoder.eval().to(device)
+        self._network: Network = _load(model, device)
         self._device = device
-        self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, _positions(self._model)))
+        self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, self._network.places))
         self._layers, self._pooling = layers, pooling
-        depth = int(self._model.config.num_hidden_layers)
+        depth = self._network.depth
         if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
             raise ValueError(f"the text encoder has the layers 0 to {depth} (-1 is the last), not {list(layers)}")
 
     @property
     def width(self) -> int:
         """Length of a vector."""
-        return int(self._model.config.hidden_size)
+        return self._network.width
 
     def feature_names(self) -> list[str]:
         """Names of the feature columns, in order."""
@@ -104,8 +123,7 @@ class TextEncoder:
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
         with torch.inference_mode():
-            output = self._model(**batch, output_hidden_states=True)
-            states = [*output.hidden_states[:-1], output.last_hidden_state]
+            states = self._network.states(batch)
             mixed = torch.stack([states[layer] for layer in self._layers]).mean(0).float().cpu().numpy()
         masks = batch["attention_mask"].bool().cpu().numpy()
         return [self._pooled(tokens[mask]) for tokens, mask in zip(mixed, masks, strict=True)]
@@ -116,24 +134,41 @@ class TextEncoder:
         return tokens[:1] if self._pooling == "first" else tokens
 
 
-def _load(model: str | Path) -> Any:
+def _load(model: str | Path, device: str) -> Network:
     """The network of an encoder, which computes in single precision, with the weights of its file and no others."""
-    from transformers import AutoModel
-    from transformers.utils import logging
+    from emopipe.extractors.text.bert import read_bert
 
-    told = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked here
-    try:
-        encoder, found = AutoModel.from_pretrained(
-            str(model), dtype="auto", trust_remote_code=False, output_loading_info=True
-        )
-    finally:
-        logging.set_verbosity(told)
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLER))
-    if missing:
-        raise ValueError(f"the text encoder's file lacks {len(missing)} weights, of them {missing[0]}")
-    _widen(encoder)
-    return encoder
+    return read_bert(model, device) or _Transformer(model, device)
+
+
+class _Transformer:
+    """A network of transformers; see :class:`Network`."""
+
+    def __init__(self, model: str | Path, device: str) -> None:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        told = logging.get_verbosity()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked here
+        try:
+            encoder, found = AutoModel.from_pretrained(
+                str(model), dtype="auto", trust_remote_code=False, output_loading_info=True
+            )
+        finally:
+            logging.set_verbosity(told)
+        missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLER))
+        if missing:
+            raise ValueError(f"the text encoder's file lacks {len(missing)} weights, of them {missing[0]}")
+        _widen(encoder)
+        self._model: Any = encoder.eval().to(device)
+        self.depth = int(encoder.config.num_hidden_layers)
+        self.width = int(encoder.config.hidden_size)
+        self.places = _positions(encoder)
+
+    def states(self, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """See :class:`Network`."""
+        output = self._model(**batch, output_hidden_states=True)
+        return [*output.hidden_states[:-1], output.last_hidden_state]
 
 
 def _widen(encoder: Any) -> None:

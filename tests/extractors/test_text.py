@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,42 @@ def test_layers_are_averaged(bert: Path, layers: tuple[int, ...]) -> None:
     assert vectors.dtype == np.float32 and np.allclose(vectors, expected, atol=1e-5)
 
 
+def test_padding_changes_nothing_and_vectors_are_those_of_transformers(weight: Callable[[str], Path]) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["We are so sad.", "no", "I am so happy today, and so is she. " * 3]
+    folder = weight("minilm-l6")
+    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder)(**batch).last_hidden_state
+    for vectors, theirs, mask in zip(TextEncoder(folder).encode(texts), expected, batch["attention_mask"], strict=True):
+        assert np.abs(vectors - theirs[mask.bool()].numpy()).max() < 1e-6
+
+
+def test_a_bert_is_read_without_what_transformers_brings(bert: Path) -> None:
+    """Torch's compiler takes 200 MiB and two seconds of every process."""
+    code = (
+        "import sys; from emopipe.extractors.text.transformer import TextEncoder\n"
+        "assert TextEncoder(sys.argv[1]).encode(['we are so sad'])\n"
+        "assert not {'torch._dynamo', 'torchvision', 'sklearn'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(bert)], check=True)
+
+
+@pytest.mark.parametrize("told", [{"hidden_act": "relu"}, {"is_decoder": True}, {"num_hidden_layers": 2}])
+def test_other_networks_are_left_to_transformers(told: dict[str, Any], bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(shutil.copytree(bert, tmp_path / "other"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **told}))
+    batch = AutoTokenizer.from_pretrained(folder)(["we are so sad"], return_tensors="pt")
+    with torch.no_grad():
+        (expected,) = AutoModel.from_pretrained(folder, dtype=torch.float32)(**batch).last_hidden_state
+    (vectors,) = TextEncoder(folder).encode(["we are so sad"])
+    assert np.allclose(vectors, expected.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(("pooling", "name"), [("mean", "mean_000"), ("first", "first_000")])
 def test_pooling_makes_one_vector_and_says_so_in_the_names(bert: Path, pooling: str, name: str) -> None:
     texts = ["I am so happy", "sad"]
@@ -145,7 +183,10 @@ def test_a_second_encoder_needs_to_know_its_languages(bert: Path, other: Path) -
         create(table(bert, multilingual=str(other)), Path, "cpu")
 
 
-def test_weights_in_half_precision_give_the_vectors_of_single_precision(bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_weights_in_half_precision_give_the_vectors_of_single_precision(
+    own: bool, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import load_file, save_file
 
     wide = shutil.copytree(bert, tmp_path / "wide")
@@ -154,8 +195,12 @@ def test_weights_in_half_precision_give_the_vectors_of_single_precision(bert: Pa
     config = json.loads((wide / "config.json").read_text())
     (wide / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
     texts = ["i am so happy today", "we are sad."]
+    if not own:
+        monkeypatch.setattr("emopipe.extractors.text.bert.read_bert", lambda *_: None)
     narrow = TextEncoder(bert)
-    assert narrow._model.get_input_embeddings().weight.dtype == torch.float16
+    network: Any = narrow._network
+    words = network.words if own else network._model.get_input_embeddings().weight
+    assert words.dtype == torch.float16
     for one, other in zip(narrow.encode(texts), TextEncoder(wide).encode(texts), strict=True):
         assert one.dtype == np.float32 and np.array_equal(one, other)
 

@@ -1,12 +1,16 @@
-"""Keep what an import does to the whole process from staying."""
+"""Keep what an import does to the whole process from staying, and what it brings and nobody calls from coming."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 
 @contextmanager
@@ -35,3 +39,39 @@ def contained() -> Iterator[None]:
             torch.set_num_threads(threads)
         for name in set(main) - names:
             del main[name]
+
+
+@contextmanager
+def numba_later() -> Iterator[None]:
+    """Have functions that modules imported in the block compile with numba compiled when they are first called.
+
+    numba itself is imported no sooner. Within the block, a module named `numba` has nothing but `jit`, with arguments.
+    """
+    if "numba" in sys.modules:
+        yield
+        return
+    stand_in: Any = ModuleType("numba")
+    stand_in.__spec__, stand_in.jit = ModuleSpec("numba", None), _jit_later
+    sys.modules["numba"] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get("numba") is stand_in:
+            del sys.modules["numba"]
+
+
+def _jit_later(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled: list[Callable[..., Any]] = []
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            if not compiled:
+                import numba
+
+                compiled.append(numba.jit(**options)(function))
+            return compiled[0](*arguments, **named)
+
+        return call
+
+    return decorate

@@ -14,6 +14,7 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Word
+from emopipe.extractors.import_isolation import numba_later
 from emopipe.extractors.speech.whisper_decoder import Encoded, NextTokens, hidden_states
 from emopipe.extractors.speech.word_times import timed_words
 
@@ -111,7 +112,9 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
 
 def _load(path: Path, device: str) -> Whisper:
     import torch
-    import whisper
+
+    with numba_later():  # what Whisper's own word times are computed by: see .word_times
+        import whisper
     from whisper.model import ModelDimensions, Whisper
 
     try:

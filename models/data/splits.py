@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Indices
@@ -40,6 +39,8 @@ def folds(
     Raises:
         TrainingError: fewer than two speakers.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     rows = strata(labels)
     parts = min(count, len(set(dataset.groups))) if by_speaker else min(count, len(rows))
     if parts < 2:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from annotated_types import Interval
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
@@ -336,6 +335,8 @@ def balance(said: Mapping[str, Numbers], problem: Problem) -> dict[str, float]:
         said: expert -> log probabilities, or values, (N, C) of rows that it was not fitted to; NaN where it is absent.
         problem: the truth.
     """
+    from scipy.optimize import minimize
+
     rows = np.arange(len(problem.targets))
     if problem.task == "regression":
         errors = {key: problem.cost(one, rows) for key, one in said.items()}

@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from emopipe.extractors.import_isolation import contained
+from emopipe.extractors.import_isolation import contained, numba_later
 
 
 def test_the_process_is_put_back_even_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +105,32 @@ def test_voice_activity_leaves_torchs_threads_alone(weight: Callable[[str], Path
     )
     done = subprocess.run([sys.executable, "-c", code, str(weight("silero-vad"))], capture_output=True, text=True)
     assert done.stdout.split() == ["3"], done.stderr
+
+
+LATE = """
+import sys
+from emopipe.extractors.import_isolation import numba_later
+with numba_later():
+    import compiled
+assert "numba" not in sys.modules
+print(compiled.doubled(21), compiled.doubled(1), "numba" in sys.modules, compiled.doubled.__name__)
+"""
+
+
+def test_what_numba_compiles_is_compiled_when_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "compiled.py").write_text(
+        "import numba\n\n@numba.jit(nopython=True)\ndef doubled(value):\n    return 2 * value\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["42", "2", "True", "doubled"], done.stderr
+
+
+def test_numba_itself_is_the_one_that_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = ModuleType("numba")
+    monkeypatch.setitem(sys.modules, "numba", loaded)
+    with numba_later():
+        assert sys.modules["numba"] is loaded
+    assert sys.modules["numba"] is loaded

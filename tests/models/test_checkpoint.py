@@ -307,3 +307,9 @@ def test_importing_the_package_is_light() -> None:
         "import sys, emopipe.models; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'pyarrow', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_predictions_need_nothing_of_what_training_needs() -> None:
+    """scikit-learn and what it brings take 90 MiB and a second of every process."""
+    code = "import sys, emopipe.models.predictor; sys.exit(any(m in sys.modules for m in ('sklearn', 'scipy.stats')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -72,9 +72,7 @@ def _write(
     manifest: list[dict[str, Any]] = []
     failures: list[Failure] = []
     reasons: list[Reason] = []
-    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
-        backends.prepare(*_kinds([row.source for row in rows], job))
-        names = backends.feature_names(job.modalities)
+    names = _feature_names([row.source for row in rows], job, hook)
     with ExitStack() as stack:
         writers = {m: stack.enter_context(FeatureWriter(folder, m, names[m])) for m in job.modalities}
         results = _extractions([row.source for row in rows], job, engine, hook)
@@ -102,6 +100,17 @@ def _write(
             [("id", "code", "reason"), *((f.id, f.reason.code, str(f.reason)) for f in failures)]
         )
     return failures, reasons
+
+
+def _feature_names(sources: Sequence[Source], job: Job, hook: Hook) -> dict[str, list[str]]:
+    """Modality -> names of its feature columns; what was loaded to ask is freed again, since others do the work.
+
+    Raises:
+        WeightError: one that will be needed cannot be had.
+    """
+    with job.backends(job.config, device=job.device, offline=job.offline, hook=hook) as backends:
+        backends.prepare(*_kinds(sources, job))
+        return backends.feature_names(job.modalities)
 
 
 def _of_source(one: Reason, source: Source) -> Reason:

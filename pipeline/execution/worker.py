@@ -14,6 +14,7 @@ from emopipe.errors import EmopipeError, StageFailure, StoreError
 from emopipe.extractors.person_normalization import Baselines
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import given_clip
+from emopipe.pipeline.execution.memory import return_freed_memory
 from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook, silent, timed
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Stages whose features a checkpoint must have been trained on: checked before the first one is computed.
 MEASURING: Final = ("face", "voice", "text")
+#: A stage that took so many seconds worked on much: what it freed is handed back before the next takes its own.
+LONG: Final = 1.0
 REPEAT: Final = "Repeat with --debug to see where"
 
 
@@ -268,6 +271,8 @@ class _Evaluation:
             values = self._keep(result, made, began) if stage.stored else made
         self._computed[stage.name] = time.perf_counter() - began
         self._store.ended(number, self._computed[stage.name])
+        if self._computed[stage.name] > LONG:
+            return_freed_memory()
         return values
 
     def _run_stage(self, stage: AnyStage) -> dict[str, object]:

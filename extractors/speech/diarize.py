@@ -1,8 +1,8 @@
 """Who speaks when: speaker vectors of short pieces of speech, clustered into people, smoothed in time.
 
 The number of people is the largest at which no two of them sound alike; it can be given instead. People are numbered
-in the order in which they first speak. Where one speaker follows another without a pause, still shorter pieces tell
-the moment; see `handovers.py`.
+in the order in which they first speak. Still shorter pieces tell the moment at which one speaker follows another; see
+`handovers.py`.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ TRACKS: Final = Stage(
 )
 SPEAKERS: Final = Stage(
     "speakers",
-    5,
+    6,
     DiarizationInputs,
     Diarization,
     diarize,

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emopipe.extractors.face.expression import SIDE, WEIGHTS_FILE, face_crop, network_input
+from emopipe.extractors.face.expression import SIDE, WEIGHTS_FILE, face_crop, network_input, read_encoder
 from emopipe.extractors.face.expression_network import WIDTH, ExpressionNetwork, folded
 from emopipe.extractors.face.mediapipe import MEASURED, FaceLandmarker, measure
 from emopipe.extractors.face.table import EXPRESSION, feature_columns
@@ -168,13 +168,8 @@ def _start_exported(model: Classifier, path: Path, pictures: torch.Tensor) -> No
     It gets one back that normalises what each convolution gives for these pictures, and scales and shifts it to where
     it was, so that the function is the same.
     """
-    from safetensors.torch import load_file
-
-    weights = {name: value.float() for name, value in load_file(path).items()}
+    exported, weights = read_encoder(path)
     model.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
-    exported = folded(ExpressionNetwork())
-    prefix = "network."
-    exported.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     given, convolutions, norms = (
         [module for module in network.modules() if isinstance(module, kind)]
         for network, kind in ((exported, nn.Conv2d), (model.network, nn.Conv2d), (model.network, nn.BatchNorm2d))

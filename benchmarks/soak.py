@@ -34,6 +34,7 @@ from scipy.stats import linregress, t
 
 from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import prediction_job
+from emopipe.pipeline.execution.memory import return_freed_memory
 from emopipe.pipeline.execution.plan import Task
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.store.store import temporary_store
@@ -71,8 +72,8 @@ class _Lent(ctypes.Structure):
 def held_and_lent(process: psutil.Process) -> tuple[float, float]:
     """Resident memory, and what the C library has lent out, in MiB, once all that is free was given back."""
     gc.collect()
+    return_freed_memory()
     library = ctypes.CDLL("libc.so.6")
-    library.malloc_trim(0)
     library.mallinfo2.restype = _Lent
     lent = library.mallinfo2()
     return process.memory_info().rss / MIB, (lent.uordblks + lent.hblkhd) / MIB

@@ -85,15 +85,23 @@ class ExpressionEncoder:
 
     @cached_property
     def _loaded(self) -> tuple[ExpressionNetwork, dict[str, torch.Tensor]]:
-        from safetensors.torch import load_file
+        from emopipe.extractors.face.expression_network import fused
 
-        from emopipe.extractors.face.expression_network import ExpressionNetwork, folded, fused
-
-        weights = {name: value.float() for name, value in load_file(WEIGHTS_FILE).items()}
-        network = folded(ExpressionNetwork())
-        prefix = "network."
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        network, weights = read_encoder(WEIGHTS_FILE)
         return fused(network), weights
+
+
+def read_encoder(path: Path) -> tuple[ExpressionNetwork, dict[str, torch.Tensor]]:
+    """The folded network of an encoder's file, and all of the file in single precision."""
+    from safetensors.torch import load_file
+
+    from emopipe.extractors.face.expression_network import ExpressionNetwork, folded
+
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    network = folded(ExpressionNetwork())
+    prefix = "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return network, weights
 
 
 def network_input(crops: torch.Tensor) -> torch.Tensor:

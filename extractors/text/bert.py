@@ -16,17 +16,19 @@ from torch.nn.functional import embedding, gelu, layer_norm, linear, scaled_dot_
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 WORDS: Final = "embeddings.word_embeddings.weight"
-#: What a configuration may leave out, and what it must then say of what is not computed here.
-DEFAULTS: Final = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-}
+#: What a configuration must tell, and what it may only say of what is computed here in one way.
+TOLD: Final = frozenset(
+    [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "layer_norm_eps",
+    ]
+)
 ONLY: Final = {
     "model_type": ("bert",),
     "hidden_act": ("gelu",),
@@ -116,12 +118,13 @@ def read_bert(folder: str | Path, device: str) -> Bert | None:
 def _config(folder: Path) -> dict[str, Any] | None:
     """A configuration with all sizes; None when it is not of a network as it is computed here."""
     try:
-        told: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    as_here = told.get("model_type") == "bert" and all(told[name] in ONLY[name] for name in ONLY.keys() & told)
-    config = DEFAULTS | told
-    return config if as_here and config["hidden_size"] % config["num_attention_heads"] == 0 else None
+    as_here = config.get("model_type") == "bert" and all(config[name] in ONLY[name] for name in ONLY.keys() & config)
+    if not as_here or not config.keys() >= TOLD:
+        return None
+    return config if config["hidden_size"] % config["num_attention_heads"] == 0 else None
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

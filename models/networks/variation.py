@@ -54,7 +54,7 @@ class Variation(nn.Module):
         return torch.sigmoid(self.line[0] * self._difference(variances) + self.line[1])
 
     def _difference(self, variances: Tensor) -> Tensor:
-        """V (B,), NaN where no feature that is read has a variance."""
+        """How much the utterances differ, v (B,), NaN where no feature that is read has a variance."""
         return ((variances[:, self.read] + LEAST_VARIANCE) / self.noise).log().nanmean(1)
 
     def fit(self, name: str, dataset: Dataset, targets: NDArray[np.int64], seed: int) -> dict[str, float]:

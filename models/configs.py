@@ -54,6 +54,8 @@ Layers = Annotated[int, Interval(ge=0, le=1000)]
 Kernel = Annotated[int, Interval(ge=1, le=10_001)]
 #: The rank of low-rank changes.
 Rank = Annotated[int, Interval(ge=1, le=4096)]
+#: Networks that are trained side by side.
+Members = Annotated[int, Interval(ge=1, le=100)]
 #: Tokens of a text, those that mark its ends included; where these alone are asked for, tokenizers do not cut at all.
 Tokens = Annotated[int, Interval(ge=3, le=1_000_000)]
 

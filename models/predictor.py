@@ -34,7 +34,8 @@ class Spec:
         classes: the C class names; empty for regression.
         schema: modality -> feature names.
         extraction: the sealed extraction configuration of the training features.
-        temperature: calibrated probabilities are softmax(logits / temperature).
+        temperature: calibrated probabilities are softmax(logits / temperature); one, or one for each presence pattern
+            (such as `voice`, and `` for those that are not named).
         threshold: a confidence below it is an abstention.
         priors: presence pattern (such as `text+voice`, and `` for all) -> class shares of the training rows as found
             (`natural`) and as weighted in training (`trained`).
@@ -48,7 +49,7 @@ class Spec:
     classes: tuple[str, ...]
     schema: Schema
     extraction: Mapping[str, Any] = field(default_factory=dict)
-    temperature: float = 1.0
+    temperature: float | Mapping[str, float] = 1.0
     threshold: float = 0.0
     priors: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -189,12 +190,20 @@ class Predictor:
                 by p'(c) ~ p(c) new(c) / trained(c) (Saerens et al. 2002); `train` takes the shares found among the
                 training rows with the same modalities. For data as skewed as the training data were.
         """
-        tempered = scores.logits.astype(np.float64) / self.spec.temperature
+        tempered = scores.logits.astype(np.float64) / self._temperatures(scores.present)
         tempered += self._prior_logits(scores.present, prior)
         tempered -= tempered.max(axis=1, keepdims=True, initial=-np.inf)
         exp = np.exp(tempered)
         shares: NDArray[np.float64] = exp / exp.sum(axis=1, keepdims=True)
         return shares
+
+    def _temperatures(self, present: Mask) -> NDArray[np.float64]:
+        """The temperature of each row (N, 1)."""
+        known = self.spec.temperature
+        if not isinstance(known, Mapping):
+            return np.full((len(present), 1), known)
+        patterns = [pattern_name(row, self.spec.modalities) for row in present]
+        return np.array([known.get(pattern, known[""]) for pattern in patterns], np.float64).reshape(-1, 1)
 
     def _prior_logits(self, present: Mask, prior: Prior | Mapping[str, float]) -> NDArray[np.float64]:
         shifts = np.zeros((len(present), len(self.spec.classes)))

@@ -25,6 +25,7 @@ from emopipe.models.networks.egmf.config import EgmfConfig
 from emopipe.models.networks.egmf.model import Egmf
 from emopipe.models.networks.emoe import Emoe, EmoeConfig
 from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig
+from emopipe.models.networks.ensemble import Ensemble
 from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.model import FusionModel, Shape
 from emopipe.plugins import entry_points, origin
@@ -112,5 +113,6 @@ def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> 
     Raises:
         ConfigError: see :func:`configure`.
     """
-    config = configure(name, options)
-    return entry(name).model(shape, config)
+    config, model = configure(name, options), entry(name).model
+    members = [model(shape, config) for _ in range(getattr(config, "members", 1))]
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -23,6 +23,7 @@ from emopipe.models.configs import (
     Heads,
     Kernel,
     Layers,
+    Members,
     Rank,
     Share,
     Tokens,
@@ -37,7 +38,7 @@ from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
-from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise
+from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise, mean_answer
 from emopipe.models.networks.variation import Variation
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
@@ -127,6 +128,8 @@ class EmoeConfig(MixtureConfig):
         backbone_sha256: of its weights; empty accepts any, and a checkpoint keeps what it was trained with.
         backbone_tuning, lora_rank: see :class:`~emopipe.models.networks.words.WordsEncoder`.
         text_tokens: of the words that the backbone reads.
+        members: networks that begin with other random weights and are trained side by side; the answer is the mean of
+            theirs, see :class:`~emopipe.models.networks.ensemble.Ensemble`.
     """
 
     kernel: Kernel | Mapping[str, Kernel] = 1
@@ -146,6 +149,7 @@ class EmoeConfig(MixtureConfig):
     backbone_tuning: Tuning = "lora"
     lora_rank: Rank = 8
     text_tokens: Tokens = 64
+    members: Members = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -542,13 +546,6 @@ def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
     unimodal = {name: mean_answer(answer, two.unimodal[name], share, task) for name, answer in one.unimodal.items()}
     weights = (1 - share) * one.weights + share * two.weights
     return Output(mean_answer(one.logits, two.logits, share, task), unimodal, weights, two.features)
-
-
-def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:
-    """Mean of two answers, in which the second has a share: of their probabilities (as logits), or of their values."""
-    if task == "regression":
-        return (1 - share) * one + share * two
-    return torch.logaddexp(one.log_softmax(1) + (1 - share).log(), two.log_softmax(1) + share.log())
 
 
 def _evidence_labels(model: Emoe) -> list[str]:

@@ -26,12 +26,21 @@ class Output:
         unimodal: modality -> (B, C) prediction from it alone, meaningless in rows without it; may be empty.
         weights: (B, M) share of each modality, 0 where absent, summing to one.
         features: what the losses and plots need, by name; `fused` is (B, K).
+        members: what each network of an ensemble says.
     """
 
     logits: Tensor
     unimodal: dict[str, Tensor]
     weights: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    members: tuple[Output, ...] = ()
+
+
+def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:
+    """Mean of two answers, in which the second has a share: of their probabilities (as logits), or of their values."""
+    if task == "regression":
+        return (1 - share) * one + share * two
+    return torch.logaddexp(one.log_softmax(1) + (1 - share).log(), two.log_softmax(1) + share.log())
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emopipe.errors import ConfigError, TrainingError
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.networks.ensemble import Ensemble, alone
 from emopipe.models.networks.inheritance import Inheritance
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.predictor import Predictor
@@ -233,7 +234,7 @@ def new_model(
         raise ConfigError(
             f"the checkpoint to start from is another model: {start.spec.model}", hint=f"Train --model {config.model}"
         )
-    inherited = model.inherit(start.module)
+    inherited = model.inherit(start.module if isinstance(model, Ensemble) else alone(start.module))
     model.load_state_dict({**model.state_dict(), **inherited.weights})
     return model, inherited
 

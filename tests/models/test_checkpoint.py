@@ -259,6 +259,20 @@ class TestPredictions:
         found = shy.predict([partial.sample(0)])[0]
         assert found.abstained and found.label is not None
 
+    def test_are_as_sure_as_the_temperature_of_their_modalities_says(
+        self, predictor: Predictor, partial: Dataset, tmp_path: Path
+    ) -> None:
+        warm = replace(predictor.spec, temperature={"": 3.0, "voice": 0.5})
+        save(tmp_path / "warm", Predictor(warm, predictor.module), "")
+        again, cold = load(tmp_path / "warm"), Predictor(replace(predictor.spec, temperature=1.0), predictor.module)
+        for names, temperature in ((("voice",), 0.5), (("face", "voice"), 3.0)):
+            scores = cold.scores(partial, None, names)
+            rows = scores.present.sum(1) == len(names)
+            assert rows.any()
+            expected = np.log(cold.probabilities(scores))[rows] / temperature
+            expected -= np.logaddexp.reduce(expected, 1)[:, None]
+            assert np.allclose(np.log(again.probabilities(scores))[rows], expected)
+
     def test_do_not_depend_on_their_company(self, predictor: Predictor, partial: Dataset) -> None:
         together = predictor.predict(samples(partial))
         for sample, one in zip(samples(partial), together, strict=True):

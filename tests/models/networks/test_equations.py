@@ -20,10 +20,10 @@ from emopipe.models.networks.egmf.encoder import (
     Steps,
 )
 from emopipe.models.networks.egmf.experts import Experts, Gate, PseudoTokens
-from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, Mixture, Router, mean_answer
+from emopipe.models.networks.emoe import Emoe, EmoeConfig, Head, Mixture, Router
 from emopipe.models.networks.emoe_paper import EmoePaper, EmoePaperConfig, FlatRouter
 from emopipe.models.networks.layers import Transformer
-from emopipe.models.networks.model import Output, Shape
+from emopipe.models.networks.model import Output, Shape, mean_answer
 
 DIMS = {"text": 5, "face": 3, "voice": 7}
 SMALL = EmoeConfig(width=8, layers=1, heads=2, router_width=6)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
 from emopipe.extractors.contracts import Span, Word
 
-SENTENCE_ENDS: Final = tuple(".?!。？！…")
+#: Of Latin, Greek, Chinese and Japanese, Arabic and Urdu, Ethiopic, Armenian, Devanagari and its kin, Burmese and Khmer.
+SENTENCE_ENDS: Final = tuple(".?!…\u037e。？！؟፧።։⁇⁈⁉﹖।॥۔။។")
+#: Greek question marks are mostly typed as a semicolon.
+GREEK_MARK: Final = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
 
 
 def split_utterances(words: Sequence[Word], *, pause: float, longest: float) -> list[Span]:
@@ -41,7 +45,7 @@ def _ends(group: Sequence[Word], following: Word, pause: float, longest: float) 
     last = group[-1]
     return (
         following.start - last.end >= pause
-        or last.text.rstrip().endswith(SENTENCE_ENDS)
+        or GREEK_MARK.sub("\u037e", last.text.rstrip()).endswith(SENTENCE_ENDS)
         or following.end - group[0].start > longest
     )
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 from emopipe.errors import ConfigError
+from emopipe.extractors.speech.utterances import SENTENCE_ENDS
 from emopipe.options import listed
 from emopipe.pipeline.privacy.pseudonyms import Pseudonyms, folded
 from emopipe.pipeline.privacy.replacing import Replacement, apart
@@ -166,7 +167,7 @@ def _token(match: re.Match[str], spoken: frozenset[str], small: frozenset[str], 
     start, end = match.start() + inner.start(), match.start() + inner.end()
     before = match.group()[: inner.start()]
     start -= len(before) - len(before.rstrip("+"))
-    last = match.group().rstrip("\"'”’»)]").endswith((".", "!", "?", "。"))
+    last = match.group().rstrip("\"'”’»)]").endswith(SENTENCE_ENDS)
     return _Token(start, end, number, word in months, word in _JOINTS, word in small, last)
 
 

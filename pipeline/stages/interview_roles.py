@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from emopipe.extractors.contracts import Span
+from emopipe.extractors.speech.utterances import GREEK_MARK, SENTENCE_ENDS
 from emopipe.pipeline.records import Role
 
 #: Who asks only questions is as much an interviewer as somebody who talks this share less.
 QUESTION_WORTH: Final = 0.4
-_GREEK_MARK: Final = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
-#: Question marks: Latin, full-width, Arabic, Ethiopic, Armenian (within the word), and Greek, which is mostly typed as
-#: a semicolon.
-QUESTION: Final = re.compile(r"[?？؟፧՞\u037e⁇⁈⁉﹖]|" + _GREEK_MARK.pattern)
-#: What ends sentences in these scripts, in Devanagari and its kin, Urdu, Burmese and Khmer.
-_ENDS: Final = r".?!。？！؟…፧።։\u037e⁇⁈⁉﹖।॥۔။។"
+#: Question marks: Latin, full-width, Arabic, Ethiopic, Armenian (within the word), and Greek.
+QUESTION: Final = re.compile(r"[?？؟፧՞\u037e⁇⁈⁉﹖]|" + GREEK_MARK.pattern)
+_ENDS: Final = re.escape("".join(SENTENCE_ENDS))
 SENTENCE: Final = re.compile(rf"[^{_ENDS}]+[{_ENDS}]*")
 
 
@@ -56,7 +54,7 @@ def question_shares(spans: Sequence[Span]) -> dict[int, float]:
     sentences: dict[int, list[str]] = {}
     for span in spans:
         if span.person is not None:
-            sentences.setdefault(span.person, []).extend(SENTENCE.findall(_GREEK_MARK.sub("\u037e", span.text)))
+            sentences.setdefault(span.person, []).extend(SENTENCE.findall(GREEK_MARK.sub("\u037e", span.text)))
     return {
         number: sum(bool(QUESTION.search(one)) for one in own) / len(own) for number, own in sentences.items() if own
     }

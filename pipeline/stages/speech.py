@@ -276,7 +276,7 @@ WORDS: Final = Stage(
 )
 UTTERANCES: Final = Stage(
     "utterances",
-    3,
+    4,
     UtteranceInputs,
     UtteranceSpans,
     find_utterances,

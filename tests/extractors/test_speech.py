@@ -47,6 +47,16 @@ def test_utterances_end_at_sentence_ends_and_pauses() -> None:
     assert [(span.start, span.end) for span in spans] == [(0, 0.6), (0.6, 1.5), (3.0, pytest.approx(3.9))]
 
 
+@pytest.mark.parametrize("first", ["नमस्ते।", "اچھا۔", "أين؟", "Ինչ։", "እሺ።", "ဟုတ်ကဲ့။", "បាទ។", "Τι;", "そう。"])
+def test_utterances_end_where_sentences_of_other_scripts_do(first: str) -> None:
+    spans = split_utterances(said(f"{first} x", 0, 0.3), pause=0.6, longest=15)
+    assert [span.text for span in spans] == [first, "x"]
+
+
+def test_a_latin_semicolon_ends_no_utterance() -> None:
+    assert len(split_utterances(said("So; then", 0, 0.3), pause=0.6, longest=15)) == 1
+
+
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0.05, 1), st.booleans()), max_size=60))
 def test_splitting_keeps_every_word_in_order_and_respects_the_longest(steps: list[tuple[float, float, bool]]) -> None:
     words, now = [], 0.0

@@ -67,14 +67,14 @@ class CampPlus:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from emopipe.extractors.speech.campplus_network import CampPlusNetwork
+        from emopipe.extractors.speech.campplus_network import CampPlusNetwork, folded
 
-        self._network: Any = CampPlusNetwork()
+        network = CampPlusNetwork()
         try:
-            self._network.load_state_dict(load_file(model_path))
+            network.load_state_dict(load_file(model_path))
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{model_path} is not a checkpoint of CAM++") from error
-        self._network.to(device).eval()
+        self._network: Any = folded(network.to(device))
         self._device = device
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.extractors.contracts import Backend, Interval, Likeness, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
-from emopipe.extractors.speech.handovers import with_handovers_placed
+from emopipe.extractors.speech.handovers import Cosines, with_handovers_placed
 from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
 #: The weight that is loaded when the configuration names no other.
@@ -97,10 +97,20 @@ class VoiceClusters:
             return SpeakerTurns(one_speaker(speech), doubt)
         means = _means(vectors, labels[shares.step_of_piece], labels.max() + 1)
         if means is not None:
-            labels = with_handovers_placed(
-                labels, times, speech, lambda short: self.encoder.embed(samples, short) @ means.T
-            )
+            labels = with_handovers_placed(labels, times, speech, self._cosines(samples, means))
         return SpeakerTurns(turns_of(labels, times, speech), doubt)
+
+    def _cosines(self, samples: Samples, voices: np.ndarray) -> Cosines:
+        """Cosines of pieces with voices (people, dims); a piece that several handovers ask for is embedded once."""
+        known: dict[Interval, np.ndarray] = {}
+
+        def cosines(pieces: Sequence[Interval]) -> np.ndarray:
+            new = [piece for piece in pieces if piece not in known]
+            if new:
+                known.update(zip(new, self.encoder.embed(samples, new) @ voices.T, strict=True))
+            return np.stack([known[piece] for piece in pieces])
+
+        return cosines
 
 
 def _limit(count: int, likeness: Likeness, several_seen: bool) -> float:

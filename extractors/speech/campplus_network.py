@@ -70,7 +70,7 @@ class Residual(nn.Module):
 
     def forward(self, steps: Tensor) -> Tensor:
         """The sum of both ways."""
-        inner = self.bn2(self.conv2(self.bn1(self.conv1(steps)).relu_()))
+        inner: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(steps)).relu_()))
         return inner.add_(self.shortcut(steps)).relu_()
 
 
@@ -90,7 +90,8 @@ class Head(nn.Module):
         """Channels over time (batch, frames, channels * bands / 8) of bands (batch, bands, frames)."""
         image = bands[:, None].contiguous(memory_format=torch.channels_last)
         steps: Tensor = self.layer2(self.layer1(self.bn1(self.conv1(image)).relu_()))
-        return self.bn2(self.conv2(steps)).relu_().flatten(1, 2).transpose(1, 2)
+        channels: Tensor = self.bn2(self.conv2(steps)).relu_()
+        return channels.flatten(1, 2).transpose(1, 2)
 
 
 class Convolution(nn.Conv1d):
@@ -146,7 +147,7 @@ class ContextMask(nn.Module):
 
     def forward(self, steps: Tensor) -> Tensor:
         """Channels over time, weighed: (batch, frames, GROWTH)."""
-        near = torch.stack([part.mean(1) for part in steps.split(CONTEXT, 1)], 1)
+        near = torch.stack([part.mean(1) for part in torch.split(steps, CONTEXT, 1)], 1)
         weights = self.linear2(relu(self.linear1(steps.mean(1, keepdim=True) + near))).sigmoid()
         of_frames = weights[:, :, None].expand(-1, -1, CONTEXT, -1).flatten(1, 2)[:, : steps.shape[1]]
         masked: Tensor = self.linear_local(steps) * of_frames

@@ -9,7 +9,7 @@ from typing import Final
 
 from emopipe.extractors.contracts import Span, Word
 
-#: Of Latin, Greek, Chinese and Japanese, Arabic and Urdu, Ethiopic, Armenian, Devanagari and its kin, Burmese and Khmer.
+#: Of Latin, Greek, Chinese, Japanese, Arabic, Urdu, Ethiopic, Armenian, Devanagari and its kin, Burmese and Khmer.
 SENTENCE_ENDS: Final = tuple(".?!…\u037e。？！؟፧።։⁇⁈⁉﹖।॥۔။។")
 #: Greek question marks are mostly typed as a semicolon.
 GREEK_MARK: Final = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);")

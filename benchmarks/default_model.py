@@ -476,10 +476,10 @@ def train(work: Path, seed: int = 0) -> None:
     checkpoint.save(work / "model", predictor, "")
 
 
-Answers = dict[str, np.ndarray]
+Unseen = dict[str, np.ndarray]
 
 
-def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
+def calibrated(predictor: Predictor, unseen: Unseen) -> Predictor:
     """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
     temperature = temperatures(unseen)
     confidence = confidences(unseen, temperature)
@@ -491,24 +491,24 @@ def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
     return Predictor(spec, predictor.module)
 
 
-def temperatures(unseen: Answers) -> dict[str, float]:
+def temperatures(unseen: Unseen) -> dict[str, float]:
     """Of each presence pattern that was measured, and of the same with words; of all together for the others."""
     fitted = {str(names): _temperature(unseen, unseen["names"] == names) for names in np.unique(unseen["names"])}
     with_words = {f"text+{names}": value for names, value in fitted.items()}
     return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **fitted, **with_words}
 
 
-def _temperature(unseen: Answers, rows: np.ndarray) -> float:
+def _temperature(unseen: Unseen, rows: np.ndarray) -> float:
     return fit_temperature(unseen["logits"][rows], unseen["truth"][rows], unseen["weights"][rows])
 
 
-def confidences(unseen: Answers, temperature: dict[str, float]) -> np.ndarray:
+def confidences(unseen: Unseen, temperature: dict[str, float]) -> np.ndarray:
     """How sure each answer is (n,)."""
     scale = np.array([temperature[str(names)] for names in unseen["names"]])
     return np.asarray(softmax(unseen["logits"] / scale[:, None], 1).max(1))
 
 
-def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
+def surety(unseen: Unseen) -> Iterator[tuple[str, str, float, float, float]]:
     """How well confidence tells what is right on each left-out corpus, at a temperature that it did not choose.
 
     The temperature is that of other corpora, of the same modalities; where no other has these, of other speakers.
@@ -520,11 +520,12 @@ def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
     right = unseen["logits"].argmax(1) == unseen["truth"]
     for corpus, names in sorted(set(zip(unseen["corpus"].tolist(), unseen["names"].tolist(), strict=True))):
         alike = unseen["names"] == names
-        rows, others = alike & (unseen["corpus"] == corpus), alike & (unseen["corpus"] != corpus)
+        rows = alike & (unseen["corpus"] == corpus)
+        groups = unseen["corpus" if (alike & ~rows).any() else "speakers"]
         confidence = np.zeros(len(right))
-        for speaker in np.unique(unseen["speakers"][rows]) if not others.any() else [None]:
-            part = rows if speaker is None else rows & (unseen["speakers"] == speaker)
-            fitted = {names: _temperature(unseen, others if speaker is None else rows & ~part)}
+        for group in np.unique(groups[rows]):
+            part = rows & (groups == group)
+            fitted = {names: _temperature(unseen, alike & ~part)}
             confidence[part] = confidences({name: column[part] for name, column in unseen.items()}, fitted)
         sure = rows & (confidence > np.quantile(confidence[rows], 0.2))
         error = expected_calibration_error(confidence[rows], right[rows])
@@ -547,9 +548,9 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     return figures
 
 
-def risks(unseen: Answers) -> list[tuple[float, float, float]]:
+def risks(unseen: Unseen, temperature: dict[str, float]) -> list[tuple[float, float, float]]:
     """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
-    confidence, weights = confidences(unseen, temperatures(unseen)), unseen["weights"]
+    confidence, weights = confidences(unseen, temperature), unseen["weights"]
     wrong = unseen["logits"].argmax(1) != unseen["truth"]
     order = np.argsort(-confidence)
     kept = weights[order].cumsum() / weights.sum()
@@ -571,7 +572,7 @@ def card(work: Path) -> None:
     facts |= {
         "most_faces": MOST_FACES,
         "most_words": MOST_WORDS,
-        "risks": risks(unseen),
+        "risks": risks(unseen, dict(model.spec.temperature)),
         "surety": list(surety(unseen)),
     }
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}

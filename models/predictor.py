@@ -202,14 +202,17 @@ class Predictor:
         known = self.spec.temperature
         if not isinstance(known, Mapping):
             return np.full((len(present), 1), known)
-        patterns = [pattern_name(row, self.spec.modalities) for row in present]
-        return np.array([known.get(pattern, known[""]) for pattern in patterns], np.float64).reshape(-1, 1)
+        return np.array([known.get(name, known[""]) for name in self._patterns(present)], np.float64).reshape(-1, 1)
+
+    def _patterns(self, present: Mask) -> list[str]:
+        """The name of each row's presence pattern."""
+        return [pattern_name(row, self.spec.modalities) for row in present]
 
     def _prior_logits(self, present: Mask, prior: Prior | Mapping[str, float]) -> NDArray[np.float64]:
         shifts = np.zeros((len(present), len(self.spec.classes)))
         if prior == "uniform" or not self.spec.priors:
             return shifts
-        patterns = [pattern_name(row, self.spec.modalities) for row in present]
+        patterns = self._patterns(present)
         for pattern in set(patterns):
             known = self.spec.priors.get(pattern, self.spec.priors[""])
             wanted = known["natural"] if isinstance(prior, str) else [prior[name] for name in self.spec.classes]

@@ -38,7 +38,7 @@ from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
 from emopipe.models.networks.linear import Linear, LinearConfig
 from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
-from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise, mean_answer
+from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise, mean_answer, mean_output
 from emopipe.models.networks.variation import Variation
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
@@ -539,13 +539,6 @@ class Emoe(Mixture):
         logits = logits.detach()
         predictions = logits.softmax(-1) if self.shape.task == "classification" else logits
         return torch.cat([pooled, predictions, evidence(predictions, present, self.shape.task)], dim=2)
-
-
-def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
-    """The mean of what a network answers to two views of the same utterances; the second has a share (B, 1)."""
-    unimodal = {name: mean_answer(answer, two.unimodal[name], share, task) for name, answer in one.unimodal.items()}
-    weights = (1 - share) * one.weights + share * two.weights
-    return Output(mean_answer(one.logits, two.logits, share, task), unimodal, weights, two.features)
 
 
 def _evidence_labels(model: Emoe) -> list[str]:

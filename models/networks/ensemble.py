@@ -7,6 +7,7 @@ more often, and sure less often where they disagree (Lakshminarayanan et al. 201
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks.inheritance import Inheritance
-from emopipe.models.networks.model import FusionModel, Output, Shape, mean_answer
+from emopipe.models.networks.losses import Task
+from emopipe.models.networks.model import FusionModel, Output, mean_output
 
 
 class Ensemble(FusionModel):
@@ -47,8 +49,7 @@ class Ensemble(FusionModel):
 
     def forward(self, batch: Batch) -> Output:
         """Predict a batch; the features are those of all networks, one behind the other."""
-        outputs = [one(batch) for one in self]
-        return mean_outputs(outputs, self.shape)
+        return mean_of([one(batch) for one in self], self.shape.task)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The mean of the networks' losses."""
@@ -115,16 +116,11 @@ def alone(model: FusionModel) -> FusionModel:
     return model.first if isinstance(model, Ensemble) else model
 
 
-def mean_outputs(outputs: Sequence[Output], shape: Shape) -> Output:
+def mean_of(outputs: Sequence[Output], task: Task) -> Output:
     """The mean of what several networks say; `members` keeps what each says."""
     mean = outputs[0]
     for number, other in enumerate(outputs[1:], 2):
         share = other.logits.new_full((len(other.logits), 1), 1 / number)
-        mean = Output(
-            mean_answer(mean.logits, other.logits, share, shape.task),
-            {name: mean_answer(one, other.unimodal[name], share, shape.task) for name, one in mean.unimodal.items()},
-            (1 - share) * mean.weights + share * other.weights,
-        )
-    names = outputs[0].features
-    features = {name: torch.cat([one.features[name] for one in outputs], -1) for name in names}
-    return Output(mean.logits, mean.unimodal, mean.weights, features, tuple(outputs))
+        mean = mean_output(mean, other, share, task)
+    features = {name: torch.cat([one.features[name] for one in outputs], -1) for name in mean.features}
+    return replace(mean, features=features, members=tuple(outputs))

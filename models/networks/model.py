@@ -43,6 +43,13 @@ def mean_answer(one: Tensor, two: Tensor, share: Tensor, task: Task) -> Tensor:
     return torch.logaddexp(one.log_softmax(1) + (1 - share).log(), two.log_softmax(1) + share.log())
 
 
+def mean_output(one: Output, two: Output, share: Tensor, task: Task) -> Output:
+    """The mean of two outputs for the same utterances; the second has a share (B, 1), and its features stay."""
+    unimodal = {name: mean_answer(answer, two.unimodal[name], share, task) for name, answer in one.unimodal.items()}
+    weights = (1 - share) * one.weights + share * two.weights
+    return Output(mean_answer(one.logits, two.logits, share, task), unimodal, weights, two.features)
+
+
 @dataclass(frozen=True)
 class Shape:
     """What a model is built for.

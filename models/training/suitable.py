@@ -121,8 +121,13 @@ def small(counts: Counts, features: Mapping[str, int], starts: bool) -> dict[str
     dropout = {
         name: round(float(np.clip(1 - counts.clips / max(width, 1), 0.1, 0.7)), 2) for name, width in features.items()
     }
-    options: dict[str, Any] = {"relative": counts.varied >= VARIED, "linear": True, "label_smoothing": 0.1}
-    options |= {"input_dropout": dropout, "members": 1}
+    options: dict[str, Any] = {
+        "relative": counts.varied >= VARIED,
+        "linear": True,
+        "label_smoothing": 0.1,
+        "input_dropout": dropout,
+        "members": 1,
+    }
     return options if starts else {**options, "width": 32, "layers": 1}
 
 

@@ -78,7 +78,7 @@ class FaceBoxes:
         first, last = track.boxes[after - 1], track.boxes[after]
         boxes = []
         if end - start <= LONGEST_GAP:
-            boxes.append(first + (last - first) * (time - start) / (end - start))
+            boxes.append(first + (last - first) * ((time - start) / (end - start)))
         if end - start > self._settings.hold:
             boxes += [first] if time - start <= self._settings.hold else []
             boxes += [last] if end - time <= self._settings.hold else []

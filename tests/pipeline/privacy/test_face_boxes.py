@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emopipe.extractors.face.table import face_table
@@ -51,6 +51,7 @@ def test_no_table_has_no_faces() -> None:
     st.lists(st.tuples(st.floats(0, 20), st.integers(0, 2), st.floats(0, 0.9)), min_size=1, max_size=12),
     st.floats(0, 2),
 )
+@example([(0.0, 0, 0.0), (5e-324, 0, 0.75)], 0.0)
 def test_every_sampled_face_is_covered_with_its_margin(rows: list[tuple[float, int, float]], margin: float) -> None:
     rows = list({(time, track): (time, track, x) for time, track, x in rows}.values())
     boxes = FaceBoxes(faces(*rows), BlurSettings(margin=margin, hold=0.5))

@@ -12,6 +12,7 @@ from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Likeness, Locate
 from emopipe.extractors.speech.diarize import VoiceClusters
 from emopipe.extractors.speech.speakers import equally_long, unit
+from emopipe.extractors.threads import side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,15 +87,16 @@ class CampPlus:
         """
         import torch
 
-        vectors = np.zeros((len(pieces), WIDTH), np.float32)
-        with torch.inference_mode():
-            for rows in equally_long(pieces, BATCH):
-                heard = [
-                    samples[round(pieces[row][0] * SAMPLE_RATE) : round(pieces[row][1] * SAMPLE_RATE)] for row in rows
-                ]
-                length = min(map(len, heard))
-                bands = torch.stack([_bands(sound[:length]) for sound in heard])
-                vectors[rows] = self._network(bands.to(self._device)).float().cpu().numpy()
+        def embedded(rows: list[int]) -> np.ndarray:
+            heard = [samples[slice(*(round(edge * SAMPLE_RATE) for edge in pieces[row]))] for row in rows]
+            length = min(map(len, heard))
+            bands = torch.stack([_bands(sound[:length]) for sound in heard])
+            some: np.ndarray = self._network(bands.to(self._device)).float().cpu().numpy()
+            return some
+
+        vectors, groups = np.zeros((len(pieces), WIDTH), np.float32), equally_long(pieces, BATCH)
+        for rows, made in zip(groups, side_by_side(embedded, groups), strict=True):
+            vectors[rows] = made
         return unit(vectors)
 
 

@@ -51,7 +51,13 @@ def with_handovers_placed(
     placed = labels.copy()
     edges = [0, *(1 + np.flatnonzero(np.diff(labels))).tolist(), len(labels)]
     people = labels[edges[:-1]]
-    for index in range(1, len(edges) - 1):
+    handovers = range(1, len(edges) - 1)
+    searched = [_search(times, edges[index - 1 : index + 2], speech)[1] for index in handovers]
+    heard = [pieces[_audible(pieces)] for pieces in searched]
+    if any(map(len, heard)):
+        # Most of what is asked for below: all of it together takes less time than bit by bit.
+        cosines(_intervals(np.unique(np.concatenate(heard), axis=0)))
+    for index in handovers:
         who = people[index - 1 : index + 1]
         edges[index] = _handover(who, times, edges[index - 1 : index + 2], speech, cosines)
         placed[edges[index - 1] : edges[index]], placed[edges[index] : edges[index + 1]] = who
@@ -71,20 +77,36 @@ def _handover(
         cosines: of pieces of the sound.
     """
     first, found, end = steps
-    low = max(first, int(np.searchsorted(times, times[found - 1] - AROUND)))
-    high = min(end, int(np.searchsorted(times, times[found] + AROUND)))
-    of_step = np.concatenate([_short_pieces(times[low:high] + shift, speech) for shift in SHIFTS])
-    heard = np.ptp(of_step, 1) >= SHORTEST
+    low, of_step = _search(times, steps, speech)
+    heard = _audible(of_step)
     pieces, rows = np.unique(of_step[heard], axis=0, return_inverse=True)
     if len(pieces) < LEAST_PIECES:
         return found
-    alike = cosines([(start, end) for start, end in pieces.tolist()])[rows]
+    alike = cosines(_intervals(pieces))[rows]
     differences = np.zeros(len(of_step))
     differences[heard] = alike[:, who[0]] - alike[:, who[1]]
     sums = np.concatenate([[0.0], np.cumsum(differences.reshape(len(SHIFTS), -1).mean(0))])
-    places = np.arange(low, high + 1)
+    places = low + np.arange(len(sums))
     allowed = (places > first) & (places < end)
     return int(places[np.where(allowed, sums, -np.inf).argmax()])
+
+
+def _search(times: np.ndarray, steps: Sequence[int], speech: Sequence[Interval]) -> tuple[int, np.ndarray]:
+    """The first step around a handover, and the short pieces (shifts * steps, 2) of all steps around it."""
+    first, found, end = steps
+    low = max(first, int(np.searchsorted(times, times[found - 1] - AROUND)))
+    high = min(end, int(np.searchsorted(times, times[found] + AROUND)))
+    return low, np.concatenate([_short_pieces(times[low:high] + shift, speech) for shift in SHIFTS])
+
+
+def _audible(pieces: np.ndarray) -> np.ndarray:
+    """Which pieces (pieces, 2) are long enough for a vector."""
+    enough: np.ndarray = np.ptp(pieces, 1) >= SHORTEST
+    return enough
+
+
+def _intervals(pieces: np.ndarray) -> list[Interval]:
+    return [(start, end) for start, end in pieces.tolist()]
 
 
 def _short_pieces(times: np.ndarray, speech: Sequence[Interval]) -> np.ndarray:

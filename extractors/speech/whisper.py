@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -17,6 +18,7 @@ from emopipe.extractors.contracts import Backend, Locate, Word
 from emopipe.extractors.import_isolation import numba_later
 from emopipe.extractors.speech.whisper_decoder import Encoded, NextTokens, hidden_states
 from emopipe.extractors.speech.word_times import timed_words
+from emopipe.extractors.threads import side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +115,8 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
 def _load(path: Path, device: str) -> Whisper:
     import torch
 
+    from emopipe.extractors.onednn import with_onednn
+
     with numba_later():  # what Whisper's own word times are computed by: see .word_times
         import whisper
     from whisper.model import ModelDimensions, Whisper
@@ -127,7 +131,19 @@ def _load(path: Path, device: str) -> Whisper:
     heads = whisper._ALIGNMENT_HEADS.get(published_size(model.dims, path.stem))
     if heads is not None:
         model.set_alignment_heads(heads)
-    return model.to(device).eval()
+    for block in model.encoder.blocks:
+        block.attn.qkv_attention = partial(_attended, block.attn.n_head)
+    return with_onednn(model.to(device).eval())
+
+
+def _attended(
+    heads: int, queries: Tensor, keys: Tensor, values: Tensor, _mask: Tensor | None = None
+) -> tuple[Tensor, None]:
+    """What the encoder's attention makes of queries, keys and values (batch, steps, width)."""
+    from emopipe.extractors.onednn import attention
+
+    parts = (whole.view(*whole.shape[:2], heads, -1).transpose(1, 2) for whole in (queries, keys, values))
+    return attention(*parts).transpose(1, 2).flatten(2), None
 
 
 def published_size(dims: ModelDimensions, stem: str = "") -> str | None:
@@ -175,7 +191,7 @@ class WhisperRecogniser:
             return [{"en": 1.0} for _ in sounds]
         with torch.inference_mode():
             if len(sounds) > 1:
-                return [_languages(self._at_own_length(sound)) for sound in sounds]
+                return side_by_side(lambda sound: _languages(self._at_own_length(sound)), sounds)
             encoded = self._whole_windows(sounds)
             self._encoded = (sounds[0], encoded)
             return [_languages(encoded)]
@@ -236,7 +252,8 @@ class WhisperRecogniser:
         windows = torch.stack([pad_or_trim(self._mel(sound), N_FRAMES) for sound in sounds])
         # Together they are no faster on a CPU, and take more memory.
         at_once = len(windows) if windows.is_cuda else 1
-        return Encoded(self.model, torch.cat([self.model.encoder(some) for some in torch.split(windows, at_once)]))
+        states = side_by_side(self.model.encoder, torch.split(windows, at_once))
+        return Encoded(self.model, torch.cat(states))
 
     def _at_own_length(self, sound: np.ndarray) -> Encoded:
         """A sound encoded with a second of silence after it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
+from emopipe.extractors.threads import one_thread
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -45,7 +46,7 @@ def encoder_states(samples: np.ndarray, model: Whisper) -> tuple[np.ndarray, np.
 
     encoder = model.encoder
     sound = torch.from_numpy(np.ascontiguousarray(samples[: int(LONGEST * SAMPLE_RATE)], np.float32))
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         mel = whisper.log_mel_spectrogram(sound, n_mels=model.dims.n_mels).to(model.device)
         mel = torch.nn.functional.pad(mel, (0, mel.shape[-1] % 2))
         hidden = torch.nn.functional.gelu(encoder.conv1(mel[None]))

@@ -16,7 +16,10 @@ from emopipe.extractors.speech.handovers import with_handovers_placed
 
 def cosines_of(moments: Sequence[float], spread: float = 0.1) -> Callable[[Sequence[Interval]], np.ndarray]:
     """Cosines of pieces with two voices that take turns at the moments; noisy, and in between where both are heard."""
-    rng = np.random.default_rng(0)
+    rng, known = np.random.default_rng(0), dict[Interval, np.ndarray]()
+
+    def noise(piece: Interval) -> np.ndarray:
+        return known.setdefault(piece, rng.normal(0, spread, 2))
 
     def cosines(pieces: Sequence[Interval]) -> np.ndarray:
         edges = [-np.inf, *moments, np.inf]
@@ -24,7 +27,7 @@ def cosines_of(moments: Sequence[float], spread: float = 0.1) -> Callable[[Seque
             [sum(max(0.0, min(b, high) - max(a, low)) for low, high in zip(edges[1::2], edges[2::2], strict=False))
              / (b - a) for a, b in pieces]
         )  # fmt: skip
-        return 0.2 + 0.4 * np.stack([1 - second, second], 1) + rng.normal(0, spread, (len(pieces), 2))
+        return 0.2 + 0.4 * np.stack([1 - second, second], 1) + np.stack([noise(piece) for piece in pieces])
 
     return cosines
 

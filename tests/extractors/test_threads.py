@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emopipe.extractors.face.mediapipe import FaceLandmarker
-from emopipe.extractors.threads import MOST_WAITING, InOrder, one_thread
+from emopipe.extractors.threads import MOST_WAITING, InOrder, one_thread, side_by_side
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
@@ -45,6 +45,43 @@ def test_calls_that_have_not_begun_are_dropped_when_the_context_is_left_by_an_er
         threading.Timer(0.05, may_end.set).start()
         raise ValueError("broken")
     assert done == [0]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_calls_side_by_side_overlap_have_one_thread_each_and_no_gradients() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def call(item: int) -> tuple[int, int, bool]:
+        both.wait()
+        return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert side_by_side(call, range(4)) == [(item, 1, False) for item in range(4)]
+    assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_single_call_has_all_threads() -> None:
+    assert side_by_side(lambda item: (item, torch.get_num_threads()), ["one"]) == [("one", 2)]
+
+
+def test_where_torch_has_one_thread_calls_are_made_here() -> None:
+    with one_thread():
+        assert side_by_side(lambda item: threading.current_thread(), [1, 2]) == [threading.current_thread()] * 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_error_of_a_call_beside_others_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda item: 1 // item, [1, 0, 2, 3])
+    assert torch.get_num_threads() == 2
 
 
 def test_few_calls_wait() -> None:

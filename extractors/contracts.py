@@ -115,6 +115,7 @@ class Backend:
         settings: entries of its table that it reads; it is handed no others. (): all, as for a plugin, whose results
             then depend on all of its table.
         gpu: it works on a GPU where there is one.
+        parallel: its calls may run at the same time, in several threads.
         install: what to do when its library is missing.
         obtain: what to do when its weights are missing.
     """
@@ -125,6 +126,7 @@ class Backend:
     libraries: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     gpu: bool = True
+    parallel: bool = False
     install: str = ""
     obtain: str = ""
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
+#: How long a thread of Python keeps others waiting where two do a lot, in seconds: a tenth of what is usual.
+SHORT_TURN: Final = 0.0005
 #: So many calls wait at most.
 MOST_WAITING: Final = 4
 
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Have torch use one thread; tells how many it used before.
+    """Have torch and numpy's products use one thread; tells how many torch used before.
 
     Thousands of tiny operations run no faster on more threads, and many times slower when a core is taken.
     """
@@ -28,12 +32,44 @@ def one_thread() -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield before
+        with _products().limit(limits=1):
+            yield before
     finally:
         torch.set_num_threads(before)
 
 
-def side_by_side(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+@cache
+def _products() -> Any:
+    """The libraries by which numpy multiplies matrices."""
+    import numpy  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+def several_threads() -> bool:
+    """Whether torch uses more than one thread."""
+    import torch
+
+    return torch.get_num_threads() > 1
+
+
+@contextmanager
+def leaving_a_thread() -> Iterator[None]:
+    """Leave room for a thread beside: torch uses one fewer than it did, and threads of Python soon give way."""
+    import torch
+
+    before, turn = torch.get_num_threads(), sys.getswitchinterval()
+    torch.set_num_threads(max(1, before - 1))
+    sys.setswitchinterval(SHORT_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn)
+        torch.set_num_threads(before)
+
+
+def side_by_side(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
     """Results of a call for each item, in their order, without gradients.
 
     As many calls run at a time as torch has threads, and in each of them torch has one: that takes less time than to
@@ -46,9 +82,10 @@ def side_by_side(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
             return function(item)
 
     if len(items) < 2 or torch.get_num_threads() == 1:
-        return [call(item) for item in items]
+        yield from map(call, items)
+        return
     with one_thread() as threads, ThreadPoolExecutor(threads, "side", torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(call, items))
+        yield from pool.map(call, items)
 
 
 class InOrder:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from emopipe.extractors.contracts import Backend, Interval, Likeness, Locate, Samples, SpeakerTurns, Turn, VoiceEncoder
-from emopipe.extractors.speech.handovers import Cosines, with_handovers_placed
+from emopipe.extractors.speech.handovers import with_handovers_placed
 from emopipe.extractors.speech.speakers import SHORTEST, SpeakerEncoder, unit
 
 #: The weight that is loaded when the configuration names no other.
@@ -65,6 +65,15 @@ class VoiceClusters:
 
     def __init__(self, encoder: VoiceEncoder) -> None:
         self.encoder = encoder
+        self._prepared: _Embedded | None = None
+
+    def prepare(self, samples: Samples, speech: Sequence[Interval], *, people: int = 0, most: int = 4) -> None:
+        """Embed beforehand what :meth:`turns` asks for when a picture tells nothing of the number of people.
+
+        The next call of :meth:`turns`, with the same samples, then embeds what is left.
+        """
+        self._prepared = embedded = _Embedded(samples, self.encoder)
+        self._turns(embedded, speech, people=people, least=1, most=most, several_seen=False)
 
     def turns(
         self,
@@ -77,10 +86,24 @@ class VoiceClusters:
         several_seen: bool = False,
     ) -> SpeakerTurns:
         """Turns that together cover exactly `speech`; see :class:`emopipe.extractors.contracts.Diarizer`."""
+        prepared, self._prepared = self._prepared, None
+        embedded = prepared if prepared and prepared.samples is samples else _Embedded(samples, self.encoder)
+        return self._turns(embedded, speech, people=people, least=least, most=most, several_seen=several_seen)
+
+    def _turns(
+        self,
+        embedded: _Embedded,
+        speech: Sequence[Interval],
+        *,
+        people: int,
+        least: int,
+        most: int,
+        several_seen: bool,
+    ) -> SpeakerTurns:
         pieces = cut_pieces(speech)
         if not pieces or people == 1:
             return SpeakerTurns(one_speaker(speech))
-        vectors = self.encoder.embed(samples, pieces)
+        vectors = embedded.vectors(pieces)
         times = step_times(speech)
         shares = _Shares(pieces, times)
         likeness = self.encoder.likeness
@@ -97,20 +120,30 @@ class VoiceClusters:
             return SpeakerTurns(one_speaker(speech), doubt)
         means = _means(vectors, labels[shares.step_of_piece], labels.max() + 1)
         if means is not None:
-            labels = with_handovers_placed(labels, times, speech, self._cosines(samples, means))
+            voices = means
+            labels = with_handovers_placed(labels, times, speech, lambda parts: embedded.vectors(parts) @ voices.T)
         return SpeakerTurns(turns_of(labels, times, speech), doubt)
 
-    def _cosines(self, samples: Samples, voices: np.ndarray) -> Cosines:
-        """Cosines of pieces with voices (people, dims); a piece that several handovers ask for is embedded once."""
-        known: dict[Interval, np.ndarray] = {}
 
-        def cosines(pieces: Sequence[Interval]) -> np.ndarray:
-            new = [piece for piece in pieces if piece not in known]
-            if new:
-                known.update(zip(new, self.encoder.embed(samples, new) @ voices.T, strict=True))
-            return np.stack([known[piece] for piece in pieces])
+class _Embedded:
+    """Pieces of a sound with their vectors; a piece that is asked for again is not embedded again.
 
-        return cosines
+    Args:
+        samples: the sound.
+        encoder: gives pieces their vectors.
+    """
+
+    def __init__(self, samples: Samples, encoder: VoiceEncoder) -> None:
+        self.samples = samples
+        self._encoder = encoder
+        self._known: dict[Interval, np.ndarray] = {}
+
+    def vectors(self, pieces: Sequence[Interval]) -> np.ndarray:
+        """Unit vectors (pieces, dims)."""
+        new = [piece for piece in pieces if piece not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.embed(self.samples, new), strict=True))
+        return np.stack([self._known[piece] for piece in pieces])
 
 
 def _limit(count: int, likeness: Likeness, several_seen: bool) -> float:

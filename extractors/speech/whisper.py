@@ -131,9 +131,11 @@ def _load(path: Path, device: str) -> Whisper:
     heads = whisper._ALIGNMENT_HEADS.get(published_size(model.dims, path.stem))
     if heads is not None:
         model.set_alignment_heads(heads)
-    for block in model.encoder.blocks:
-        block.attn.qkv_attention = partial(_attended, block.attn.n_head)
-    return with_onednn(model.to(device).eval())
+    if device == "cpu":
+        model = with_onednn(model)
+        for block in model.encoder.blocks:
+            block.attn.qkv_attention = partial(_attended, block.attn.n_head)
+    return model.to(device).eval()
 
 
 def _attended(
@@ -191,7 +193,7 @@ class WhisperRecogniser:
             return [{"en": 1.0} for _ in sounds]
         with torch.inference_mode():
             if len(sounds) > 1:
-                return side_by_side(lambda sound: _languages(self._at_own_length(sound)), sounds)
+                return list(side_by_side(lambda sound: _languages(self._at_own_length(sound)), sounds))
             encoded = self._whole_windows(sounds)
             self._encoded = (sounds[0], encoded)
             return [_languages(encoded)]
@@ -253,7 +255,7 @@ class WhisperRecogniser:
         # Together they are no faster on a CPU, and take more memory.
         at_once = len(windows) if windows.is_cuda else 1
         states = side_by_side(self.model.encoder, torch.split(windows, at_once))
-        return Encoded(self.model, torch.cat(states))
+        return Encoded(self.model, torch.cat(list(states)))
 
     def _at_own_length(self, sound: np.ndarray) -> Encoded:
         """A sound encoded with a second of silence after it."""

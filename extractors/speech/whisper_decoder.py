@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
-    from torch import Tensor
     from whisper.model import Whisper
 
 
@@ -39,23 +41,43 @@ class Encoded:
         return {part: part(self.states) for layer in layers for part in (layer.key, layer.value)}
 
 
-def hidden_states(encoded: Encoded, tokens: Tensor, cache: dict[Any, Tensor] | None = None) -> Tensor:
+def hidden_states(
+    encoded: Encoded, tokens: Tensor, past: dict[Any, Tensor] | None = None, asked: list[Tensor] | None = None
+) -> Tensor:
     """The decoder's last states (sounds, tokens, width), from which the next tokens follow.
 
     Args:
         encoded: what is listened to.
         tokens: those that are new (sounds, tokens).
-        cache: keys and values of the tokens before, where hooks collect them, and those of the sounds.
+        past: keys and values of the tokens before, by the part of the decoder that made them; takes in the new ones.
+        asked: takes in what each layer asks in cross-attention (sounds, tokens, width).
     """
-    decoder = encoded.model.decoder
-    cache = encoded.attended if cache is None else cache
-    before = cache.get(decoder.blocks[0].attn.key)
+    decoder, attended = encoded.model.decoder, encoded.attended
+    past = {} if past is None else past
+    before = past.get(decoder.blocks[0].attn.key)
     places = decoder.positional_embedding[0 if before is None else before.shape[1] :]
     steps = decoder.token_embedding(tokens) + places[: tokens.shape[-1]]
     for block in decoder.blocks:
-        steps = block(steps, encoded.states, mask=decoder.mask, kv_cache=cache)
+        steps = steps + _self_attention(block.attn, block.attn_ln(steps), decoder.mask, past)
+        cross = block.cross_attn
+        queries = cross.query(block.cross_attn_ln(steps))
+        heard, _ = cross.qkv_attention(queries, attended[cross.key], attended[cross.value])
+        steps = steps + cross.out(heard)
+        steps = steps + block.mlp(block.mlp_ln(steps))
+        if asked is not None:
+            asked.append(queries)
     states: Tensor = decoder.ln(steps)
     return states
+
+
+def _self_attention(layer: Any, steps: Tensor, mask: Tensor, past: dict[Any, Tensor]) -> Tensor:
+    """What a layer's self-attention makes of new tokens, each of which sees itself and those before."""
+    for part in (layer.key, layer.value):
+        made = part(steps)
+        past[part] = torch.cat([past[part], made], 1) if part in past else made
+    heard, _ = layer.qkv_attention(layer.query(steps), past[layer.key], past[layer.value], mask)
+    answer: Tensor = layer.out(heard)
+    return answer
 
 
 class NextTokens:
@@ -68,22 +90,17 @@ class NextTokens:
 
     def __init__(self, encoded: Encoded, begin: int) -> None:
         self._encoded, self._begin = encoded, begin
-        self._cache: dict[Any, Tensor] = {}
-        self._hooks: list[Any] = []
+        self._past: dict[Any, Tensor] = {}
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         """Likelihoods of the token after each that is new."""
-        model = self._encoded.model
-        if not self._hooks:
-            self._cache, self._hooks = model.install_kv_cache_hooks(self._encoded.attended)
         new = tokens[:, -1:] if tokens.shape[-1] > self._begin else tokens
-        return products(hidden_states(self._encoded, new, self._cache), model.decoder.token_embedding.weight)
+        states = hidden_states(self._encoded, new, self._past)
+        return products(states, self._encoded.model.decoder.token_embedding.weight)
 
     def cleanup_caching(self) -> None:
         """Forget the tokens so far."""
-        for hook in self._hooks:
-            hook.remove()
-        self._cache, self._hooks = {}, []
+        self._past = {}
 
 
 def products(vectors: Tensor, weight: Tensor) -> Tensor:

@@ -7,9 +7,7 @@ diagonals.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -114,8 +112,9 @@ def _attended(
     model, begin = encoded.model, len(tokenizer.sot_sequence)
     tokens = torch.tensor([*tokenizer.sot_sequence, tokenizer.no_timestamps, *spoken, tokenizer.eot])
     heads = model.alignment_heads.indices().T.tolist()
-    with torch.inference_mode(), _queries(encoded, {layer for layer, _ in heads}) as queries:
-        (states,) = hidden_states(encoded, tokens.to(model.device)[None])
+    queries: list[Tensor] = []
+    with torch.inference_mode():
+        (states,) = hidden_states(encoded, tokens.to(model.device)[None], asked=queries)
         logits = (states[begin:-2] @ model.decoder.token_embedding.weight[: tokenizer.eot].T).float()
         chances = logits.softmax(-1)[torch.arange(len(spoken)), list(spoken)].cpu().numpy()
         scores = [_scores(queries[layer], encoded, layer, head)[:, : frames // 2] for layer, head in heads]
@@ -133,20 +132,3 @@ def _scores(queries: Tensor, encoded: Encoded, layer: int, head: int) -> Tensor:
     keys = encoded.attended[encoded.model.decoder.blocks[layer].cross_attn.key]
     scores: Tensor = (queries[0, :, part] @ keys[0, :, part].T).float() * width**-0.5
     return scores
-
-
-@contextmanager
-def _queries(encoded: Encoded, layers: Collection[int]) -> Iterator[dict[int, Tensor]]:
-    """Collects what layers of the decoder ask in cross-attention, which itself runs by its fastest kernel."""
-    made: dict[int, Tensor] = {}
-
-    def keep(layer: int, _module: object, _inputs: object, vectors: Tensor) -> None:
-        made[layer] = vectors
-
-    blocks = encoded.model.decoder.blocks
-    hooks = [blocks[layer].cross_attn.query.register_forward_hook(partial(keep, layer)) for layer in layers]
-    try:
-        yield made
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -32,6 +32,7 @@ BACKEND: Final = Backend(
     weights=lambda settings: [settings["encoder"]],
     libraries=("numpy", "scipy", "torchaudio", "openai-whisper", "torch"),
     settings=("encoder",),
+    parallel=True,
 )
 
 

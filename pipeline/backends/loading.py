@@ -338,6 +338,11 @@ class Backends:
         }
         return {modality: name() for modality, name in names.items() if modality in modalities}
 
+    def runs_parallel(self, kind: str) -> bool:
+        """Whether calls of a backend may run at the same time, in several threads; nobody knows it of a plugin's."""
+        plugin = chosen(self.config, kind)
+        return not plugin.foreign and registry.declaration(plugin).parallel
+
     def check_weights(self, sealed: Mapping[str, str], digest: Callable[[Path], str]) -> None:
         """Refuse weights that go by a name that was sealed with other weights.
 

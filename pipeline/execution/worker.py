@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Final, cast
 
 from emopipe.errors import EmopipeError, StageFailure, StoreError
 from emopipe.extractors.person_normalization import Baselines
+from emopipe.extractors.threads import leaving_a_thread, several_threads
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import given_clip
+from emopipe.pipeline.execution.background import Background
 from emopipe.pipeline.execution.memory import return_freed_memory
 from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.media.decoding import Media
-from emopipe.pipeline.progress import Event, Hook, silent, timed
+from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import Extraction, Source
 from emopipe.pipeline.stages.assembly import ExtractionInputs, assemble
+from emopipe.pipeline.stages.face import FACE
 from emopipe.pipeline.stages.person_normalization import FeatureInputs, baselines_of_clip
 from emopipe.pipeline.stages.stage import AnyStage, Inputs
 from emopipe.pipeline.store import serialization
@@ -189,6 +192,9 @@ class _Evaluation:
         self.results = results(source, self._files, self._job)
         self._producers = {name: result for result in self.results.values() for name in result.stage.provides}
         self._computed = computed
+        self._faces: Background[dict[str, object]] | None = None
+        self._fewer_threads = ExitStack()
+        self._waited = 0.0
         self._values: dict[str, object] = {
             "source": source,
             "image": source.image,
@@ -203,6 +209,8 @@ class _Evaluation:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._faces is not None:
+            self._faces.drop()
         self._open.close()
 
     @property
@@ -211,14 +219,25 @@ class _Evaluation:
         return {name: result.key for name, result in self.results.items() if result.stage.stored and not result.quick}
 
     def ensure(self, names: Collection[str]) -> None:
-        """Compute what of the named values is not in the store, in the order of the stages."""
-        for result in missing(self.results, names, self._store.has):
-            self._compute(result)
+        """Compute what of the named values is not in the store, in the order of the stages.
+
+        Where torch has several threads, one of them measures faces, until somebody reads what comes of it.
+        """
+        order = missing(self.results, names, self._store.has)
+        for result in order:
+            if result.stage is FACE and result is not order[-1] and self._source.media and several_threads():
+                self._begin_faces()
+            else:
+                self._compute(result)
+        if self._faces is not None:
+            self._compute(self.results[FACE.name])
 
     def value(self, name: str) -> object:
         """A value by its name; computed when the store does not have it."""
         if name not in self._values:
-            if name in ("media", "sound_media"):
+            if self._is_coming(name):
+                self._compute(self.results[FACE.name])
+            elif name in ("media", "sound_media"):
                 self._open_media()
             elif (stored := self._store.get(self._producers[name].key)) is not None:
                 self._values |= stored
@@ -228,16 +247,30 @@ class _Evaluation:
 
     def _open_media(self) -> None:
         """Both names stand for one open file when picture and sound come from the same: it is decoded once."""
+        media = self._opened(self._source.media)
+        self._values |= {"media": media, "sound_media": self._opened(self._source.audio) or media}
 
-        def opened(path: Path | None) -> Media | None:
-            return (
-                None
-                if path is None
-                else self._open.enter_context(Media(path, self._job.threads, str(self._job.config.speech.tracks)))
-            )
+    def _opened(self, path: Path | None, *, keeps_sound: bool = True) -> Media | None:
+        if path is None:
+            return None
+        tracks = str(self._job.config.speech.tracks)
+        return self._open.enter_context(Media(path, self._job.threads, tracks, keeps_sound=keeps_sound))
 
-        media = opened(self._source.media)
-        self._values |= {"media": media, "sound_media": opened(self._source.audio) or media}
+    def _begin_faces(self) -> None:
+        """Begin to measure faces in a thread of its own, for which the file is opened once more."""
+        self._worker.check_features([FACE.name])
+        with self._guarded(FACE.name):
+            _ = self._worker.backends.face  # fetches are told by this thread
+        media = self._opened(self._source.media, keeps_sound=False)
+        values = {name: media if name == "media" else self.value(name) for name in FACE.requires}
+        config, backends = self._job.config, self._worker.backends
+        self._open.enter_context(self._fewer_threads)
+        self._fewer_threads.enter_context(leaving_a_thread())
+        self._faces = Background(lambda hook: FACE.compute(values.__getitem__, config, backends, hook))
+
+    def _is_coming(self, name: str) -> bool:
+        """Whether a value is what faces are being measured for."""
+        return self._faces is not None and name in FACE.provides
 
     def _compute(self, result: Result) -> None:
         stage = result.stage
@@ -259,24 +292,44 @@ class _Evaluation:
         """Run a stage on the values that it requires, and keep what comes of it."""
         stage = result.stage
         for name in stage.requires:
-            self.value(name)
+            if not self._is_coming(name):
+                self.value(name)
         if stage.name in MEASURING and stage.name in self._job.modalities:
             self._worker.check_features([stage.name])
         footage = 0.0 if "duration" in stage.provides else cast(float, self.value("duration"))
         number = self._store.began(result.key, stage.name, footage)
-        began = time.perf_counter()
-        with timed(self._hook, stage.name), self._guarded(stage.name):
-            made = self._run_stage(stage)
+        self._hook(Event("start", stage.name))
+        began, waited = time.perf_counter(), self._waited
+        with self._guarded(stage.name):
+            if stage is FACE and self._faces is not None:
+                made, began = self._measured_faces(self._faces)
+            else:
+                made = self._run_stage(stage)
             self._refuse_changed(stage.requires)
             values = self._keep(result, made, began) if stage.stored else made
-        self._computed[stage.name] = time.perf_counter() - began
-        self._store.ended(number, self._computed[stage.name])
-        if self._computed[stage.name] > LONG:
+        seconds = time.perf_counter() - began - (self._waited - waited if stage is not FACE else 0.0)
+        self._computed[stage.name] = seconds
+        self._hook(Event("end", stage.name, seconds=seconds))
+        self._store.ended(number, seconds)
+        if seconds > LONG:
             return_freed_memory()
         return values
 
+    def _measured_faces(self, faces: Background[dict[str, object]]) -> tuple[dict[str, object], float]:
+        """What the measuring of faces has made, and when it would have begun had it just ended."""
+        began = time.perf_counter()
+        try:
+            made = faces.result(self._hook)
+        finally:
+            faces.drop()
+            self._faces = None
+            self._fewer_threads.close()
+            self._waited += time.perf_counter() - began
+        return made, time.perf_counter() - faces.seconds
+
     def _run_stage(self, stage: AnyStage) -> dict[str, object]:
-        return stage.compute(self.value, self._job.config, self._worker.backends, self._hook)
+        beside_faces = self._faces is not None
+        return stage.compute(self.value, self._job.config, self._worker.backends, self._hook, beside_faces=beside_faces)
 
     def _keep(self, result: Result, made: dict[str, object], began: float) -> dict[str, object]:
         """Store what a stage made, and read it back; when it cannot be stored, go on with it in memory."""

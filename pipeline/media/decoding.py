@@ -98,14 +98,16 @@ class Media:
         path: the file.
         threads: for decoding video; 0 lets the codec choose.
         tracks: which audio streams are used; see :func:`~emopipe.pipeline.media.streams.select_streams`.
+        keeps_sound: False: sound that is met on the way to frames is not decoded, since somebody else does that.
 
     Raises:
         InputError: when the file is missing, unreadable, empty or not media.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0, tracks: str = "mix") -> None:
+    def __init__(self, path: str | Path, threads: int = 0, tracks: str = "mix", *, keeps_sound: bool = True) -> None:
         self.path = Path(path)
         self.threads = threads
+        self._keeps_sound = keeps_sound
         self._wanted_tracks = tracks
         self._attach()
         self._tracks: list[AudioTrack] | None = None
@@ -194,7 +196,7 @@ class Media:
         converter = ImageConverter()
         video.thread_type, video.codec_context.thread_count = "AUTO", self.threads
         video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        audio = self._selection.audio if self._tracks is None else []
+        audio = self._selection.audio if self._tracks is None and self._keeps_sound else []
         for time, frame in self._decode([video, *audio], timeline, rate):
             if time + 1e-6 < wanted:
                 continue

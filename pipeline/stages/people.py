@@ -73,17 +73,20 @@ def diarize(inputs: DiarizationInputs, context: Context) -> Diarization:
     Where the number of people is not given, two voices that one mouth speaks with are one person's.
     """
     from emopipe.extractors.face.face_voice_matching import Talkers, one_mouth, talkers
-    from emopipe.extractors.speech.diarize import merged
+    from emopipe.extractors.speech.diarize import VoiceClusters, merged
     from emopipe.extractors.speech.level import raised
 
     settings = context.settings.people
     apart = inputs.labelled or bool(inputs.track_turns)
     if apart or not diarizes(settings) or not inputs.speech or inputs.sound is None:
         return Diarization([], "")
-    faces, speech = _table_or_none(inputs.face_table), inputs.speech
+    sound, speech, diarizer = raised(inputs.sound, inputs.gain), inputs.speech, context.backends.diarizer
+    if context.beside_faces and isinstance(diarizer, VoiceClusters):
+        diarizer.prepare(sound, speech, people=settings.count, most=settings.most)
+    faces = _table_or_none(inputs.face_table)
     shown = Talkers() if faces is None else talkers(faces, speech)
-    diarization = context.backends.diarizer.turns(
-        raised(inputs.sound, inputs.gain),
+    diarization = diarizer.turns(
+        sound,
         speech,
         people=settings.count,
         least=shown.least,

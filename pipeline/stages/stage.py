@@ -56,11 +56,13 @@ class Context:
         settings: the extraction configuration; settings that the stage does not declare cannot be read.
         backends: loads extractors.
         hook: told of progress.
+        beside_faces: faces are being measured at the same time: who reads their table waits for that.
     """
 
     settings: ExtractionConfig
     backends: Backends
     hook: Hook
+    beside_faces: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,13 @@ class Stage(Generic[I, O]):
         return tuple(field.name for field in fields(self.output))
 
     def compute(
-        self, value: Callable[[str], object], config: ExtractionConfig, backends: Backends, hook: Hook
+        self,
+        value: Callable[[str], object],
+        config: ExtractionConfig,
+        backends: Backends,
+        hook: Hook,
+        *,
+        beside_faces: bool = False,
     ) -> dict[str, object]:
         """Run the stage; returns its values by name.
 
@@ -119,9 +127,10 @@ class Stage(Generic[I, O]):
             config: of which the stage sees what it declares.
             backends: loads extractors.
             hook: told of progress.
+            beside_faces: see :class:`Context`.
         """
         settings = cast(ExtractionConfig, _DeclaredSettings(config, self.name, self.settings))
-        made = self.run(self.inputs(value), Context(settings, backends, hook))
+        made = self.run(self.inputs(value), Context(settings, backends, hook, beside_faces))
         return {name: getattr(made, name) for name in self.provides}
 
 

@@ -56,7 +56,7 @@ def embed_text(inputs: TextInputs, context: Context) -> TextFeatures:
         return FeatureSequence(edges[:-1], edges[1:], vectors)
 
     warnings = [warning for language in dict.fromkeys(languages) for warning in _language_warnings(language, context)]
-    return TextFeatures(with_progress("text", spans, context.hook, embed), warnings)
+    return TextFeatures(with_progress("text", len(spans), context.hook, map(embed, spans)), warnings)
 
 
 def language_of(span: Span, inputs: TextInputs, context: Context) -> str | None:

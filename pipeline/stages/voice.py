@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Interval, Samples, Span, Turn
+from emopipe.extractors.threads import side_by_side
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.media.sound import Sound
 from emopipe.pipeline.progress import Event, Hook
@@ -38,9 +40,10 @@ class VoiceFeatures:
 
 def measure_voice(inputs: VoiceInputs, context: Context) -> VoiceFeatures:
     """Measure the voice of each utterance, from its first to its last moment of speech."""
-    return VoiceFeatures(
-        with_progress("voice", inputs.spans, context.hook, lambda span: _voice_of(span, inputs, context))
-    )
+    measure: Callable[[Span], FeatureSequence | Absent] = partial(_voice_of, inputs=inputs, context=context)
+    parallel = inputs.sound is not None and context.backends.runs_parallel("voice")
+    measured = side_by_side(measure, inputs.spans) if parallel else map(measure, inputs.spans)
+    return VoiceFeatures(with_progress("voice", len(inputs.spans), context.hook, measured))
 
 
 def _voice_of(span: Span, inputs: VoiceInputs, context: Context) -> FeatureSequence | Absent:
@@ -73,12 +76,12 @@ def _heard(span: Span, sound: Sound, inputs: VoiceInputs) -> tuple[Samples, list
 
 
 def with_progress(
-    stage: str, spans: Sequence[Span], hook: Hook, measure: Callable[[Span], FeatureSequence | Absent]
+    stage: str, total: int, hook: Hook, measured: Iterable[FeatureSequence | Absent]
 ) -> Iterator[FeatureSequence | Absent]:
-    """What is measured of each span, telling a hook how many are done."""
-    for number, span in enumerate(spans, start=1):
-        yield measure(span)
-        hook(Event("progress", stage, done=number, total=len(spans)))
+    """What is measured of each utterance as it comes, telling a hook how many of all are done."""
+    for number, one in enumerate(measured, start=1):
+        yield one
+        hook(Event("progress", stage, done=number, total=total))
 
 
 VOICE: Final = Stage(

@@ -81,6 +81,44 @@ def wrong_seconds(turns: Sequence[Turn], talk: Sequence[tuple[float, float, int]
     return sum(end - start for start, end, _ in talk) - right
 
 
+class CountedVoices(KnownVoices):
+    """Notes what it is asked for, and says the same of a piece whenever it is asked."""
+
+    def __init__(self, talk: Sequence[tuple[float, float, int]], **more: float) -> None:
+        super().__init__(talk, **more)
+        self.asked: list[tuple[float, float]] = []
+
+    def embed(self, samples: Any, pieces: Sequence[tuple[float, float]]) -> np.ndarray:
+        self.asked += pieces
+        return np.concatenate([self._alone(samples, piece) for piece in pieces])
+
+    def _alone(self, samples: Any, piece: tuple[float, float]) -> np.ndarray:
+        self._rng = np.random.default_rng(round(1000 * piece[0]))
+        return super().embed(samples, [piece])
+
+
+@pytest.mark.parametrize("several_seen", [False, True])
+def test_what_was_prepared_is_not_embedded_again_and_changes_nothing(several_seen: bool) -> None:
+    encoder = CountedVoices(TALK, alike=0.6, noise=0.3)
+    clusters, speech = VoiceClusters(encoder), speech_of(TALK)
+    expected = clusters.turns(SOUND, speech, several_seen=several_seen)
+    needed, encoder.asked = encoder.asked, []
+    clusters.prepare(SOUND, speech)
+    prepared, encoder.asked = encoder.asked, []
+    assert clusters.turns(SOUND, speech, several_seen=several_seen) == expected
+    assert sorted(encoder.asked) == sorted(set(needed) - set(prepared))
+    assert len(set(prepared) & set(needed)) > 0.5 * len(needed)
+
+
+def test_what_was_prepared_of_another_sound_is_not_used() -> None:
+    encoder = CountedVoices(TALK)
+    clusters, speech = VoiceClusters(encoder), speech_of(TALK)
+    clusters.prepare(SOUND, speech)
+    encoder.asked = []
+    clusters.turns(SOUND.copy(), speech)
+    assert encoder.asked
+
+
 def test_two_voices_are_told_apart_and_counted() -> None:
     found = VoiceClusters(KnownVoices(TALK)).turns(SOUND, speech_of(TALK))
     assert {turn.person for turn in found.turns} == {0, 1} and found.doubt == ""

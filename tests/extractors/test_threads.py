@@ -63,24 +63,24 @@ def test_calls_side_by_side_overlap_have_one_thread_each_and_no_gradients() -> N
         both.wait()
         return item, torch.get_num_threads(), torch.is_grad_enabled()
 
-    assert side_by_side(call, range(4)) == [(item, 1, False) for item in range(4)]
+    assert list(side_by_side(call, range(4))) == [(item, 1, False) for item in range(4)]
     assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_single_call_has_all_threads() -> None:
-    assert side_by_side(lambda item: (item, torch.get_num_threads()), ["one"]) == [("one", 2)]
+    assert list(side_by_side(lambda item: (item, torch.get_num_threads()), ["one"])) == [("one", 2)]
 
 
 def test_where_torch_has_one_thread_calls_are_made_here() -> None:
     with one_thread():
-        assert side_by_side(lambda item: threading.current_thread(), [1, 2]) == [threading.current_thread()] * 2
+        assert list(side_by_side(lambda item: threading.current_thread(), [1, 2])) == [threading.current_thread()] * 2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_the_error_of_a_call_beside_others_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda item: 1 // item, [1, 0, 2, 3])
+        list(side_by_side(lambda item: 1 // item, [1, 0, 2, 3]))
     assert torch.get_num_threads() == 2
 
 
@@ -119,3 +119,15 @@ def test_faces_are_the_same_with_and_without_a_second_thread(weight: Callable[[s
         landmarker.close()
     assert tables[0].num_rows > 5
     assert tables[0].equals(tables[1], check_metadata=True)
+
+
+def test_products_of_numpy_have_one_thread_where_torch_has() -> None:
+    from threadpoolctl import threadpool_info
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["internal_api"] == "openblas"}
+
+    before = threads()
+    with one_thread():
+        assert threads() <= {1}
+    assert threads() == before

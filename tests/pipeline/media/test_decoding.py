@@ -41,6 +41,17 @@ def test_frames_are_sampled_at_the_asked_rate_and_sound_comes_from_the_same_pass
     assert peak == pytest.approx(220, abs=2)
 
 
+def test_sound_that_another_decodes_is_left_alone(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "clip.mp4", blank(2.0), tone(2.0))
+    with Media(path) as both, Media(path, keeps_sound=False) as pictures, Media(path) as sound:
+        frames = list(both.frames(5.0))
+        assert [frame.time for frame in pictures.frames(5.0)] == [frame.time for frame in frames]
+        assert pictures._tracks is None
+        assert both.audio is not None and sound.audio is not None and pictures.audio is not None
+        assert np.array_equal(np.asarray(both.audio), np.asarray(sound.audio))
+        assert np.array_equal(np.asarray(both.audio), np.asarray(pictures.audio))
+
+
 def test_sound_alone_needs_no_pictures(tmp_path: Path) -> None:
     clip = write_media(tmp_path / "a.mp4", blank(1.0), tone(1.0))
     with Media(clip) as media:

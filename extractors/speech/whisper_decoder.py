@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
     from whisper.model import Whisper
 
 
@@ -72,6 +70,8 @@ def hidden_states(
 
 def _self_attention(layer: Any, steps: Tensor, mask: Tensor, past: dict[Any, Tensor]) -> Tensor:
     """What a layer's self-attention makes of new tokens, each of which sees itself and those before."""
+    import torch
+
     for part in (layer.key, layer.value):
         made = part(steps)
         past[part] = torch.cat([past[part], made], 1) if part in past else made

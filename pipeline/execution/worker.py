@@ -225,9 +225,7 @@ class _Evaluation:
         """
         order = missing(self.results, names, self._store.has)
         for result in order:
-            if result.stage is FACE and result is not order[-1] and self._source.media and several_threads():
-                self._begin_faces()
-            else:
+            if not (result.stage is FACE and result is not order[-1] and self._began_faces()):
                 self._compute(result)
         if self._faces is not None:
             self._compute(self.results[FACE.name])
@@ -256,17 +254,22 @@ class _Evaluation:
         tracks = str(self._job.config.speech.tracks)
         return self._open.enter_context(Media(path, self._job.threads, tracks, keeps_sound=keeps_sound))
 
-    def _begin_faces(self) -> None:
-        """Begin to measure faces in a thread of its own, for which the file is opened once more."""
+    def _began_faces(self) -> bool:
+        """Begin to measure faces in a thread of its own, for which the file is opened once more, where there is one."""
+        if self._source.media is None or self._job.threads == 1:
+            return False
         self._worker.check_features([FACE.name])
         with self._guarded(FACE.name):
             _ = self._worker.backends.face  # fetches are told by this thread
+        if not several_threads():
+            return False
         media = self._opened(self._source.media, keeps_sound=False)
         values = {name: media if name == "media" else self.value(name) for name in FACE.requires}
         config, backends = self._job.config, self._worker.backends
         self._open.enter_context(self._fewer_threads)
         self._fewer_threads.enter_context(leaving_a_thread())
         self._faces = Background(lambda hook: FACE.compute(values.__getitem__, config, backends, hook))
+        return True
 
     def _is_coming(self, name: str) -> bool:
         """Whether a value is what faces are being measured for."""

@@ -121,13 +121,42 @@ def test_faces_are_the_same_with_and_without_a_second_thread(weight: Callable[[s
     assert tables[0].equals(tables[1], check_metadata=True)
 
 
-def test_products_of_numpy_have_one_thread_where_torch_has() -> None:
+def threads_of_numpy() -> int:
     from threadpoolctl import threadpool_info
 
-    def threads() -> set[int]:
-        return {one["num_threads"] for one in threadpool_info() if one["internal_api"] == "openblas"}
+    return next(
+        int(one["num_threads"])
+        for one in threadpool_info()
+        if one["internal_api"] == "openblas" and "numpy" in one["filepath"]
+    )
 
-    before = threads()
-    with one_thread():
-        assert threads() <= {1}
-    assert threads() == before
+
+def test_products_of_numpy_have_one_thread_where_torch_has() -> None:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads_of_numpy()
+        with one_thread():
+            assert threads_of_numpy() == 1
+        assert threads_of_numpy() == before
+
+
+def test_threads_that_leave_in_the_order_in_which_they_came_leave_products_as_they_were() -> None:
+    from threadpoolctl import threadpool_limits
+
+    first_is_in, second_is_in = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with one_thread():
+            first_is_in.set()
+            assert second_is_in.wait(60)
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads_of_numpy()
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert first_is_in.wait(60)
+        with one_thread():
+            second_is_in.set()
+            thread.join()
+        assert threads_of_numpy() == before

@@ -4,6 +4,8 @@
 
 DATA holds the archives and tables of the corpora and a folder `clips`; WORK receives what lies between. The steps are
 prepare, extract, combine, train, measure and card, all by default; what an interrupted call finished is not done again.
+`--most` and `--config` are for other recipes that read these datasets (`egmf_meld.py`): fewer faces and voices, and
+other settings of extraction.
 
 No corpus labels one person's face, voice and words in quantity, so faces, voices and sentences of one label are joined
 into *label-matched triples* of different people. These are artificial: figures on them say how well the model weighs
@@ -20,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -67,14 +69,23 @@ MOST_FACES: Final = 3500
 Row = dict[str, Any]
 
 
-def prepare(data: Path, work: Path) -> None:
+def prepare(data: Path, work: Path, most: int) -> None:
     """Unpack the archives and write one labels table per modality."""
     for name in ARCHIVES:
         with zipfile.ZipFile(data / f"{name}.zip") as archive:
             archive.extractall(work / "raw" / name)
-    _write_table(work / "face.csv", [*_fer2013(data), *_faces350(data)])
-    _write_table(work / "voice.csv", [row for name in ARCHIVES[2:] for row in _voices(data, name)])
+    _write_table(work / "face.csv", _drawn([*_fer2013(data), *_faces350(data)], most))
+    _write_table(work / "voice.csv", _drawn([row for name in ARCHIVES[2:] for row in _voices(data, name)], most))
     _write_table(work / "text.csv", list(_meld(data)))
+
+
+def _drawn(rows: list[Row], most: int) -> list[Row]:
+    """Choose at random so many rows of each emotion and split at most; 0 for all."""
+    order = np.random.default_rng(0).permutation(len(rows)).tolist() if most else []
+    taken: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number in order:
+        taken[rows[number]["split"], rows[number]["label"]].append(number)
+    return [rows[number] for number in sorted(n for numbers in taken.values() for n in numbers[:most])] or rows
 
 
 def _fer2013(data: Path) -> Iterator[Row]:
@@ -111,13 +122,15 @@ def _meld(data: Path) -> Iterator[Row]:
                "corpus": "meld"}  # fmt: skip
 
 
-def extract(work: Path, jobs: int) -> None:
+def extract(work: Path, jobs: int, config: Path | None) -> None:
     """Features of each modality's corpora by `emopipe extract`."""
+    settings = ["--config", str(config)] if config else []
     for modality in MODALITIES:
         out = work / modality
         if not out.exists():
             table = str(work / f"{modality}.csv")
-            _emopipe("extract", table, "--out", str(out), "--modalities", modality, "--jobs", str(jobs), accept=(0, 1))
+            arguments = [table, "--out", str(out), "--modalities", modality, "--jobs", str(jobs), *settings]
+            _emopipe("extract", *arguments, accept=(0, 1))
 
 
 def combine(work: Path) -> None:
@@ -365,13 +378,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--most", type=int, default=0, help="take only so many faces and voices of an emotion and split"
+    )
+    parser.add_argument("--config", type=Path, help="settings of extraction; else the default ones")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     steps: dict[str, Callable[[], None]] = {
-        "prepare": lambda: prepare(data, work),
-        "extract": lambda: extract(work, options.jobs),
+        "prepare": lambda: prepare(data, work, options.most),
+        "extract": lambda: extract(work, options.jobs, options.config),
         "combine": lambda: combine(work),
         "train": lambda: train(work),
         "measure": lambda: measure(work),

@@ -28,6 +28,17 @@ SHARED = ROOT.parent / "shared"
 RATE = 16_000
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Have torch use two threads, on a machine of one core too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def write_media(
     path: Path,
     frames: Sequence[np.ndarray] = (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
@@ -28,14 +28,6 @@ from tests.pipeline.stand_ins import StandIns, _Face, _Loud
 
 #: Nobody waits longer for another thread, in seconds.
 PATIENCE = 60
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -209,8 +209,7 @@ class _Evaluation:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._faces is not None:
-            self._faces.drop()
+        self._drop_faces()
         self._open.close()
 
     @property
@@ -287,6 +286,8 @@ class _Evaluation:
             return
         with self._store.claim(result.key, self._tell_waiting(stage.name)):
             self._values |= self._store.get(result.key) or self._run(result)
+        if stage is FACE:
+            self._drop_faces()  # where another process was faster, they are measured still
 
     def _tell_waiting(self, stage: str) -> Callable[[], None]:
         return lambda: self._hook(Event("info", stage, "another process is at it; waiting"))
@@ -324,11 +325,16 @@ class _Evaluation:
         try:
             made = faces.result(self._hook)
         finally:
-            faces.drop()
-            self._faces = None
-            self._fewer_threads.close()
+            self._drop_faces()
             self._waited += time.perf_counter() - began
         return made, time.perf_counter() - faces.seconds
+
+    def _drop_faces(self) -> None:
+        """End what measures faces, if it has not ended."""
+        if self._faces is not None:
+            self._faces.drop()
+            self._faces = None
+            self._fewer_threads.close()
 
     def _run_stage(self, stage: AnyStage) -> dict[str, object]:
         beside_faces = self._faces is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +19,7 @@ from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.execution.background import Background
 from emopipe.pipeline.execution.engine import Here
 from emopipe.pipeline.execution.jobs import extraction_job
-from emopipe.pipeline.execution.plan import Task
+from emopipe.pipeline.execution.plan import Job, Task
 from emopipe.pipeline.execution.worker import Outcome
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import Source
@@ -39,12 +40,15 @@ def outcome(clip: Path, store: Path, backends: Callable[..., Any] = StandIns, ev
     """What becomes of a clip with an empty store."""
     told = [] if events is None else events
     with Store(store) as opened, closing(Here()) as engine:
-        config = ExtractionConfig.from_dict({"people": {"diarizer": "ge2e"}})
-        job = replace(
-            extraction_job(config, opened, modalities=("face", "voice"), offline=True), backends=backends, device="cpu"
-        )
-        ((_, done),) = engine.run(job, [Task(Source("clip", media=clip), features=True)], told.append)
+        task = Task(Source("clip", media=clip), features=True)
+        ((_, done),) = engine.run(job_of(opened, backends), [task], told.append)
     return done
+
+
+def job_of(store: Store, backends: Callable[..., Any]) -> Job:
+    config = ExtractionConfig.from_dict({"people": {"diarizer": "ge2e"}})
+    job = extraction_job(config, store, modalities=("face", "voice"), offline=True)
+    return replace(job, backends=backends, device="cpu")
 
 
 def told_of(done: Outcome) -> list[Any]:
@@ -124,6 +128,52 @@ class Blind(StandIns):
 def test_a_failure_beside_is_a_failure_of_its_stage(clip: Path, tmp_path: Path) -> None:
     error = outcome(clip, tmp_path / "store", Blind).error
     assert error is not None and "stage face broke" in error.what and "no such face" in error.what
+
+
+class SeenElsewhere(StandIns):
+    """While it listens, another process measures the same faces, and is faster."""
+
+    @cached_property
+    def face(self) -> Any:
+        class Slow(_Face):
+            def track(self, frames: Iterable[Any]) -> Any:
+                for _ in frames:
+                    time.sleep(0.2)
+                raise AssertionError("nobody has stopped it")
+
+        return Slow()
+
+    @cached_property
+    def vad(self) -> Any:
+        class Told(_Loud):
+            def segments(self, samples: Any) -> list[tuple[float, float]]:
+                ANOTHER[0]()
+                return super().segments(samples)
+
+        return Told(self.config.speech.vad_threshold)
+
+
+ANOTHER: list[Callable[[], object]] = []
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_faces_that_another_process_has_measured_meanwhile_are_taken(clip: Path, tmp_path: Path) -> None:
+    ANOTHER[:] = [lambda: None]
+    expected = told_of(outcome(clip, tmp_path / "alone"))
+
+    def other_process() -> None:
+        with Store(tmp_path / "store") as store, closing(Here()) as engine:
+            torch.set_num_threads(1)
+            list(engine.run(job_of(store, StandIns), [Task(Source("clip", media=clip), ("face",))]))
+
+    def beside() -> None:
+        thread = threading.Thread(target=other_process)
+        thread.start()
+        thread.join()
+
+    ANOTHER[:] = [beside]
+    assert str(told_of(outcome(clip, tmp_path / "store", SeenElsewhere))) == str(expected)
+    assert "background" not in "".join(one.name for one in threading.enumerate())
 
 
 LOOKED_AT: list[float] = []

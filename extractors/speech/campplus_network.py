@@ -11,10 +11,8 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import linear, pad, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from emopipe.extractors.onednn import linear
 
 #: Mel bands that go in, and numbers that come out.
 MELS: Final = 80

@@ -11,7 +11,7 @@ import numpy as np
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Likeness, Locate
 from emopipe.extractors.speech.diarize import VoiceClusters
-from emopipe.extractors.speech.speakers import equally_long, unit
+from emopipe.extractors.speech.speakers import equally_long, sounds_of, unit
 from emopipe.extractors.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class CampPlus:
         import torch
 
         def embedded(rows: list[int]) -> np.ndarray:
-            heard = [samples[slice(*(round(edge * SAMPLE_RATE) for edge in pieces[row]))] for row in rows]
+            heard = sounds_of(samples, [pieces[row] for row in rows])
             length = min(map(len, heard))
             bands = torch.stack([_bands(sound[:length]) for sound in heard])
             some: np.ndarray = self._network(bands.to(self._device)).float().cpu().numpy()

@@ -73,7 +73,8 @@ class VoiceClusters:
         The next call of :meth:`turns`, with the same samples, then embeds what is left.
         """
         self._prepared = embedded = _Embedded(samples, self.encoder)
-        self._turns(embedded, speech, people=people, least=1, most=most, several_seen=False)
+        self.turns(samples, speech, people=people, most=most)
+        self._prepared = embedded
 
     def turns(
         self,
@@ -88,18 +89,6 @@ class VoiceClusters:
         """Turns that together cover exactly `speech`; see :class:`emopipe.extractors.contracts.Diarizer`."""
         prepared, self._prepared = self._prepared, None
         embedded = prepared if prepared and prepared.samples is samples else _Embedded(samples, self.encoder)
-        return self._turns(embedded, speech, people=people, least=least, most=most, several_seen=several_seen)
-
-    def _turns(
-        self,
-        embedded: _Embedded,
-        speech: Sequence[Interval],
-        *,
-        people: int,
-        least: int,
-        most: int,
-        several_seen: bool,
-    ) -> SpeakerTurns:
         pieces = cut_pieces(speech)
         if not pieces or people == 1:
             return SpeakerTurns(one_speaker(speech))

@@ -75,9 +75,7 @@ class SpeakerEncoder:
         vectors = np.zeros((len(pieces), WIDTH), np.float32)
         with torch.inference_mode():
             for rows in equally_long(pieces):
-                heard = [
-                    samples[round(pieces[row][0] * SAMPLE_RATE) : round(pieces[row][1] * SAMPLE_RATE)] for row in rows
-                ]
+                heard = sounds_of(samples, [pieces[row] for row in rows])
                 frames = min(len(sound) for sound in heard) // HOP + 1
                 mels = torch.stack([_mel(sound)[:frames] for sound in heard])
                 _, (hidden, _) = self._network["lstm"](mels.to(self._device))
@@ -90,6 +88,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     lengths: np.ndarray = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: np.ndarray = vectors / np.where(lengths > 0, lengths, 1.0)
     return scaled
+
+
+def sounds_of(samples: Samples, pieces: Sequence[Interval]) -> list[np.ndarray]:
+    """The sound of each piece, given in seconds."""
+    return [samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in pieces]
 
 
 def equally_long(pieces: Sequence[Interval], most: int = BATCH) -> list[list[int]]:

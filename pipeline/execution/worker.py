@@ -307,11 +307,12 @@ class _Evaluation:
         with self._guarded(stage.name):
             if stage is FACE and self._faces is not None:
                 made, began = self._measured_faces(self._faces)
+                waited = self._waited
             else:
                 made = self._run_stage(stage)
             self._refuse_changed(stage.requires)
             values = self._keep(result, made, began) if stage.stored else made
-        seconds = time.perf_counter() - began - (self._waited - waited if stage is not FACE else 0.0)
+        seconds = time.perf_counter() - began - (self._waited - waited)
         self._computed[stage.name] = seconds
         self._hook(Event("end", stage.name, seconds=seconds))
         self._store.ended(number, seconds)

@@ -18,7 +18,8 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset, FeatureStore
 from emopipe.models.metrics import expected_calibration_error
+from emopipe.models.networks.ensemble import Ensemble
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.calibration import fit_temperature
@@ -69,6 +71,8 @@ STEPS: Final = 6
 JITTER: Final = 0.3
 #: How often an epoch reads the clips of Java-SED, the only corpus of faces that talk.
 TALKING: Final = 8
+#: Networks whose mean answer counts, each trained by itself from its own seed.
+MEMBERS: Final = 3
 #: Triples of a class; the share in which face or voice is replaced by that of another emotion.
 TRIPLES: Final = 900
 REPLACED: Final = 0.25
@@ -362,7 +366,8 @@ def load(
     used = {
         name: one for name, one in READERS.items() if name not in without and set(one[0].split("+")) & set(modalities)
     }
-    parts = [read(work, name) for name, (_, read) in used.items()]
+    alone = modalities == ("voice",)
+    parts = [(voice_part if alone else read)(work, name) for name, (_, read) in used.items()]
     parts = [Part([row for row in part.rows if row.get("person", "-") != person], part.features) for part in parts]
     return _dataset(complete(parts, modalities)).select([name for name in MODALITIES if name in modalities])
 
@@ -395,75 +400,115 @@ def _dataset(parts: list[Part]) -> Dataset:
     return combine(parts, {**before.schema, "face": COLUMNS}, dict(before.extraction))
 
 
-def measure(work: Path, seeds: int) -> None:
-    """Train with corpora left out and measure on them; keeps the figures, and the answers to calibrate by."""
-    config, figures = read_configuration(CONFIG), Figures()
-    for left_out, modalities, tests in LEFT_OUT:
-        dataset = load(work, left_out, modalities)
-        rows = {corpus: measured(work, corpus) for corpus, _ in tests}
-        for seed in range(seeds):
-            predictor = fit(dataset, replace(config, seed=seed)).predictor
-            for corpus, names in tests:
-                figures.add(predictor, rows[corpus], corpus, names)
-                print(corpus, names, seed, figures.rows[corpus, names][-1], flush=True)
-    figures.save(work / "left-out.json")
-    np.savez(work / "unseen.npz", **{name: np.concatenate(parts) for name, parts in figures.answers.items()})
+def fit_members(dataset: Dataset, seed: int) -> Predictor:
+    """Train the networks one after the other on all rows, and join them."""
+    config = read_configuration(CONFIG)
+    trained = [fit(dataset, replace(config, seed=MEMBERS * seed + number)).predictor for number in range(MEMBERS)]
+    spec = trained[0].spec
+    module = Ensemble([one.module for one in trained])
+    return Predictor(replace(spec, options={**spec.options, "members": MEMBERS}), module, trained[0].device)
 
 
-def people(work: Path, seeds: int) -> None:
-    """Leave out one speaker of Java-SED at a time, whose corpus otherwise trains."""
-    config, dataset = read_configuration(CONFIG), measured(work, "javased")
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(seeds):
-        answers: dict[str, np.ndarray] = {}
-        for person in sorted(set(dataset.speakers)):
-            training = load(work, (), ("face", "voice"), person)
-            predictor = fit(training, replace(config, seed=seed)).predictor
-            chosen = np.flatnonzero(dataset.speakers == person)
-            for names in ("face", "voice", "face+voice"):
-                scores = predictor.scores(dataset, chosen, names.split("+"))
-                right = scores.logits.argmax(1) == [CLASSES.index(label) for label in dataset.column("label")[chosen]]
-                answers.setdefault(names, np.zeros(len(dataset), bool))[chosen] = right
-        print(seed, {name: round(float(right.mean()), 3) for name, right in answers.items()}, flush=True)
-        for name, right in answers.items():
-            by_person = [float(right[dataset.speakers == person].mean()) for person in sorted(set(dataset.speakers))]
-            rows.setdefault(name, []).append({"uar": float(right.mean()), "people": by_person})
-    (work / "people.json").write_text(json.dumps(rows, indent=1) + "\n")
+Answers = dict[str, np.ndarray]
 
 
-@dataclass
-class Figures:
-    """Figures of several seeds by corpus and modalities.
+def answers(predictor: Predictor, dataset: Dataset, corpus: str, names: str, seed: int) -> Answers:
+    """What a model says of a corpus by some modalities.
 
-    Attributes:
-        rows: of each seed.
-        answers: columns of all answers, to calibrate by: logits (n, C) before calibration, truth, corpus, the names of
-            the modalities, speaker, and a weight by which all measurements count the same.
+    Returns:
+        Columns: logits (n, C) before calibration, truth, whether there was anything to read, speaker, corpus, the names
+        of the modalities, seed, and a weight by which all measurements count the same.
     """
+    scores = predictor.scores(dataset, None, names.split("+"))
+    people = dataset.column("person")
+    said = {
+        "logits": scores.logits,
+        "truth": np.array([CLASSES.index(label) for label in dataset.column("label")]),
+        "seen": scores.present.any(1),
+        "speakers": np.array([name or key for name, key in zip(people, dataset.ids, strict=True)]),
+    }
+    named = {"corpus": corpus, "names": names, "seed": seed, "weights": 1 / len(dataset)}
+    return said | {name: np.full(len(dataset), value) for name, value in named.items()}
 
-    rows: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict)
-    answers: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    def add(self, predictor: Predictor, dataset: Dataset, corpus: str, names: str) -> None:
-        """Measure a model."""
-        scores = predictor.scores(dataset, None, names.split("+"))
-        truth = np.array([CLASSES.index(label) for label in dataset.column("label")])
-        seen, own = scores.present.any(1), np.unique(truth)
-        right = (scores.logits.argmax(1) == truth) & seen
-        among = (own[scores.logits[:, own].argmax(1)] == truth) & seen
-        people = dataset.column("person")
-        speakers = np.array([name or key for name, key in zip(people, dataset.ids, strict=True)])
-        low, high = generalisation.interval(truth.astype(str), among, speakers)
-        row = {"n": len(truth), "accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
-        self.rows.setdefault((corpus, names), []).append({**row, "low": low, "high": high})
-        named = {"corpus": corpus, "names": names, "weights": 1 / len(truth)}
-        columns = {name: np.full(len(truth), value) for name, value in named.items()}
-        for name, column in {**columns, "logits": scores.logits, "truth": truth, "speakers": speakers}.items():
-            self.answers.setdefault(name, []).append(column)
+def _joined(parts: list[Answers]) -> Answers:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def save(self, path: Path) -> None:
-        """Write them as JSON."""
-        path.write_text(json.dumps({"/".join(key): rows for key, rows in self.rows.items()}, indent=1) + "\n")
+
+def _kept(path: Path, make: Callable[[], list[Answers]]) -> Answers:
+    """Answers of one training, which is not made again."""
+    if not path.exists():
+        torch.set_num_threads(1)
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, **_joined(make()))
+    return dict(np.load(path))
+
+
+def left_out_answers(work: Path, group: int, seed: int) -> Answers:
+    """Train without the corpora of a row of LEFT_OUT, and ask about these."""
+    left_out, modalities, tests = LEFT_OUT[group]
+
+    def make() -> list[Answers]:
+        predictor = fit_members(load(work, left_out, modalities), seed)
+        return [answers(predictor, measured(work, corpus), corpus, names, seed) for corpus, names in tests]
+
+    return _kept(work / "answers" / f"without-{'-'.join(left_out)}-{seed}.npz", make)
+
+
+def person_answers(work: Path, person: str, seed: int) -> Answers:
+    """Train without one speaker of Java-SED, whose corpus otherwise trains, and ask about this speaker's clips."""
+
+    def make() -> list[Answers]:
+        predictor, clips = fit_members(load(work, (), ("face", "voice"), person), seed), measured(work, "javased")
+        dataset = clips.subset(np.flatnonzero(clips.speakers == person))
+        return [answers(predictor, dataset, "javased", names, seed) for names in ("face", "voice", "face+voice")]
+
+    return _kept(work / "answers" / f"without-{person.replace('/', '-')}-{seed}.npz", make)
+
+
+def measure(work: Path, seeds: int, jobs: int) -> None:
+    """Train with corpora left out and ask about them; keeps the answers, to calibrate by."""
+    tasks = [(work, group, seed) for group in reversed(range(len(LEFT_OUT))) for seed in range(seeds)]
+    unseen = _all(left_out_answers, tasks, jobs)
+    np.savez(work / "unseen.npz", **unseen)
+    for (corpus, names), rows in figures(unseen).items():
+        print(corpus, names, *(f"{name} {_mean(rows, name)}" for name in ("accuracy", "uar", "own")))
+
+
+def people(work: Path, seeds: int, jobs: int) -> None:
+    """The same of one speaker of Java-SED at a time; intervals are over speakers."""
+    speakers = sorted(set(measured(work, "javased").speakers))
+    said = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
+    for (_, names), rows in figures(said).items():
+        low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
+        print(names, "uar", _mean(rows, "uar"), f"[{low:.3f}, {high:.3f}]")
+
+
+def _all(ask: Callable[..., Answers], tasks: list[tuple[Any, ...]], jobs: int) -> Answers:
+    with ProcessPoolExecutor(jobs) as pool:
+        return _joined(list(pool.map(ask, *zip(*tasks, strict=True))))
+
+
+def figures(said: Answers) -> dict[tuple[str, str], list[dict[str, float]]]:
+    """Accuracy, UAR, and UAR among the own classes with its interval, by corpus and modalities, of each seed."""
+    asked = sorted(set(zip(said["corpus"].tolist(), said["names"].tolist(), strict=True)))
+    return {
+        (corpus, names): [
+            _figures({name: column[rows & (said["seed"] == seed)] for name, column in said.items()})
+            for seed in np.unique(said["seed"][rows])
+        ]
+        for corpus, names in asked
+        if (rows := (said["corpus"] == corpus) & (said["names"] == names)).any()
+    }
+
+
+def _figures(said: Answers) -> dict[str, float]:
+    truth, logits, own = said["truth"], said["logits"], np.unique(said["truth"])
+    right = (logits.argmax(1) == truth) & said["seen"]
+    among = (own[logits[:, own].argmax(1)] == truth) & said["seen"]
+    low, high = generalisation.interval(truth.astype(str), among, said["speakers"])
+    shares = {"accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
+    return {"n": len(truth), **shares, "low": low, "high": high}
 
 
 def _uar(truth: np.ndarray, right: np.ndarray) -> float:
@@ -472,14 +517,10 @@ def _uar(truth: np.ndarray, right: np.ndarray) -> float:
 
 def train(work: Path, seed: int = 0) -> None:
     """Train on all corpora."""
-    predictor = fit(load(work), replace(read_configuration(CONFIG), seed=seed)).predictor
-    checkpoint.save(work / "model", predictor, "")
+    checkpoint.save(work / "model", fit_members(load(work), seed), "")
 
 
-Unseen = dict[str, np.ndarray]
-
-
-def calibrated(predictor: Predictor, unseen: Unseen) -> Predictor:
+def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
     """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
     temperature = temperatures(unseen)
     confidence = confidences(unseen, temperature)
@@ -491,24 +532,24 @@ def calibrated(predictor: Predictor, unseen: Unseen) -> Predictor:
     return Predictor(spec, predictor.module)
 
 
-def temperatures(unseen: Unseen) -> dict[str, float]:
+def temperatures(unseen: Answers) -> dict[str, float]:
     """Of each presence pattern that was measured, and of the same with words; of all together for the others."""
     fitted = {str(names): _temperature(unseen, unseen["names"] == names) for names in np.unique(unseen["names"])}
     with_words = {f"text+{names}": value for names, value in fitted.items()}
     return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **fitted, **with_words}
 
 
-def _temperature(unseen: Unseen, rows: np.ndarray) -> float:
+def _temperature(unseen: Answers, rows: np.ndarray) -> float:
     return fit_temperature(unseen["logits"][rows], unseen["truth"][rows], unseen["weights"][rows])
 
 
-def confidences(unseen: Unseen, temperature: dict[str, float]) -> np.ndarray:
+def confidences(unseen: Answers, temperature: dict[str, float]) -> np.ndarray:
     """How sure each answer is (n,)."""
     scale = np.array([temperature[str(names)] for names in unseen["names"]])
     return np.asarray(softmax(unseen["logits"] / scale[:, None], 1).max(1))
 
 
-def surety(unseen: Unseen) -> Iterator[tuple[str, str, float, float, float]]:
+def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
     """How well confidence tells what is right on each left-out corpus, at a temperature that it did not choose.
 
     The temperature is that of other corpora, of the same modalities; where no other has these, of other speakers.
@@ -548,7 +589,7 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     return figures
 
 
-def risks(unseen: Unseen, temperature: dict[str, float]) -> list[tuple[float, float, float]]:
+def risks(unseen: Answers, temperature: dict[str, float]) -> list[tuple[float, float, float]]:
     """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
     confidence, weights = confidences(unseen, temperature), unseen["weights"]
     wrong = unseen["logits"].argmax(1) != unseen["truth"]
@@ -565,9 +606,8 @@ def card(work: Path) -> None:
     """Ship the model with its card."""
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     table = (work / "generalisation.md").read_text("utf-8") if (work / "generalisation.md").exists() else ""
-    left_out = json.loads((work / "left-out.json").read_text())
-    facts = {"config": CONFIG.read_text(), "table": table, "left_out": left_out, "mean": _mean}
     unseen = dict(np.load(work / "unseen.npz"))
+    facts = {"config": CONFIG.read_text(), "table": table, "left_out": figures(unseen), "mean": _mean}
     model = calibrated(checkpoint.load(work / "model"), unseen)
     facts |= {
         "most_faces": MOST_FACES,
@@ -592,6 +632,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--crops", type=Path, required=True, help="the WORK of expression_encoder.py")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, in measure and people")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     data, work = options.data, options.work
@@ -602,8 +643,8 @@ def main() -> None:
         "faces": lambda: faces(data, work, options.crops),
         "words": lambda: words(data, work),
         "clips": lambda: clips(data, work),
-        "measure": lambda: measure(work, options.seeds),
-        "people": lambda: people(work, options.seeds),
+        "measure": lambda: measure(work, options.seeds, options.jobs),
+        "people": lambda: people(work, options.seeds, options.jobs),
         "train": lambda: train(work),
         "card": lambda: card(work),
     }

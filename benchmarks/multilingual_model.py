@@ -19,11 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import default_model
 import numpy as np
 import torch
 import words_encoder
-from default_model import CLASSES, READERS, Part, combine, complete
+from default_model import CLASSES, READERS, Part, combine, complete, fit_members
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
@@ -32,8 +31,6 @@ from emopipe.models import checkpoint, metrics
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, find, read_sealed
-from emopipe.models.training.config import read_configuration
-from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.config import ExtractionConfig, TextConfig
 from emopipe.pipeline.weights import resolve
 
@@ -100,7 +97,7 @@ def train(work: Path, folder: Path) -> None:
     parts.append(word_part(folder))
     before = read_sealed("emopipe-default")
     dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text_settings()})
-    checkpoint.save(folder / "model", fit(dataset, read_configuration(default_model.CONFIG)).predictor, "")
+    checkpoint.save(folder / "model", fit_members(dataset, 0), "")
 
 
 def unread(predictor: Predictor, sentences: words_encoder.Sentences, corpus: str) -> Dataset:

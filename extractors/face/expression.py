@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: The weights, in half precision.
 WEIGHTS_FILE: Final = Path(__file__).with_name("expression.safetensors")
 #: Pixels of the side of the crop.
-SIDE: Final = 96
+SIDE: Final = 112
 #: Landmarks of the face mesh that neither speech nor expression moves much, and where they lie in a crop of side 1:
 #: outer and inner corners of the eyes, bridge, base and wings of the nose.
 ANCHORS: Final = (33, 133, 362, 263, 168, 2, 98, 327)

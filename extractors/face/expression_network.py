@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Liu, 2020; Tan and Le, 2019) as plain torch modules, for expression on 96 px crops."""
+"""EfficientNet-Lite0 (Liu, 2020; Tan and Le, 2019) as plain torch modules, for expression on crops of a face."""
 
 from __future__ import annotations
 

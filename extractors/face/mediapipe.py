@@ -22,7 +22,15 @@ from emopipe.extractors.face.appearance import look
 from emopipe.extractors.face.expression import ExpressionEncoder, face_crop
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.finder import FaceFinder
-from emopipe.extractors.face.mediapipe_models import DOUBTFUL, SURE, DetectionModel, FaceMesh, LandmarkModel, model_path
+from emopipe.extractors.face.mediapipe_models import (
+    DOUBTFUL,
+    SURE,
+    TURNED,
+    DetectionModel,
+    FaceMesh,
+    LandmarkModel,
+    model_path,
+)
 from emopipe.extractors.face.mesh import mesh_components
 from emopipe.extractors.face.table import (
     BLENDSHAPES,
@@ -70,6 +78,9 @@ ANCHORS: Final = [33, 263, 1, 152]
 MAX_FACES: Final = 16
 #: Expressions are read when so many faces wait, or so many frames.
 EXPRESSIONS_AT_ONCE: Final = 16
+#: How a face is looked for in a single picture, until one is found: least probabilities of detector and landmarker, and
+#: the angle in degrees by which the picture is turned.
+LOOKS: Final = ((SURE, 0.0), (DOUBTFUL, 0.0), (TURNED, 25.0), (TURNED, -25.0))
 #: The gap between the inner lips that counts as AU25 = 1, as a share of the face's height.
 OPEN_LIPS: Final = 0.15
 
@@ -102,7 +113,7 @@ class FaceLandmarker:
     def __init__(self, path: str | Path, max_faces: int = MAX_FACES) -> None:
         self._path = model_path(path)
         self._max_faces = max_faces
-        self._stills: list[LandmarkModel] = []
+        self._stills: dict[tuple[float, float], LandmarkModel] = {}
         self._parts: LandmarkModel | None = None
         self._detector: DetectionModel | None = None
         self._encoder = ExpressionEncoder()
@@ -141,21 +152,34 @@ class FaceLandmarker:
 
     def in_still(self, rgb: np.ndarray) -> tuple[np.ndarray, list[FaceMesh]]:
         """The picture that was looked at in the end, and the faces in it."""
-        for number, least in enumerate((SURE, DOUBTFUL)):
-            if len(self._stills) == number:
-                self._stills.append(LandmarkModel(self._path, self._max_faces, video=False, least=least))
+        for least, angle in LOOKS:
+            if least not in self._stills:
+                self._stills[least] = LandmarkModel(self._path, self._max_faces, video=False, least=least)
             for picture in attempts(rgb):
-                faces = self._stills[number].faces(picture)
+                faces = _faces_turned(self._stills[least], picture, angle)
                 if faces:
                     return picture, faces
         return rgb, []
 
     def close(self) -> None:
         """Free the models."""
-        for model in (*self._stills, self._parts, self._detector):
+        for model in (*self._stills.values(), self._parts, self._detector):
             if model is not None:
                 model.close()
-        self._stills, self._parts, self._detector = [], None, None
+        self._stills, self._parts, self._detector = {}, None, None
+
+
+def _faces_turned(model: LandmarkModel, picture: np.ndarray, angle: float) -> list[FaceMesh]:
+    """The faces of a picture, looked for when it is turned about its middle by an angle in degrees, anticlockwise."""
+    import cv2
+
+    if not angle:
+        return model.faces(picture)
+    height, width = picture.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turned = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    back = cv2.invertAffineTransform(turn)
+    return [face.under(back) for face in model.faces(turned)]
 
 
 class _WaitingFaces:

@@ -23,9 +23,11 @@ import numpy as np
 DETECTOR: Final = "face_detector.tflite"
 #: The detector's own probability from which a place is looked at closely; the landmarker then decides.
 LEAST_SCORE: Final = 0.4
-#: Probabilities of detector and landmarker from which a face counts; and in a single picture that shows no such face.
+#: Probabilities of detector and landmarker from which a face counts; in a single picture that shows no such face; and
+#: in one that must be turned.
 SURE: Final = (0.5, 0.5)
 DOUBTFUL: Final = (0.2, 0.3)
+TURNED: Final = (0.2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class FaceMesh:
     def moved(self, x: float, y: float) -> FaceMesh:
         """The face in a picture of which its own is a part that begins at (x, y)."""
         return FaceMesh(self.points + np.array([x, y, 0.0]), self.blendshapes, self.pose)
+
+    def under(self, affine: np.ndarray) -> FaceMesh:
+        """The face in a picture that is its own under a map (2, 3) of shift and rotation in pixels."""
+        points, pose = self.points.copy(), self.pose.copy()
+        points[:, :2] = points[:, :2] @ affine[:, :2].T + affine[:, 2]
+        # The matrix counts upwards, pixels downwards.
+        pose[:2] = affine[:, :2].T @ pose[:2]
+        return FaceMesh(points, self.blendshapes, pose)
 
 
 class LandmarkModel:

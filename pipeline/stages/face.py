@@ -154,7 +154,7 @@ class _Seen:
 
 FACE: Final = Stage(
     "face",
-    10,
+    11,
     FaceInputs,
     FaceMeasurements,
     measure_face,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, MEASURED, FaceLandmarker
+from emopipe.extractors.face.mediapipe import DEAD_BLENDSHAPES, MEASURED, FaceLandmarker, _faces_turned, measure
+from emopipe.extractors.face.mediapipe_models import LandmarkModel, model_path
 from emopipe.extractors.face.mesh import align, fit_basis, mesh_components
 from emopipe.extractors.face.table import (
     ACTION_UNITS,
@@ -149,6 +150,21 @@ def test_small_pictures_are_enlarged_and_empty_ones_have_no_face(landmarker: Fac
     assert landmarker.still(blurred).num_rows == 1, "a face that is seen with other borders and less surely"
     empty = landmarker.still(np.zeros((100, 100, 3), np.uint8))
     assert empty.num_rows == 0 and empty.schema.metadata[b"frames"] == b"1"
+
+
+@pytest.mark.parametrize("angle", [25.0, -25.0])
+def test_a_face_found_in_a_turned_picture_lies_where_it_is_in_the_upright_one(
+    weight: Callable[[str], Path], angle: float
+) -> None:
+    model = LandmarkModel(model_path(weight("face-landmarker")), 1, video=False)
+    with Media(SAMPLES / "happy.mp4") as media:
+        rgb = next(iter(media.frames(5))).rgb
+    (upright,), (turned,) = model.faces(rgb), _faces_turned(model, rgb, angle)
+    model.close()
+    height = upright.box[3] - upright.box[1]
+    assert np.abs(turned.points - upright.points)[:, :2].max() < 0.05 * height
+    first, second = (measure(face, rgb.shape) for face in (upright, turned))
+    assert all(abs(first[name] - second[name]) < 6 for name in ("pitch", "yaw", "roll"))
 
 
 def test_a_missing_model_is_told() -> None:

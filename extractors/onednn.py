@@ -1,4 +1,4 @@
-"""Linear layers and attention by oneDNN, which uses a CPU's widest registers.
+"""Linear layers, attention and convolutions by oneDNN, which uses a CPU's widest registers.
 
 torch multiplies matrices of single precision by MKL, which on CPUs that Intel did not make keeps to registers of half
 the width: 105 instead of 245 GFLOP/s on one core of an AMD EPYC of the fifth generation. Results differ by rounding.
@@ -39,6 +39,23 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _product(filled, weight, bias)[:count].view(*rows.shape[:-1], -1)
 
 
+def linear_in_blocks(rows: Tensor, weight: Tensor, bias: Tensor | None, block: int) -> Tensor:
+    """What :func:`linear` gives, by products that all have `block` rows: one shape of each matrix is compiled.
+
+    The last block is filled up, or left to torch's own routine where less than half of it is used.
+    """
+    if not _suits(rows, weight):
+        return functional.linear(rows, weight, bias)
+    parts = []
+    for part in torch.split(rows.reshape(-1, rows.shape[-1]), block):
+        if 2 * len(part) < block:
+            parts.append(functional.linear(part, weight, bias))
+        else:
+            filled = functional.pad(part, (0, 0, 0, block - len(part)))
+            parts.append(_product(filled, weight, bias)[: len(part)])
+    return torch.cat(parts).view(*rows.shape[:-1], len(weight))
+
+
 def attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """What :func:`torch.nn.functional.scaled_dot_product_attention` gives without a mask.
 
@@ -75,6 +92,40 @@ def with_onednn(network: Network) -> Network:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 setattr(parent, name, _replaced(layer))
+    return network
+
+
+class Convolution(nn.Module):
+    """A convolution with its final weights, laid out as oneDNN wants them, and what comes after it in the same call.
+
+    Args:
+        convolution: over pictures (batch, channels, height, width).
+        clamped: whether values are clamped to 0..6.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, *, clamped: bool = False) -> None:
+        super().__init__()
+        self._bias = convolution.bias
+        self._shape = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self._shape, None)
+        self._then = ("hardtanh", [0.0, 6.0], "") if clamped else ("none", [], "")
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """What the convolution gives, with `added` on top, which is not clamped."""
+        given = (self._weight, self._bias, *self._shape)
+        run = torch.ops.mkldnn._convolution_pointwise
+        y: Tensor = (
+            run(x, *given, *self._then) if added is None else run.binary(x, added, *given, "add", 1.0, None, [], None)
+        )
+        return y
+
+
+def with_convolutions(network: Network) -> Network:
+    """The network, whose convolutions over pictures are :class:`Convolution` from now on, where torch has oneDNN."""
+    for parent in list(network.modules()) if _has_onednn() else ():
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                setattr(parent, name, Convolution(layer))
     return network
 
 

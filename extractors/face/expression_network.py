@@ -7,6 +7,8 @@ from typing import Final
 import torch
 from torch import nn
 
+from emopipe.extractors.onednn import Convolution
+
 #: Per stage: expansion, channels, blocks, stride, kernel.
 STAGES: Final = (
     (1, 16, 1, 1, 3),
@@ -95,26 +97,6 @@ def fused(network: ExpressionNetwork) -> ExpressionNetwork:
     return network
 
 
-class _FusedConvolution(nn.Module):
-    """A convolution, then either the clamping to 0..6 or the addition of a second input, in one call of oneDNN."""
-
-    def __init__(self, convolution: nn.Conv2d, *, clamped: bool) -> None:
-        super().__init__()
-        self._bias = convolution.bias
-        self._shape = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self._shape, None)
-        self._then = ("hardtanh", [0.0, 6.0], "") if clamped else ("none", [], "")
-
-    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
-        given = (self._weight, self._bias, *self._shape)
-        run = torch.ops.mkldnn._convolution_pointwise
-        y: torch.Tensor = (
-            run(x, *given, *self._then) if added is None else run.binary(x, added, *given, "add", 1.0, None, [], None)
-        )
-        return y
-
-
 class _FusedBlock(nn.Module):
     """A :class:`Block` of fused convolutions."""
 
@@ -134,9 +116,7 @@ def _fused(layers: nn.Sequential) -> list[nn.Module]:
     """The layers of a folded network, fused."""
     modules = list(layers)
     return [
-        _FusedBlock(layer)
-        if isinstance(layer, Block)
-        else _FusedConvolution(layer, clamped=isinstance(after, nn.ReLU6))
+        _FusedBlock(layer) if isinstance(layer, Block) else Convolution(layer, clamped=isinstance(after, nn.ReLU6))
         for layer, after in zip(modules, [*modules[1:], None], strict=True)
         if isinstance(layer, Block | nn.Conv2d)
     ]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 WEIGHT: Final = "campplus"
 MELS: Final = 80
 WIDTH: Final = 192
-#: Pieces that go through the network at once: what more of them make leaves a core's cache.
+#: Pieces that go through the network at once, and their seconds: what more of them make leaves a core's cache.
 BATCH: Final = 8
+BATCH_SECONDS: Final = 6.4
 #: The greatest sample of 16 bits.
 FULL_SCALE: Final = 32768.0
 #: Chosen on forty generated minutes of one to three people in clean, reverberant and telephone sound (RAVDESS actors 1
@@ -68,6 +69,7 @@ class CampPlus:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        from emopipe.extractors.onednn import with_convolutions
         from emopipe.extractors.speech.campplus_network import CampPlusNetwork, folded
 
         network = CampPlusNetwork()
@@ -75,7 +77,8 @@ class CampPlus:
             network.load_state_dict(load_file(model_path))
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{model_path} is not a checkpoint of CAM++") from error
-        self._network: Any = folded(network.to(device))
+        network = folded(network.to(device))
+        self._network: Any = network if device != "cpu" else with_convolutions(network)
         self._device = device
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
@@ -94,7 +97,7 @@ class CampPlus:
             some: np.ndarray = self._network(bands.to(self._device)).float().cpu().numpy()
             return some
 
-        vectors, groups = np.zeros((len(pieces), WIDTH), np.float32), equally_long(pieces, BATCH)
+        vectors, groups = np.zeros((len(pieces), WIDTH), np.float32), equally_long(pieces, BATCH, BATCH_SECONDS)
         for rows, made in zip(groups, side_by_side(embedded, groups), strict=True):
             vectors[rows] = made
         return unit(vectors)

@@ -11,8 +11,10 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, relu
+from torch.nn.functional import pad, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from emopipe.extractors.onednn import linear_in_blocks
 
 #: Mel bands that go in, and numbers that come out.
 MELS: Final = 80
@@ -23,6 +25,8 @@ FIRST_CHANNELS: Final = 128
 GROWTH: Final = 32
 #: Layers and dilation of each block.
 BLOCKS: Final = ((12, 1), (24, 2), (16, 2))
+#: Steps of pieces that are multiplied at once: 6.4 s of speech, see `BATCH_SECONDS` of :mod:`.campplus`.
+ROWS: Final = 320
 #: Frames whose mean is the context of a layer, beside that of the whole piece.
 CONTEXT: Final = 100
 
@@ -111,7 +115,7 @@ class Convolution(nn.Conv1d):
             frames = padded.shape[1] - dilation * (size - 1)
             taps = [padded[:, first : first + frames : stride] for first in range(0, dilation * size, dilation)]
             steps = torch.cat(taps, -1)
-        return linear(steps, self._matrix, self.bias)
+        return linear_in_blocks(steps, self._matrix, self.bias, ROWS)
 
 
 class Normed(nn.Module):

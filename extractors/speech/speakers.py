@@ -95,12 +95,16 @@ def sounds_of(samples: Samples, pieces: Sequence[Interval]) -> list[np.ndarray]:
     return [samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in pieces]
 
 
-def equally_long(pieces: Sequence[Interval], most: int = BATCH) -> list[list[int]]:
-    """Rows of pieces that are equally long to 10 ms, at most so many at once."""
+def equally_long(pieces: Sequence[Interval], most: int = BATCH, most_seconds: float = float("inf")) -> list[list[int]]:
+    """Rows of pieces that are equally long to 10 ms, at most so many at once, and no more than so long together."""
     by_length: dict[int, list[int]] = {}
     for row, (start, end) in enumerate(pieces):
         by_length.setdefault(round((end - start) * 100), []).append(row)
-    return [rows[first : first + most] for rows in by_length.values() for first in range(0, len(rows), most)]
+    groups = []
+    for length, rows in by_length.items():
+        count = max(1, int(min(most, 100 * most_seconds / max(length, 1))))
+        groups += [rows[first : first + count] for first in range(0, len(rows), count)]
+    return groups
 
 
 def _mel(sound: np.ndarray) -> Tensor:

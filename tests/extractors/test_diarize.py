@@ -29,7 +29,7 @@ from emopipe.extractors.speech.diarize import (
     voice_of,
 )
 from emopipe.extractors.speech.pyannote import Pyannote, exclusive_turns
-from emopipe.extractors.speech.speakers import GE2E, SpeakerEncoder, unit
+from emopipe.extractors.speech.speakers import GE2E, SpeakerEncoder, equally_long, unit
 from emopipe.pipeline.media.decoding import Media
 from tests.conftest import SAMPLES
 
@@ -350,3 +350,16 @@ def test_voices_that_hardly_differ_are_one_person(seed: int) -> None:
 
     turns = VoiceClusters(OneVoice()).turns(SOUND, [(0.0, 3.0), (3.5, 9.0)]).turns
     assert {turn.person for turn in turns} == {0}
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.2, 9)), max_size=40), st.integers(1, 9), st.floats(0.5, 20))
+def test_pieces_are_embedded_in_groups_of_one_length(
+    spans: list[tuple[float, float]], most: int, most_seconds: float
+) -> None:
+    pieces = [(start, start + length) for start, length in spans]
+    groups = equally_long(pieces, most, most_seconds)
+    assert sorted(row for rows in groups for row in rows) == list(range(len(pieces)))
+    for rows in groups:
+        lengths = [round((pieces[row][1] - pieces[row][0]) * 100) for row in rows]
+        assert len(set(lengths)) == 1
+        assert len(rows) == 1 or (len(rows) <= most and sum(lengths) <= 100 * most_seconds + 1e-6)

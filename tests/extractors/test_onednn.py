@@ -12,7 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 from emopipe.extractors import onednn
-from emopipe.extractors.onednn import LEAST_ROWS, QUERIES_AT_ONCE, ROWS_AT_ONCE, attention, linear, with_onednn
+from emopipe.extractors.onednn import (
+    LEAST_ROWS,
+    QUERIES_AT_ONCE,
+    ROWS_AT_ONCE,
+    attention,
+    linear,
+    linear_in_blocks,
+    with_convolutions,
+    with_onednn,
+)
 
 
 @settings(deadline=None)
@@ -28,6 +37,22 @@ def test_products_are_those_of_torch(shape: Sequence[int], inputs: int, outputs:
     with torch.inference_mode():
         made = linear(rows, weight, bias)
     torch.testing.assert_close(made, functional.linear(rows, weight, bias), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 64, 65, 100, 300])
+def test_products_in_blocks_are_those_of_torch(count: int) -> None:
+    rows, weight, bias = torch.randn(count, 1, 6), torch.randn(5, 6), torch.randn(5)
+    with torch.inference_mode():
+        made = linear_in_blocks(rows, weight, bias, 64)
+    torch.testing.assert_close(made, functional.linear(rows, weight, bias), atol=1e-4, rtol=1e-4)
+
+
+def test_convolutions_are_those_of_torch() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, (2, 1), 1), nn.ReLU(), nn.Sequential(nn.Conv2d(8, 4, 1, bias=False)))
+    pictures = torch.randn(2, 3, 9, 7).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network(pictures)
+        torch.testing.assert_close(with_convolutions(network)(pictures), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("queries", [1, QUERIES_AT_ONCE, 2 * QUERIES_AT_ONCE])

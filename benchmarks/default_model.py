@@ -4,7 +4,8 @@
 
 DATA holds the archives and tables of the corpora; CROPS is the folder in which `expression_encoder.py` worked; WORK
 keeps what lies between. The steps are voices, faces, words, clips, measure, people, train and card. On two cores they
-take 4 minutes, 1, 2, 4, 15, 9 (of one seed), 3 and less than 1.
+take 4 minutes, 1, 2, 4, 15, 9 (of one seed), 3 and less than 1. WORK/answers keeps what is said of left-out corpora and
+people, so that a call that was interrupted goes on: remove it when the recipe or the features change.
 
 Faces, voices and sentences are single; of Java-SED a face and a voice belong together. The fused head also learns from
 *label-matched triples* of different people, which are artificial, and in half of which the words do not go with the
@@ -439,7 +440,6 @@ def _joined(parts: list[Answers]) -> Answers:
 def _kept(path: Path, make: Callable[[], list[Answers]]) -> Answers:
     """Answers of one training, which is not made again."""
     if not path.exists():
-        torch.set_num_threads(1)
         path.parent.mkdir(exist_ok=True)
         np.savez(path, **_joined(make()))
     return dict(np.load(path))
@@ -477,30 +477,36 @@ def measure(work: Path, seeds: int, jobs: int) -> None:
 
 
 def people(work: Path, seeds: int, jobs: int) -> None:
-    """The same of one speaker of Java-SED at a time; intervals are over speakers."""
+    """The same of one speaker of Java-SED at a time; intervals, over speakers, are those among its own classes."""
     speakers = sorted(set(measured(work, "javased").speakers))
     said = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
     for (_, names), rows in figures(said).items():
         low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
-        print(names, "uar", _mean(rows, "uar"), f"[{low:.3f}, {high:.3f}]")
+        print(names, "uar", _mean(rows, "uar"), "own", _mean(rows, "own"), f"[{low:.3f}, {high:.3f}]")
 
 
 def _all(ask: Callable[..., Answers], tasks: list[tuple[Any, ...]], jobs: int) -> Answers:
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return _joined(list(pool.map(ask, *zip(*tasks, strict=True))))
 
 
 def figures(said: Answers) -> dict[tuple[str, str], list[dict[str, float]]]:
     """Accuracy, UAR, and UAR among the own classes with its interval, by corpus and modalities, of each seed."""
-    asked = sorted(set(zip(said["corpus"].tolist(), said["names"].tolist(), strict=True)))
-    return {
-        (corpus, names): [
-            _figures({name: column[rows & (said["seed"] == seed)] for name, column in said.items()})
-            for seed in np.unique(said["seed"][rows])
-        ]
-        for corpus, names in asked
-        if (rows := (said["corpus"] == corpus) & (said["names"] == names)).any()
-    }
+    found = {}
+    for corpus, names in _asked(said):
+        rows = (said["corpus"] == corpus) & (said["names"] == names)
+        parts = [rows & (said["seed"] == seed) for seed in np.unique(said["seed"][rows])]
+        found[corpus, names] = [_figures(_chosen(said, part)) for part in parts]
+    return found
+
+
+def _asked(said: Answers) -> list[tuple[str, str]]:
+    """Corpora and modalities."""
+    return sorted(set(zip(said["corpus"].tolist(), said["names"].tolist(), strict=True)))
+
+
+def _chosen(said: Answers, rows: np.ndarray) -> Answers:
+    return {name: column[rows] for name, column in said.items()}
 
 
 def _figures(said: Answers) -> dict[str, float]:
@@ -560,7 +566,7 @@ def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
         confidence.
     """
     right = unseen["logits"].argmax(1) == unseen["truth"]
-    for corpus, names in sorted(set(zip(unseen["corpus"].tolist(), unseen["names"].tolist(), strict=True))):
+    for corpus, names in _asked(unseen):
         alike = unseen["names"] == names
         rows = alike & (unseen["corpus"] == corpus)
         groups = unseen["corpus" if (alike & ~rows).any() else "speakers"]
@@ -568,7 +574,7 @@ def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
         for group in np.unique(groups[rows]):
             part = rows & (groups == group)
             fitted = {names: _temperature(unseen, alike & ~part)}
-            confidence[part] = confidences({name: column[part] for name, column in unseen.items()}, fitted)
+            confidence[part] = confidences(_chosen(unseen, part), fitted)
         sure = rows & (confidence > np.quantile(confidence[rows], 0.2))
         error = expected_calibration_error(confidence[rows], right[rows])
         yield corpus, names, error, 1 - right[rows].mean(), 1 - right[sure].mean()
@@ -576,7 +582,7 @@ def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
 
 def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     """Figures of a checkpoint on rows of the training corpora that validate: speakers, scenes and comments."""
-    figures, predictor = {}, checkpoint.load(model)
+    told, predictor = {}, checkpoint.load(model)
     for corpus in (*VOICES[:3], "meld", "goemotions"):
         kind, read = READERS[corpus]
         part = read(work, corpus)
@@ -586,8 +592,8 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
         answers = np.array(predictor.spec.classes)[scores.logits.argmax(1)]
         right = (answers == truth) & scores.present.any(1)
         weighted = float(f1_score(truth, answers, average="weighted"))
-        figures[corpus] = {"n": len(truth), "uar": _uar(truth, right), "weighted_f1": weighted}
-    return figures
+        told[corpus] = {"n": len(truth), "uar": _uar(truth, right), "weighted_f1": weighted}
+    return told
 
 
 def risks(unseen: Answers, temperature: dict[str, float]) -> list[tuple[float, float, float]]:

@@ -9,6 +9,7 @@ over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from typing import Final, TypeVar
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 #: Fewer rows are left to torch's own routine, and more are filled up to a multiple of the second.
 LEAST_ROWS: Final = 128
@@ -35,8 +37,8 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     count = rows.shape[:-1].numel()
     if count < LEAST_ROWS or not _suits(rows, weight):
         return functional.linear(rows, weight, bias)
-    filled = functional.pad(rows.reshape(count, -1), (0, 0, 0, -count % ROWS_AT_ONCE))
-    return _product(filled, weight, bias)[:count].view(*rows.shape[:-1], -1)
+    made = _filled_product(rows.reshape(count, -1), weight, bias, ROWS_AT_ONCE)
+    return made.view(*rows.shape[:-1], -1)
 
 
 def linear_in_blocks(rows: Tensor, weight: Tensor, bias: Tensor | None, block: int) -> Tensor:
@@ -46,14 +48,11 @@ def linear_in_blocks(rows: Tensor, weight: Tensor, bias: Tensor | None, block: i
     """
     if not _suits(rows, weight):
         return functional.linear(rows, weight, bias)
-    parts = []
-    for part in torch.split(rows.reshape(-1, rows.shape[-1]), block):
-        if 2 * len(part) < block:
-            parts.append(functional.linear(part, weight, bias))
-        else:
-            filled = functional.pad(part, (0, 0, 0, block - len(part)))
-            parts.append(_product(filled, weight, bias)[: len(part)])
-    return torch.cat(parts).view(*rows.shape[:-1], len(weight))
+    made = [
+        functional.linear(part, weight, bias) if 2 * len(part) < block else _filled_product(part, weight, bias, block)
+        for part in torch.split(rows.reshape(-1, rows.shape[-1]), block)
+    ]
+    return torch.cat(made).view(*rows.shape[:-1], len(weight))
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -88,11 +87,7 @@ class Linear(nn.Linear):
 
 def with_onednn(network: Network) -> Network:
     """The network, whose linear layers compute by :func:`linear` from now on; their weights are the same tensors."""
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear):
-                setattr(parent, name, _replaced(layer))
-    return network
+    return _with_layers(network, nn.Linear, _replaced)
 
 
 class Convolution(nn.Module):
@@ -122,10 +117,14 @@ class Convolution(nn.Module):
 
 def with_convolutions(network: Network) -> Network:
     """The network, whose convolutions over pictures are :class:`Convolution` from now on, where torch has oneDNN."""
-    for parent in list(network.modules()) if _has_onednn() else ():
+    return _with_layers(network, nn.Conv2d, Convolution) if has_onednn() else network
+
+
+def _with_layers(network: Network, kind: type[Layer], replaced: Callable[[Layer], nn.Module]) -> Network:
+    for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d):
-                setattr(parent, name, Convolution(layer))
+            if isinstance(layer, kind):
+                setattr(parent, name, replaced(layer))
     return network
 
 
@@ -138,7 +137,13 @@ def _replaced(layer: nn.Linear) -> Linear:
 def _suits(one: Tensor, other: Tensor) -> bool:
     """Whether oneDNN multiplies these: in single precision, on a CPU, without gradients."""
     plain = one.dtype == other.dtype == torch.float32 and one.device.type == "cpu"
-    return plain and not torch.is_grad_enabled() and _has_onednn()
+    return plain and not torch.is_grad_enabled() and has_onednn()
+
+
+def _filled_product(rows: Tensor, weight: Tensor, bias: Tensor | None, multiple: int) -> Tensor:
+    """The product of rows (count, inputs), which are filled up to a multiple."""
+    count = len(rows)
+    return _product(functional.pad(rows, (0, 0, 0, -count % multiple)), weight, bias)[:count]
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -148,6 +153,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Whether torch comes with oneDNN and the operators that this module calls."""
     built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return built_in and hasattr(torch.ops.mkldnn, "_linear_pointwise")

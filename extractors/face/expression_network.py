@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from emopipe.extractors.onednn import Convolution
+from emopipe.extractors.onednn import Convolution, has_onednn
 
 #: Per stage: expansion, channels, blocks, stride, kernel.
 STAGES: Final = (
@@ -92,7 +92,7 @@ def fused(network: ExpressionNetwork) -> ExpressionNetwork:
     Its values are the same to the last bit, in little more than half the time. It changes nothing where torch comes
     without oneDNN.
     """
-    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if has_onednn():
         network.layers = nn.Sequential(*_fused(network.layers))
     return network
 

@@ -78,7 +78,7 @@ class CampPlus:
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{model_path} is not a checkpoint of CAM++") from error
         network = folded(network.to(device))
-        self._network: Any = network if device != "cpu" else with_convolutions(network)
+        self._network: Any = with_convolutions(network) if device == "cpu" else network
         self._device = device
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:

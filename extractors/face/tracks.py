@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -168,11 +168,18 @@ class TrackLinker:
 
 def _assign(tracks: np.ndarray, worth: np.ndarray) -> None:
     """Give faces the tracks that they continue, so that the sum of `worth` (faces, tracks) is greatest."""
-    from scipy.optimize import linear_sum_assignment
-
-    for face, track in zip(*linear_sum_assignment(-worth), strict=True):
+    for face, track in _pairs(worth):
         if worth[face, track] > 0:
             tracks[face] = track
+
+
+def _pairs(worth: np.ndarray) -> Iterable[tuple[int, int]]:
+    """Faces and their tracks, so that the sum of `worth` (faces, tracks) is greatest; a single face is not weighed."""
+    if len(worth) == 1:
+        return [(0, int(worth[0].argmax()))] if worth.size else []
+    from scipy.optimize import linear_sum_assignment
+
+    return zip(*linear_sum_assignment(-worth), strict=True)
 
 
 def overlaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ in the order in which they first speak. Still shorter pieces tell the moment at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ LEAST_SPEECH_OF_MORE: Final = 3.0
 OVERLAP: Final = 0.5
 #: Rounds of assigning speech to people and people's vectors to their speech.
 ROUNDS: Final = 5
+#: How often k-means begins anew, each time elsewhere.
+STARTS: Final = 40
 
 
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceClusters:
@@ -213,9 +216,7 @@ class _Shares:
 
 def _settle(vectors: np.ndarray, shares: _Shares, times: np.ndarray, count: int) -> np.ndarray:
     """The person of each step: clusters of pieces, then Viterbi and the people's mean vectors by turns."""
-    from sklearn.cluster import KMeans
-
-    of_piece = KMeans(count, n_init=10, random_state=0).fit_predict(vectors)
+    of_piece = _clusters(vectors, count)
     steps: np.ndarray = of_piece[shares.nearest]
     for _ in range(ROUNDS):
         means = _means(vectors, of_piece, count)
@@ -225,6 +226,20 @@ def _settle(vectors: np.ndarray, shares: _Shares, times: np.ndarray, count: int)
         steps = smoothest(likeness * (SHARPNESS * STEP), times)
         of_piece = steps[shares.step_of_piece]
     return steps
+
+
+def _clusters(vectors: np.ndarray, count: int) -> np.ndarray:
+    """The cluster of each vector (pieces,): the tightest of STARTS times k-means; one where there are not so many."""
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    runs = []
+    for seed in range(STARTS):
+        with suppress(ClusterError), np.errstate(invalid="ignore"):  # fewer different vectors than clusters
+            runs.append(kmeans2(vectors, count, minit="++", missing="raise", rng=seed))
+    if not runs:
+        return np.zeros(len(vectors), int)
+    _, labels = min(runs, key=lambda run: float(((vectors - run[0][run[1]]) ** 2).sum()))
+    return np.asarray(labels)
 
 
 def _means(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from emopipe.extractors.contracts import Backend, Locate, TextBackend
+from emopipe.extractors.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,16 +86,12 @@ class TextEncoder:
         layers: tuple[int, ...] = (-1,),
         pooling: str = "tokens",
     ) -> None:
-        from transformers import AutoTokenizer
-        from transformers.utils import logging
-
         if pooling not in POOLING:
             raise ValueError(f"unknown pooling {pooling!r} of text: use {', '.join(POOLING)}")
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
+        self._tokenizer = load_tokenizer(model)
         self._network: Network = _load(model, device)
         self._device = device
-        self._max_tokens = int(min(max_tokens, self._tokenizer.model_max_length, self._network.places))
+        self._max_tokens = int(min(max_tokens, self._tokenizer.longest, self._network.places))
         self._layers, self._pooling = layers, pooling
         depth = self._network.depth
         if not layers or not all(-depth - 1 <= layer <= depth for layer in layers):
@@ -119,13 +116,12 @@ class TextEncoder:
     def _encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         import torch
 
-        batch = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._device)
+        read = self._tokenizer.batch(texts, self._max_tokens)
+        batch = {name: values.to(self._device) for name, values in read.items()}
         with torch.inference_mode():
             states = self._network.states(batch)
             mixed = torch.stack([states[layer] for layer in self._layers]).mean(0).float().cpu().numpy()
-        masks = batch["attention_mask"].bool().cpu().numpy()
+        masks = read["attention_mask"].bool().numpy()
         return [self._pooled(tokens[mask]) for tokens, mask in zip(mixed, masks, strict=True)]
 
     def _pooled(self, tokens: np.ndarray) -> np.ndarray:
@@ -148,6 +144,7 @@ class _Transformer:
         from transformers import AutoModel
         from transformers.utils import logging
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         told = logging.get_verbosity()
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is checked here
         try:

@@ -16,7 +16,7 @@ from emopipe.extractors.threads import leaving_a_thread, several_threads
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.config import given_clip
 from emopipe.pipeline.execution.background import Background
-from emopipe.pipeline.execution.memory import return_freed_memory
+from emopipe.pipeline.execution.memory import allocate_frugally, return_freed_memory
 from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -76,6 +76,7 @@ class Worker:
     """
 
     def __init__(self, job: Job, hook: Hook = silent, *, debug: bool = False) -> None:
+        allocate_frugally()
         self.job = job
         self.store = Store(job.store)
         self._hook = hook

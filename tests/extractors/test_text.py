@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from emopipe.extractors.text.tokenizer import read_tokenizer
 from emopipe.extractors.text.transformer import ByLanguage, TextEncoder, create
 from tests.tiny_bert import SMALL, write_bert
 
@@ -93,12 +97,74 @@ def test_padding_changes_nothing_and_vectors_are_those_of_transformers(weight: C
 
 def test_a_bert_is_read_without_what_transformers_brings(bert: Path) -> None:
     """Torch's compiler takes 200 MiB and two seconds of every process."""
+    read_without(bert, "torch._dynamo", "torchvision", "sklearn")
+
+
+def test_a_tokenizers_file_is_read_without_what_the_hub_brings(weight: Callable[[str], Path]) -> None:
+    """It takes 35 MiB and a second of every process."""
+    read_without(weight("minilm-l6"), "transformers", "huggingface_hub")
+
+
+def read_without(folder: Path, *modules: str) -> None:
+    """Encode a text in a new process, which must not import these modules."""
     code = (
         "import sys; from emopipe.extractors.text.transformer import TextEncoder\n"
         "assert TextEncoder(sys.argv[1]).encode(['we are so sad'])\n"
-        "assert not {'torch._dynamo', 'torchvision', 'sklearn'} & sys.modules.keys()"
+        "assert not set(sys.argv[2:]) & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code, str(bert)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(folder), *modules], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minilm-l6", "multilingual-e5-small"])
+@given(texts=st.lists(st.text(max_size=60), min_size=1, max_size=3), most=st.integers(3, 40))
+@example(texts=["Café — naïve", "我很高兴。 [MASK] </s>", "É\u0301\u00ad\ufffd"], most=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+def test_a_tokenizers_file_gives_the_tokens_of_transformers(
+    name: str, texts: list[str], most: int, weight: Callable[[str], Path]
+) -> None:
+    own, theirs = _of_file(weight(name)), _of_transformers(weight(name))
+    assert own is not None and own.longest == theirs.model_max_length
+    expected = theirs(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
+    for part, made in own.batch(texts, most).items():
+        assert torch.equal(made, expected[part])
+
+
+_of_file = cache(read_tokenizer)
+
+
+@cache
+def _of_transformers(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "of_file"),
+    [
+        ({}, True),
+        ({"strip_accents": True}, False),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "strip_accents": True}, True),
+        ({"tokenizer_class": "CanineTokenizer"}, False),
+        ({"tokenizer_class": None}, False),
+    ],
+)
+def test_the_file_is_read_where_it_alone_tells(
+    told: dict[str, Any], of_file: bool, weight: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(weight("minilm-l6"), tmp_path / "tokenizer"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **told}))
+    assert (read_tokenizer(folder) is not None) is of_file
+
+
+def test_a_broken_tokenizer_is_told(weight: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(weight("minilm-l6"), tmp_path / "broken"))
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**stored, "model": {"type": "Unheard"}}))
+    with pytest.raises(ValueError, match="not a tokenizer"):
+        TextEncoder(folder)
 
 
 @pytest.mark.parametrize("told", [{"hidden_act": "relu"}, {"is_decoder": True}, {"num_hidden_layers": 2}])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 
+import numpy as np
 import psutil
 import pytest
 
-from emopipe.pipeline.execution.memory import return_freed_memory
+from emopipe.pipeline.execution.memory import allocate_frugally, return_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back when it is told to")
@@ -21,6 +22,20 @@ def test_what_lies_below_something_in_use_is_handed_back() -> None:
     assert len(kept) == 21
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_large_blocks_are_handed_back_as_soon_as_they_are_freed() -> None:
+    """By itself the allocator keeps blocks of up to 32 MiB from the second time on."""
+    allocate_frugally()
+    kept = []
+    for _ in range(2):
+        block, above = np.ones(20 << 20, np.uint8), np.ones(1 << 20, np.uint8)
+        kept.append(above)
+        before = psutil.Process().memory_info().rss
+        del block
+        assert before - psutil.Process().memory_info().rss > 15 << 20
+
+
 def test_where_memory_cannot_be_handed_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emopipe.pipeline.execution.memory._trim", lambda: None)
+    monkeypatch.setattr("emopipe.pipeline.execution.memory._function", lambda name: None)
     return_freed_memory()
+    allocate_frugally.__wrapped__()

@@ -37,6 +37,7 @@ from emopipe.extractors.face.expression import SIDE, WEIGHTS_FILE, face_crop, ne
 from emopipe.extractors.face.expression_network import WIDTH, ExpressionNetwork, folded
 from emopipe.extractors.face.mediapipe import MEASURED, FaceLandmarker, measure
 from emopipe.extractors.face.table import EXPRESSION, feature_columns
+from emopipe.pipeline.weights import resolve
 
 CLASSES: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 START_SHA256: Final = "579344248a93"
@@ -86,11 +87,11 @@ COURSES: Final = (
 )
 
 
-def crops(data: Path, work: Path, model: Path) -> None:
+def crops(data: Path, work: Path) -> None:
     """Cut every face out upright; where no landmarks are found, take the middle of the picture."""
     import cv2
 
-    landmarker = FaceLandmarker(model, 1)
+    landmarker = FaceLandmarker(resolve("face-landmarker"), 1)
     for corpus in CORPORA:
         if (work / f"{corpus}.npy").exists():
             continue
@@ -472,13 +473,12 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True, help="ImageNet weights, or those of an exported encoder")
     parser.add_argument("--course", type=int, default=1, choices=range(1, 1 + len(COURSES)))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--landmarker", type=Path, help="face_landmarker.task, for the crops")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     steps: dict[str, Callable[[], None]] = {
-        "crops": lambda: crops(options.data, options.work, options.landmarker),
+        "crops": lambda: crops(options.data, options.work),
         "train": lambda: train(options.data, options.work, options.start, COURSES[options.course - 1]),
         "export": lambda: export(options.data, options.work),
     }

@@ -36,9 +36,10 @@ from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
-from emopipe.models.networks.linear import Linear, LinearConfig
+from emopipe.models.networks.linear import Linear, LinearConfig, mean_features
 from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise, mean_answer, mean_output
+from emopipe.models.networks.relative_expert import RelativeExpert
 from emopipe.models.networks.variation import Variation
 from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 
@@ -118,6 +119,9 @@ class EmoeConfig(MixtureConfig):
             are, where both can be given. Below 1 it also serves people who show the same emotion all the time, whose
             mean hides it; `varied` is from 0.25 to 0.75 by how surely the speaker shows several, which is told by how
             much the utterances differ, see :class:`~emopipe.models.networks.variation.Variation`.
+        relative_linear: modalities, of those that are read relative to the speaker, of which a linear model fitted
+            after the last epoch also says what it makes of that; where the modality is alone, the answer relative to
+            the speaker is the mean of both. See :class:`~emopipe.models.networks.relative_expert.RelativeExpert`.
         linear: after the last epoch also fit the regularised linear models of mean features, see
             :class:`~emopipe.models.networks.linear.Linear`; the answer is the mean of both. With few recordings that is
             better than either.
@@ -142,6 +146,7 @@ class EmoeConfig(MixtureConfig):
     relative: bool = False
     withheld: Chance = 0.2
     relative_share: Share | Literal["varied"] = 1.0
+    relative_linear: tuple[Literal["face", "voice"], ...] = ()
     linear: bool = False
     backbone: str = ""
     backbone_path: str = ""
@@ -369,6 +374,13 @@ class Emoe(Mixture):
             self.register_buffer("linear_share", torch.zeros(()))
         if config.relative and config.relative_share == "varied":
             self.variation = nn.ModuleDict({name: Variation(shape.dims[name]) for name in self._relative_modalities})
+        self.linear_relative = nn.ModuleDict(
+            {
+                name: RelativeExpert(shape.dims[name], shape.outputs, shape.task).requires_grad_(False)
+                for name in self._relative_modalities
+                if name in config.relative_linear
+            }
+        )
 
     def fit_inputs(self, dataset: Dataset) -> None:
         """Learn mean and spread of every feature from the training rows."""
@@ -386,7 +398,7 @@ class Emoe(Mixture):
         seed: int,
         shares: Floats | None = None,
     ) -> dict[str, Any]:
-        """Fit the linear models, and what tells how far a speaker varies, if there are to be some."""
+        """Fit the linear models, and what tells how far a speaker varies, if there are to be any."""
         chosen: dict[str, Any] = {}
         if self.config.linear:
             chosen |= self.linear.solve(dataset, targets, weights, folds, seed, shares)
@@ -395,6 +407,9 @@ class Emoe(Mixture):
             for name, one in self.variation.items():
                 assert isinstance(one, Variation)
                 chosen[f"{name}_variation"] = one.fit(name, dataset, targets, seed)
+        for name, expert in self.linear_relative.items():
+            assert isinstance(expert, RelativeExpert)
+            chosen[f"{name}_relative_linear"] = expert.fit(name, dataset, targets, weights, folds, seed, shares)
         return chosen
 
     def sealed(self) -> EmoeConfig:
@@ -461,7 +476,7 @@ class Emoe(Mixture):
         """
         if self.training:
             return self._network(batch)
-        output = self._network(batch)
+        output = self._with_relative_linear(self._network(batch), batch)
         if self.config.relative and self.config.relative_share != 1 and batch.speaker_means:
             plain = self._network(replace(batch, speaker_means={}))
             output = mean_output(plain, output, self._relative_share(batch), self.shape.task)
@@ -502,6 +517,21 @@ class Emoe(Mixture):
         linear, share, task = self.linear(batch), self.linear_share, self.shape.task
         unimodal = {name: mean_answer(one, linear.unimodal[name], share, task) for name, one in output.unimodal.items()}
         return replace(output, logits=mean_answer(output.logits, linear.logits, share, task), unimodal=unimodal)
+
+    def _with_relative_linear(self, output: Output, batch: Batch) -> Output:
+        """With what linear models say of features relative to the speaker, of modalities alone."""
+        unimodal, logits = dict(output.unimodal), output.logits
+        for name, expert in self.linear_relative.items():
+            usual = batch.speaker_means.get(name)
+            if usual is None:
+                continue
+            column = self.shape.modalities.index(name)
+            known = (batch.present[:, column] & torch.isfinite(usual).any(1)).unsqueeze(1)
+            said = expert(mean_features(batch, name, column) - usual, unimodal[name])
+            unimodal[name] = torch.where(known, said, unimodal[name])
+            alone = known & (batch.present.sum(1, keepdim=True) == 1)
+            logits = torch.where(alone, said, logits)
+        return replace(output, logits=logits, unimodal=unimodal)
 
     def _branch(self, name: str, column: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f', p, logits and pooled statistics of one modality, each (B, ...) with zeros where it is absent."""

@@ -35,6 +35,8 @@ VIEWS: Final = ("plain", "relative")
 BOUNDS: Final = (0.02, 4.0)
 #: Fewer rows whose speaker's other utterances are known do not make a model of relative features.
 LEAST_ROWS: Final = 10
+#: Rows whose features are held in memory at once.
+ROWS_AT_ONCE: Final = 256
 #: Log probability of a class that an expert never saw, below that of the others.
 UNSEEN: Final = -4.0
 
@@ -68,6 +70,27 @@ class Expert(nn.Module):
         """Mean features (B, D), NaN where one was not measured -> (B, C)."""
         said: Tensor = self.readout(self.standardise(x))
         return said.log_softmax(1) if self.task == "classification" else said
+
+    def fit(self, x: Tensor, rows: Indices, problem: Problem, config: LinearConfig, seed: int) -> tuple[Numbers, float]:
+        """Fit to some rows of mean features (N, D).
+
+        A scale of one over the root of the number of features makes strengths mean the same for all modalities.
+
+        Returns:
+            What it says of each row when that is not fitted to (N, C), NaN of other rows, and the strength chosen.
+        """
+        self.standardise.fit(x[rows])
+        z = self.standardise(x[rows].clone()).double().numpy() / np.sqrt(x.shape[1])
+        basis = principal_axes(z, config.components, seed)
+        z = z @ basis
+        strength, held = problem.choose(z, rows, config.strengths)
+        coefficients, bias = problem.fit(z, rows, strength)
+        with torch.no_grad():
+            self.readout.weight.copy_(torch.from_numpy(coefficients @ basis.T / np.sqrt(x.shape[1])))
+            self.readout.bias.copy_(torch.from_numpy(bias))
+        said = np.full((len(problem.targets), problem.outputs), np.nan)
+        said[rows] = held
+        return said, strength
 
 
 class Linear(FusionModel):
@@ -147,47 +170,19 @@ class Linear(FusionModel):
         chosen: dict[str, Any] = {}
         for name in self.shape.modalities:
             for view in self.views:
-                x = self._inputs(dataset, name, view)
+                x = mean_inputs(dataset, name, view)
                 rows = np.flatnonzero(torch.isfinite(x).any(1).numpy())
                 if enough(problem, rows, view):
                     key = f"{name}_{view}"
-                    said[key], strength = self._fit(self.experts[key], x, rows, problem, seed)
+                    expert = self.experts[key]
+                    assert isinstance(expert, Expert)
+                    said[key], strength = expert.fit(x, rows, problem, self.config, seed)
                     chosen[key] = {"strength": strength}
         plain = {key: one for key, one in said.items() if key.endswith("_plain")}
         self._set_counts(balance(plain, problem), balance(said, problem))
         for key, facts in chosen.items():
             facts["counts"] = float(self.known[self._place(key)])
         return chosen
-
-    def _inputs(self, dataset: Dataset, name: str, view: str) -> Tensor:
-        """Mean features (N, D) as an expert reads them, NaN where they are not known."""
-        rows = np.arange(len(dataset))
-        parts = []
-        for at in range(0, len(rows), 256):
-            batch = dataset.batch(rows[at : at + 256], self.shape.modalities, relative=view == "relative")
-            column = self.shape.modalities.index(name)
-            mean = mean_features(batch, name, column).masked_fill(~batch.present[:, column, None], torch.nan)
-            parts.append(mean - batch.speaker_means[name] if view == "relative" else mean)
-        return torch.cat(parts)
-
-    def _fit(self, expert: nn.Module, x: Tensor, rows: Indices, problem: Problem, seed: int) -> tuple[Numbers, float]:
-        """Fit an expert to its rows; returns what it says of rows that it was not fitted to (N, C), and its strength.
-
-        A scale of one over the root of the number of features makes strengths mean the same for all modalities.
-        """
-        assert isinstance(expert, Expert)
-        expert.standardise.fit(x[rows])
-        z = expert.standardise(x[rows].clone()).double().numpy() / np.sqrt(x.shape[1])
-        basis = principal_axes(z, self.config.components, seed)
-        z = z @ basis
-        strength, held = problem.choose(z, rows, self.config.strengths)
-        coefficients, bias = problem.fit(z, rows, strength)
-        with torch.no_grad():
-            expert.readout.weight.copy_(torch.from_numpy(coefficients @ basis.T / np.sqrt(x.shape[1])))
-            expert.readout.bias.copy_(torch.from_numpy(bias))
-        said = np.full((len(problem.targets), problem.outputs), np.nan)
-        said[rows] = held
-        return said, strength
 
     def _place(self, key: str) -> tuple[int, int]:
         name, _, view = key.rpartition("_")
@@ -203,6 +198,18 @@ class Linear(FusionModel):
             self.alone[self._place(key)[0]] = count
         for key, count in known.items():
             self.known[self._place(key)] = count
+
+
+def mean_inputs(dataset: Dataset, name: str, view: str) -> Tensor:
+    """Mean features of a modality (N, D) as the experts of a view read them, NaN where they are not known."""
+    parts = []
+    for at in range(0, len(dataset), ROWS_AT_ONCE):
+        rows = np.arange(at, min(at + ROWS_AT_ONCE, len(dataset)))
+        batch = dataset.batch(rows, (name,), relative=view == "relative")
+        mean = mean_features(batch, name, 0).masked_fill(~batch.present, torch.nan)
+        usual = batch.speaker_means.get(name, torch.full_like(mean, torch.nan))
+        parts.append(mean - usual if view == "relative" else mean)
+    return torch.cat(parts)
 
 
 def mean_features(batch: Batch, name: str, column: int) -> Tensor:

@@ -29,8 +29,13 @@ SETTINGS = TrainConfig(
 )
 
 
-def speakers(folder: Path, shown: dict[str, list[str]], seed: int = 0, apart: float = 5.0) -> Dataset:
-    """Speakers who show these classes in turn; half of the features tell them, and all differ between speakers."""
+def speakers(
+    folder: Path, shown: dict[str, list[str]], seed: int = 0, apart: float = 5.0, readings: int = 1
+) -> Dataset:
+    """Speakers who show these classes in turn; half of the features tell them, and all differ between speakers.
+
+    Every utterance is read so many times, each time as that of another speaker.
+    """
     rng = np.random.default_rng(seed)
     directions = 3 * np.random.default_rng(1).normal(size=(len(CLASSES), WIDTH)) * (np.arange(WIDTH) % 2)
     manifest: list[dict[str, Any]] = []
@@ -40,7 +45,9 @@ def speakers(folder: Path, shown: dict[str, list[str]], seed: int = 0, apart: fl
         for number, name in enumerate(classes):
             key = f"{speaker}-{number}"
             steps[key] = offset + directions[CLASSES.index(name)] + rng.normal(size=(3, WIDTH))
-            manifest.append({"id": key, "speaker": speaker, "split": "train", "voice": key, "label": name})
+            for reading in range(readings):
+                row = {"id": f"{key}-{reading}", "speaker": f"{speaker}-{reading}", "voice": key, "label": name}
+                manifest.append({**row, "split": "train"})
     return read(write_dataset(folder, manifest, {"voice": steps}, {"voice": WIDTH}))
 
 

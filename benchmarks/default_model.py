@@ -480,6 +480,7 @@ def people(work: Path, seeds: int, jobs: int) -> None:
     """The same of one speaker of Java-SED at a time; intervals, over speakers, are those among its own classes."""
     speakers = sorted(set(measured(work, "javased").speakers))
     said = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
+    np.savez(work / "people.npz", **said)
     for (_, names), rows in figures(said).items():
         low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
         print(names, "uar", _mean(rows, "uar"), "own", _mean(rows, "own"), f"[{low:.3f}, {high:.3f}]")
@@ -622,6 +623,8 @@ def card(work: Path) -> None:
         "risks": risks(unseen, dict(model.spec.temperature)),
         "surety": list(surety(unseen)),
     }
+    if (work / "people.npz").exists():
+        facts["people"] = figures(dict(np.load(work / "people.npz")))
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)
     checkpoint.save(SHIPPED, model, text)

@@ -4,11 +4,12 @@ torch multiplies matrices of single precision by MKL, which on CPUs that Intel d
 the width: 105 instead of 245 GFLOP/s on one core of an AMD EPYC of the fifth generation. Results differ by rounding.
 
 oneDNN compiles a product anew for every shape and keeps it, which takes 1.3 ms and 0.7 MiB, so few shapes are handed
-over.
+over, and few of those that it has met are kept.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from itertools import product
@@ -20,6 +21,10 @@ from torch.nn import functional
 
 Network = TypeVar("Network", bound=nn.Module)
 Layer = TypeVar("Layer", bound=nn.Module)
+
+#: So many products and convolutions are kept compiled, where the environment does not say; oneDNN reads it when it
+#: compiles the first. By itself it keeps 1,024, in which voices of any length would fill 700 MiB.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 #: Fewer rows are left to torch's own routine, and more are filled up to a multiple of the second.
 LEAST_ROWS: Final = 128

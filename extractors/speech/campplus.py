@@ -46,7 +46,7 @@ BACKEND: Final = Backend(
     "campplus",
     create,
     weights=lambda settings: [settings["encoder"] or WEIGHT],
-    libraries=("torchaudio", "scikit-learn", "torch"),
+    libraries=("torchaudio", "scipy", "torch"),
     settings=("encoder",),
     gpu=False,
 )

@@ -53,7 +53,7 @@ BACKEND: Final = Backend(
     "ge2e",
     create,
     weights=lambda settings: [settings["encoder"] or WEIGHT],
-    libraries=("librosa", "scikit-learn", "torch"),
+    libraries=("librosa", "scipy", "torch"),
     settings=("encoder",),
     gpu=False,
 )

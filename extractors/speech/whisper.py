@@ -39,6 +39,9 @@ TOKENS_FOR_ALL: Final = 10
 #: Decoding runs in a loop when its last tokens are so many repetitions of the same ones, and so many tokens in all.
 LOOP_ROUNDS: Final = 4
 LOOP_TOKENS: Final = 24
+#: Windows that are decoded together on a CPU. What the decoder attends to takes 37 MiB of each with Whisper base, while
+#: a token of three windows takes 2.5 ms each, of eight 1.6.
+WINDOWS_AT_ONCE: Final = 3
 #: Silence after a sound whose language is looked for, in frames of 10 ms: without it, Whisper is less sure.
 QUIET_END: Final = 100
 #: ISO 639-1 codes for which Whisper has another.
@@ -204,14 +207,18 @@ class WhisperRecogniser:
         Raises:
             ValueError: the model has no such language.
         """
+        at_once = WINDOWS_AT_ONCE if self.model.device.type == "cpu" else max(1, len(sounds))
+        groups = (sounds[first : first + at_once] for first in range(0, len(sounds), at_once))
+        return [words for group in groups for words in self._listen(group, language)]
+
+    def _listen(self, sounds: Sequence[np.ndarray], language: str) -> list[list[Word]]:
+        """The same of sounds that are decoded together."""
         import torch
         from whisper.audio import HOP_LENGTH
         from whisper.decoding import DecodingOptions
         from whisper.tokenizer import get_tokenizer
 
         model, how = self.model, self._decoding
-        if not sounds:
-            return []
         language = OTHER_CODES.get(language, language) if model.is_multilingual else "en"
         longest = [round(TOKENS_FOR_ALL + TOKENS_PER_SECOND * len(sound) / SAMPLE_RATE) for sound in sounds]
         with torch.inference_mode():

@@ -25,7 +25,7 @@ def test_what_lies_below_something_in_use_is_handed_back() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_large_blocks_are_handed_back_as_soon_as_they_are_freed() -> None:
-    """By itself the allocator keeps those of up to 32 MiB from the second time on. In a new process: without leftovers."""
+    """By itself the allocator keeps those of up to 32 MiB from the second time on; a new process has no leftovers."""
     code = (
         "import numpy, psutil\n"
         "from emopipe.pipeline.execution.memory import allocate_frugally\n"

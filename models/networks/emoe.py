@@ -36,7 +36,7 @@ from emopipe.models.data.dataset import Batch, Dataset, Floats
 from emopipe.models.networks import losses
 from emopipe.models.networks.inheritance import Inheritance, columns_of, rows_of
 from emopipe.models.networks.layers import Transformer
-from emopipe.models.networks.linear import Linear, LinearConfig, mean_features
+from emopipe.models.networks.linear import LINEAR_SHARE, Linear, LinearConfig, mean_features
 from emopipe.models.networks.losses import Distillation, Importance, Similarity, Task
 from emopipe.models.networks.model import FusionModel, Output, Shape, Standardise, mean_answer, mean_output
 from emopipe.models.networks.relative_expert import RelativeExpert
@@ -47,8 +47,6 @@ from emopipe.models.networks.words import Tuning, WordsEncoder, chosen
 RELATIVE: Final = ("face", "voice")
 #: Where the share of the answer relative to the speaker goes by how far the speaker varies, neither answer has less.
 LEAST_SHARE: Final = 0.25
-#: How much the linear models count in the answer, where there are some.
-LINEAR_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ VIEWS: Final = ("plain", "relative")
 BOUNDS: Final = (0.02, 4.0)
 #: Fewer rows whose speaker's other utterances are known do not make a model of relative features.
 LEAST_ROWS: Final = 10
+#: How much linear models count in an answer beside a network's.
+LINEAR_SHARE: Final = 0.5
 #: Rows whose features are held in memory at once.
 ROWS_AT_ONCE: Final = 256
 #: Log probability of a class that an expert never saw, below that of the others.

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emopipe.models.data.dataset import Dataset, Floats
-from emopipe.models.networks.linear import LEAST_ROWS, Expert, LinearConfig, Problem, inner_folds, mean_inputs
+from emopipe.models.networks.linear import (
+    LEAST_ROWS,
+    LINEAR_SHARE,
+    Expert,
+    LinearConfig,
+    Problem,
+    inner_folds,
+    mean_inputs,
+)
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import mean_answer
 
@@ -39,13 +47,13 @@ class RelativeExpert(nn.Module):
             unusual: (B, D) mean features less the speaker's mean.
             answer: (B, C) of the network, likewise.
         """
-        said, half = self.expert(unusual), answer.new_full((), 0.5)
+        said, share = self.expert(unusual), answer.new_full((), LINEAR_SHARE)
         if self.expert.task == "classification":
             answer = answer.log_softmax(1)
             left = torch.where(self.fitted, answer, -torch.inf).logsumexp(1, keepdim=True)
             among = torch.where(self.fitted, said, -torch.inf).log_softmax(1)
             said = left + among
-        return mean_answer(answer, torch.where(self.fitted, said, answer), half, self.expert.task)
+        return mean_answer(answer, torch.where(self.fitted, said, answer), share, self.expert.task)
 
     def fit(
         self,

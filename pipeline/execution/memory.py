@@ -14,7 +14,7 @@ FRUGAL: Final = {-8: 1, -3: 4 << 20, -1: 64 << 20}
 
 @cache
 def allocate_frugally() -> None:
-    """Have the process keep less of the memory that it frees; does nothing where the C library cannot (but glibc)."""
+    """Have the process keep less of what it frees; does nothing where the C library cannot (all but glibc)."""
     setting = _function("mallopt")
     if setting is not None:
         for number, value in FRUGAL.items():

@@ -127,7 +127,7 @@ class InputChanged(InputError):
 
 
 class ReferenceClipUnusable(InputError):
-    """A clip that a person or a baseline is learnt from shows or lets hear nobody."""
+    """A clip that a person or a baseline is learnt from cannot be read, or nobody is seen or heard in it."""
 
     code = "EMO-108"
     advice = "Give a clip in which the person is seen, or speaks alone for some seconds"

@@ -14,6 +14,7 @@ from emopipe.errors import EmopipeError, StageFailure, StoreError
 from emopipe.extractors.person_normalization import Baselines
 from emopipe.extractors.threads import leaving_a_thread, several_threads
 from emopipe.pipeline.backends.loading import Backends
+from emopipe.pipeline.backends.speakers import learning_from
 from emopipe.pipeline.config import given_clip
 from emopipe.pipeline.execution.background import Background
 from emopipe.pipeline.execution.memory import allocate_frugally, return_freed_memory
@@ -111,12 +112,13 @@ class Worker:
         """Modality -> baseline that the configured clip shows.
 
         Raises:
-            InputError: for a clip that cannot be used, ConfigError for one that shows nothing.
+            ReferenceClipUnusable: for a clip that cannot be read, or that shows nothing.
         """
         config = self.job.config.people
         clip = given_clip(config.baseline)
         assert clip is not None
-        with _Evaluation(Source(str(clip), media=clip), self, self.job.of_reference, silent, {}) as evaluation:
+        source = Source(str(clip), media=clip)
+        with learning_from(clip), _Evaluation(source, self, self.job.of_reference, silent, {}) as evaluation:
             evaluation.ensure(("spans", "people", *config.baseline_of))
             return baselines_of_clip(FeatureInputs(evaluation.value), clip, config.baseline_of)
 

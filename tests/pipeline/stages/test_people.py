@@ -110,16 +110,19 @@ def test_enrolled_voices_are_matched_one_to_one_and_strangers_left_out() -> None
 
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(bytes(range(256)))
     for config, code in (
         (PeopleConfig(subject="anna"), "EMO-503"),
         (PeopleConfig(enrol={"anna": str(tmp_path / "none.mp4")}), "EMO-101"),
         (PeopleConfig(baseline=str(tmp_path / "none.mp4")), "EMO-101"),
+        (PeopleConfig(enrol={"anna": str(noise)}), "EMO-108"),
+        (PeopleConfig(baseline=str(noise)), "EMO-108"),
     ):
         with pytest.raises(EmopipeError) as caught:
             check(config)
         assert caught.value.code == code
-    clip = tmp_path / "anna.wav"
-    clip.touch()
+    clip = SAMPLES / "happy.mp4"
     check(PeopleConfig(subject="anna", enrol={"anna": str(clip)}, baseline=str(clip)))
     check(PeopleConfig(subject="longest"))
 

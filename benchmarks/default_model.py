@@ -31,6 +31,7 @@ import generalisation
 import numpy as np
 import pyarrow as pa
 import torch
+import words_encoder
 from jinja2 import Environment, FileSystemLoader
 from scipy import signal
 from scipy.special import softmax
@@ -53,6 +54,7 @@ from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.calibration import fit_temperature
 from emopipe.models.training.config import read_configuration
 from emopipe.models.training.loop import train as fit
+from emopipe.pipeline.config import ExtractionConfig, TextConfig
 from emopipe.pipeline.weights import resolve
 
 CONFIG: Final = Path(__file__).with_suffix(".toml")
@@ -186,26 +188,44 @@ def _forms(encoder: ExpressionEncoder, images: np.ndarray) -> np.ndarray:
 
 
 def words(data: Path, work: Path) -> None:
-    """Token vectors of MELD's lines and of comments from GoEmotions, of each class at most so many."""
+    """Token vectors of MELD's lines and of comments from GoEmotions, of each class at most so many.
+
+    They are those that the text encoder read least when it was tuned.
+    """
+    sentences = words_encoder.read(data, words_encoder.ENGLISH)
+    times = dict(zip(sentences.texts, words_encoder.times_read(sentences, words_encoder.ENGLISH), strict=True))
     rows, taken = [], Counter[tuple[str, ...]]()
     lines = [
         (row, f"meld_{row['split']}_{row['dialogue']}") for row in expression_encoder.read_table(data / "meld_text.csv")
     ]
     comments = [(row, row["text"]) for row in expression_encoder.read_table(data / "goemotions.csv")]
     for corpus, table in (("meld", lines), ("goemotions", comments)):
-        for row, speaker in sorted(table, key=lambda pair: hashlib.sha256(pair[0]["text"].encode()).digest()):
+        for row, speaker in sorted(table, key=lambda pair: _least_read(pair[0]["text"], times)):
             pool = (corpus, row["split"], row["emotion"])
             taken[pool] += 1
             if row["emotion"] and (taken[pool] <= MOST_WORDS or row["split"] == "valid"):
                 rows.append((row["text"], f"{corpus}/{speaker}", row["emotion"], row["split"], corpus))
     rows.sort(key=lambda row: len(row[0]))
-    encoder = TextEncoder(resolve("minilm-l6"), "cpu", 64)
+    text = text_settings()
+    encoder = TextEncoder(resolve(text["encoder"]), "cpu", text["max_tokens"])
     vectors = []
     for at in range(0, len(rows), 64):
         vectors += encoder.encode([row[0] for row in rows[at : at + 64]])
     lengths = [len(one) for one in vectors]
     steps = np.concatenate(vectors).astype(np.float16)
     np.savez(work / "words.npz", steps=steps, lengths=lengths, keys=np.array(rows))
+
+
+def _least_read(text: str, times: dict[str, int]) -> tuple[int, bytes]:
+    """A place in an order that is random among what was read as often."""
+    return times.get(text, 0), hashlib.sha256(text.encode()).digest()
+
+
+def text_settings() -> dict[str, Any]:
+    """How the words are read."""
+    text = TextConfig(encoder=words_encoder.ENGLISH.tuned, max_tokens=words_encoder.LONGEST)
+    settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
+    return settings
 
 
 def clips(data: Path, work: Path) -> None:
@@ -399,7 +419,8 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 def _dataset(parts: list[Part]) -> Dataset:
     before = read_sealed("emopipe-default")
-    return combine(parts, {**before.schema, "face": COLUMNS}, dict(before.extraction))
+    extraction = {**before.extraction, "text": text_settings()}
+    return combine(parts, {**before.schema, "face": COLUMNS}, extraction)
 
 
 def fit_members(dataset: Dataset, seed: int) -> Predictor:

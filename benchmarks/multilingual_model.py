@@ -70,7 +70,7 @@ def sentences_of(
 
 def text_settings() -> dict[str, Any]:
     """How the words are read."""
-    text = TextConfig(encoder=words_encoder.TUNED, max_tokens=words_encoder.LONGEST)
+    text = TextConfig(encoder=words_encoder.MULTILINGUAL.tuned, max_tokens=words_encoder.LONGEST)
     settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
     return settings
 

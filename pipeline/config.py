@@ -141,7 +141,7 @@ class TextConfig:
         options: of a plugin's own.
     """
 
-    encoder: str = "minilm-l6"
+    encoder: str = "minilm-l6-emotion"
     max_tokens: Tokens = 64
     backend: str = field(default="transformers", metadata=LATER)
     layers: Annotated[tuple[LayerNumber, ...], MinLen(1)] = field(default=(-1,), metadata=LATER)

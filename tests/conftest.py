@@ -137,7 +137,7 @@ def pyfeat_cache(weight: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
     cache = tmp_path_factory.mktemp("cache")
     (cache / "weights").mkdir()
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6", "minilm-l6-emotion", "silero-vad"):
         weight(name)
         (cache / "weights" / name).symlink_to(weights.cache_dir() / "weights" / name)
 

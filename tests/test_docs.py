@@ -43,7 +43,7 @@ WEIGHTS = {
     "docs/studies.md": ("smollm2-135m",),
     "docs/extractors.md": ("whisper-tiny.en", "faster-whisper-base", "multilingual-e5-small"),
 }
-DEFAULT_WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder")
+DEFAULT_WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder")
 
 
 @dataclass(frozen=True)

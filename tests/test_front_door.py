@@ -18,7 +18,7 @@ from emopipe.errors import DatasetError, EmopipeError, OptionConflict
 from emopipe.pipeline.cli.app import app
 from tests.conftest import SAMPLES, tone, write_media
 
-DEFAULT_WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder")
+DEFAULT_WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder")
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from emopipe.pipeline.stages.interview_roles import QUESTION
 from emopipe.pipeline.store.store import Store
 
 #: Similarity from which questions may be the same. Of 14 questions of clinical interviews, each worded in three ways
-#: and read by the default text encoder, 0.2 % of the pairs of different questions and 86 % of the pairs of wordings of
-#: the same question are above it; with average linkage no group mixes different questions.
+#: (`benchmarks/questions.csv`) and read by the default text encoder, 0.6 % of the pairs of different questions and 76 %
+#: of the pairs of wordings of the same question are above it; with average linkage no group mixes different questions.
 ALIKE: Final = 0.55
 #: This share of the pairs of questions within a recording is less similar than what stands for different questions;
 #: the threshold lies so far beyond it, of what is left to 1.
@@ -155,10 +155,10 @@ def align_questions(
     if len({question.media for question in compared}) < 2:
         why = "the vectors of the words are not in the store"
         return AlignedQuestions((), len(questions), 0, None, why)
-    similarity = _similarity([vectors[question.media, question.index] for question in compared])
-    threshold = _threshold(similarity, [question.media for question in compared])
+    rows = [vectors[question.media, question.index] for question in compared]
+    labels, similarity, threshold = grouped(rows, [question.media for question in compared])
     numbers = (len(questions), len(compared))
-    return _aligned(_clusters(similarity, compared, threshold), numbers, threshold)
+    return _aligned(_clusters(labels, similarity, compared), numbers, threshold)
 
 
 def aligned_as_before(
@@ -239,15 +239,31 @@ def _threshold(similarity: NDArray[np.float64], media: Sequence[Path]) -> float:
     return max(ALIKE, different + MARGIN * (1.0 - different))
 
 
-def _clusters(
-    similarity: NDArray[np.float64], questions: Sequence[Question], threshold: float
-) -> Iterator[SameQuestion]:
+def grouped(
+    vectors: Sequence[NDArray[np.float64]], media: Sequence[Path]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+    """Put questions together that are the same.
+
+    Args:
+        vectors: of each question.
+        media: the recording of each.
+
+    Returns:
+        The group of each question (n,), the similarity of each pair (n, n), and the threshold.
+    """
     from sklearn.cluster import AgglomerativeClustering
 
+    similarity = _similarity(vectors)
+    threshold = _threshold(similarity, media)
     clustering = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1.0 - threshold
     )
-    labels = clustering.fit_predict(1.0 - similarity)
+    return clustering.fit_predict(1.0 - similarity), similarity, threshold
+
+
+def _clusters(
+    labels: NDArray[np.int64], similarity: NDArray[np.float64], questions: Sequence[Question]
+) -> Iterator[SameQuestion]:
     for label in dict.fromkeys(labels.tolist()):
         members = np.flatnonzero(labels == label).tolist()
         central = members[int(np.argmax(similarity[np.ix_(members, members)].sum(1)))]

@@ -55,7 +55,8 @@ class Entry:
             a weight outside the catalogue also ``git:`` and the identifier that git gives such a file.
         sources: where the upstream files come from, in the order they are tried.
         ready: what libraries load, relative to the weight's folder; ``"."`` is the folder itself.
-        convert: name of the converter from the one upstream file to `ready`; empty when none is needed.
+        convert: name of the converter from the upstream file, or the folder of several, to `ready`; empty when none is
+            needed.
         download: bytes that travel from the first source.
         embedded: needs no hub and no account.
         instead: what to use where this one cannot be had, in words.

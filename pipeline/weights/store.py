@@ -458,9 +458,9 @@ def _check(weight: Entry, upstream: Path) -> None:
 def _convert(weight: Entry, upstream: Path, ready: Path) -> None:
     from emopipe.pipeline.weights.convert import CONVERTERS  # imports numpy, which looking up does not need
 
-    (file,) = weight.files
+    source = upstream if len(weight.files) > 1 else upstream / next(iter(weight.files))
     try:
-        CONVERTERS[weight.convert](upstream / file, ready / weight.ready)
+        CONVERTERS[weight.convert](source, ready / weight.ready)
     except ImportError as error:
         raise LibraryMissing(f"weight {weight.name} cannot be converted: {error}") from error
     except Exception as error:

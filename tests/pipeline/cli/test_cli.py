@@ -60,7 +60,14 @@ def test_models_and_doctor_and_config_answer() -> None:
     listed = CliRunner().invoke(app, ["models", "list", "--json"])
     rows = [json.loads(line) for line in listed.stdout.splitlines()]
     names = {row["name"] for row in rows if "name" in row}
-    assert {"face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "smollm2-135m", "emopipe-default"} <= names
+    assert {
+        "face-landmarker",
+        "whisper-base",
+        "minilm-l6-emotion",
+        "silero-vad",
+        "smollm2-135m",
+        "emopipe-default",
+    } <= names
     assert all(row["licence"] and row["intended use"] for row in rows if "licence" in row)
     doctor = CliRunner().invoke(app, ["doctor", "--json"])
     assert {"python", "torch", "disk"} <= {json.loads(line)["check"] for line in doctor.stdout.splitlines()}

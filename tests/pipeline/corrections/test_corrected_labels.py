@@ -125,7 +125,7 @@ def clicked(results: Path, folder: Path) -> Path:
 @pytest.mark.slow
 def test_correct_ten_retrain_and_run_again(weight: Callable[[str], Path], tmp_path: Path) -> None:
     """The retrained model answers what was corrected as it was corrected, also where the shipped one did not."""
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder"):
         weight(name)
 
     def do(*words: object) -> None:

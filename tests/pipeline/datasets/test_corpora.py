@@ -467,7 +467,7 @@ def test_commands_list_describe_and_write(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_lines_before_a_line_of_meld_are_of_its_own_split(tmp_path: Path, weight: Callable[[str], Path]) -> None:
-    weight("minilm-l6")
+    weight("minilm-l6-emotion")
     head = "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
     files = {
         f"{split}_sent_emo.csv": head + "".join(f"{split} {n},Ross,joy,positive,0,{n}\n" for n in range(3))

@@ -21,7 +21,7 @@ from emopipe.pipeline.media.finding import IMAGE_SUFFIXES
 from tests.pipeline.datasets.commands import emopipe
 from tests.pipeline.datasets.trainable import TRAINABLE, Trainable
 
-WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6", "multilingual-e5-small", "silero-vad", "campplus")
+WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6-emotion", "multilingual-e5-small", "silero-vad", "campplus")
 #: What may be said of a corpus that is whole but small; anything else would need a look.
 USUAL = {"corpus_counts", "labels_numbers", "speakers_in_splits"}
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("default_weights")
 
 @pytest.fixture(scope="session")
 def default_weights(weight: Any) -> None:
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad"):
         weight(name)
 
 

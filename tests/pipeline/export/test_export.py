@@ -467,7 +467,7 @@ def test_what_cannot_be_read_or_written_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_exports_what_it_found(weight: Any, tmp_path: Path) -> None:
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder"):
         weight(name)
     out, store = tmp_path / "out", tmp_path / "store"
     results = emopipe.run(

@@ -63,7 +63,7 @@ def document(clip: Path, out: Path, *options: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def weights(weight: Callable[[str], Path]) -> None:
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "speaker-encoder"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder"):
         weight(name)
 
 

@@ -314,7 +314,7 @@ def test_enrolment_loads_the_speaker_encoder_of_the_chosen_diarizer(weight: Call
 @pytest.fixture(scope="session")
 def run(weight: Callable[[str], Path]) -> Callable[..., dict[str, Any]]:
     """Predict a sample with some options; returns its document."""
-    for name in ("face-landmarker", "whisper-base", "minilm-l6", "silero-vad", "campplus"):
+    for name in ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "campplus"):
         weight(name)
 
     def run_sample(out: Path, name: str, *options: str) -> dict[str, Any]:

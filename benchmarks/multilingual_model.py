@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import words_encoder
-from default_model import CLASSES, READERS, Part, combine, complete, fit_members
+from default_model import CLASSES, READERS, Part, combine, complete, fit_members, read_by
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
@@ -52,7 +52,8 @@ def words(data: Path, folder: Path) -> None:
         if taken[row[1:]] <= MOST_WORDS:
             rows.append(row)
     rows.sort(key=lambda row: len(row[0]))
-    vectors = text_encoder(text_settings()).encode([row[0] for row in rows])
+    settings = text_settings()
+    vectors = TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"]).encode([row[0] for row in rows])
     np.save(folder / "words.npy", np.concatenate(vectors).astype(np.float16))
     kept = [(*row, len(one)) for row, one in zip(rows, vectors, strict=True)]
     (folder / "words.json").write_text(json.dumps(kept))
@@ -73,11 +74,6 @@ def text_settings() -> dict[str, Any]:
     text = TextConfig(encoder=words_encoder.MULTILINGUAL.tuned, max_tokens=words_encoder.LONGEST)
     settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
     return settings
-
-
-def text_encoder(settings: dict[str, Any]) -> TextEncoder:
-    """The encoder that settings of an extraction name."""
-    return TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"])
 
 
 def word_part(folder: Path) -> Part:
@@ -103,14 +99,12 @@ def train(work: Path, folder: Path) -> None:
 def unread(predictor: Predictor, sentences: words_encoder.Sentences, corpus: str) -> Dataset:
     """The held-out sentences of a corpus as the text encoder of a checkpoint reads them."""
     chosen = np.flatnonzero(sentences.corpus == corpus)
-    known = sorted(sentences_of(sentences, chosen, valid=True), key=lambda row: len(row[0]))
-    vectors = text_encoder(dict(predictor.spec.extraction["text"])).encode([row[0] for row in known])
-    features = {f"{corpus}/{number}": one for number, one in enumerate(vectors)}
-    rows = [
-        {"id": key, "text": key, "words": text, "label": label, "split": "valid", "corpus": corpus}
-        for key, (text, label, _) in zip(features, known, strict=True)
-    ]
-    return combine([Part(rows, {"text": features})], predictor.spec.schema, dict(predictor.spec.extraction))
+    rows = []
+    for number, (text, label, _) in enumerate(sentences_of(sentences, chosen, valid=True)):
+        key = f"{corpus}/{number}"
+        rows.append({"id": key, "text": key, "words": text, "label": label, "split": "valid", "corpus": corpus})
+    part = Part(rows, {"text": read_by(predictor, rows)})
+    return combine([part], predictor.spec.schema, dict(predictor.spec.extraction))
 
 
 def figures(predictor: Predictor, dataset: Dataset) -> dict[str, float]:

@@ -589,7 +589,8 @@ REASONS: Final[dict[str, ReasonKind]] = {
     ),
     "language_not_read": ReasonKind(
         "the words are in a language that the text encoder was not trained to read",
-        "Use --model emopipe-multilingual for Chinese, set [text] multilingual, or use --modalities face,voice",
+        "Use --model emopipe-multilingual for Chinese, or set [text] multilingual; [text] languages tells what the "
+        "encoder reads nevertheless",
     ),
     "people_unsure": ReasonKind(
         "it is not clear from the voices how many people speak",

@@ -22,6 +22,7 @@ AbsenceReason = Literal[
     "no_speech",
     "no_words",
     "words_unsure",
+    "language_not_read",
     "no_video_stream",
     "no_audio_stream",
     "no_recording",

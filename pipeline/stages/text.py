@@ -40,23 +40,26 @@ class TextFeatures:
 
 
 def embed_text(inputs: TextInputs, context: Context) -> TextFeatures:
-    """Turn the words of each utterance into vectors."""
+    """Turn the words of each utterance into vectors, as far as they are in a language that the encoder reads."""
     spans = inputs.spans
     if "text" not in inputs.wanted:
         return TextFeatures([Absent("not_requested") for _ in spans], [])
-    with_words = [span for span in spans if span.text]
-    languages = [language_of(span, inputs, context) for span in with_words]
-    encoded = _encoded([span.text for span in with_words], languages, context)
+    languages = [language_of(span, inputs, context) if span.text else None for span in spans]
+    spoken = [(language, span.text) for language, span in zip(languages, spans, strict=True) if span.text]
+    encoded = _encoded([pair for pair in spoken if _is_read(pair[0], context)], context)
 
-    def embed(span: Span) -> FeatureSequence | Absent:
+    def embed(span: Span, language: str | None) -> FeatureSequence | Absent:
         if not span.text:
             return Absent(_why_no_text(span, inputs))
+        if not _is_read(language, context):
+            return Absent("language_not_read")
         vectors = next(encoded)
         edges = np.linspace(span.start, span.end, len(vectors) + 1)
         return FeatureSequence(edges[:-1], edges[1:], vectors)
 
-    warnings = [warning for language in dict.fromkeys(languages) for warning in _language_warnings(language, context)]
-    return TextFeatures(with_progress("text", len(spans), context.hook, map(embed, spans)), warnings)
+    unread = [language for language in dict.fromkeys(languages) if not _is_read(language, context)]
+    warnings = [_left_out(language, context) for language in unread]
+    return TextFeatures(with_progress("text", len(spans), context.hook, map(embed, spans, languages)), warnings)
 
 
 def language_of(span: Span, inputs: TextInputs, context: Context) -> str | None:
@@ -76,26 +79,30 @@ def _why_no_text(span: Span, inputs: TextInputs) -> AbsenceReason:
     return "words_unsure" if within(unsure, span.start, span.end) else "no_words"
 
 
-def _encoded(texts: Sequence[str], languages: Sequence[str | None], context: Context) -> Iterator[np.ndarray]:
-    """Vectors of each text, some texts of one language at a time."""
-    for language, pairs in groupby(zip(languages, texts, strict=True), key=lambda pair: pair[0]):
+def _encoded(spoken: Sequence[tuple[str | None, str]], context: Context) -> Iterator[np.ndarray]:
+    """Vectors of each text, which comes with its language, some texts of one language at a time."""
+    for language, pairs in groupby(spoken, key=lambda pair: pair[0]):
         alike = [text for _, text in pairs]
         for first in range(0, len(alike), GROUP):
             yield from context.backends.text.encode(alike[first : first + GROUP], language)
 
 
-def _language_warnings(language: str | None, context: Context) -> list[Reason]:
+def _is_read(language: str | None, context: Context) -> bool:
+    """Whether words in a language have vectors that mean anything: an encoder reads it, or nobody knows which it is."""
+    reads = context.backends.languages
+    return bool(context.settings.text.multilingual) or not reads or language is None or language in reads
+
+
+def _left_out(language: str | None, context: Context) -> Reason:
     """What to tell of words in a language that the text encoder was not trained to read."""
-    settings, reads = context.settings.text, context.backends.languages
-    if settings.multilingual or not reads or language is None or language in reads:
-        return []
-    what = f"the words are in the language {language!r}, but {settings.encoder} reads only {', '.join(reads)}"
-    return [reason("language_not_read", what, modality="text")]
+    reads = ", ".join(context.backends.languages)
+    what = f"the words in the language {language!r} are left out: {context.settings.text.encoder} reads only {reads}"
+    return reason("language_not_read", what, modality="text")
 
 
 TEXT: Final = Stage(
     "text",
-    3,
+    4,
     TextInputs,
     TextFeatures,
     embed_text,

@@ -29,7 +29,7 @@ RATE = 16_000
 class Fakes:
     """Backends that hear speech everywhere, write down what they are told to, and give a vector to each text."""
 
-    languages = ("en",)
+    languages: tuple[str, ...] = ("en",)
 
     def __init__(self, words: Sequence[Word] = (), chances: Mapping[str, float] | None = None) -> None:
         self.recogniser = Recogniser(words, chances or {"en": 0.99})
@@ -145,7 +145,7 @@ def test_people_who_talk_at_once_on_tracks_of_their_own_keep_their_languages(shi
         "tracks": [np.full(9 * RATE, level, np.float32) for level in (0.1, 0.3)],
     }
     backends = Fakes()
-    backends.recogniser = RecogniserOfTracks((), {})
+    backends.recogniser, backends.languages = RecogniserOfTracks((), {}), ("en", "de")
     for stage in (WORDS, UTTERANCES, TEXT):
         values |= computed(stage, values, backends)
     list(values["text"])
@@ -170,12 +170,33 @@ def test_each_text_is_read_in_its_own_language() -> None:
         "unsure": [],
         "wanted": frozenset({"text"}),
     }
-    made = computed(TEXT, values, backends)
-    assert len(list(made["text"])) == 3
+    backends.languages = ("en", "de")
+    assert all(len(one.features) for one in computed(TEXT, values, backends)["text"])
     assert backends.read == [("one", "en"), ("zwei", "de"), ("drei", "de")]
-    assert [warning.code for warning in made["text_warnings"]] == ["language_not_read"]
     given = computed(TEXT, values | {"languages": []}, Fakes(), ExtractionConfig(speech=SpeechConfig(language="en")))
     assert len(list(given["text"])) == 3
+
+
+def test_words_in_a_language_that_is_not_read_are_left_out_and_told() -> None:
+    backends = Fakes()
+    values = {
+        "source": Source("a"),
+        "speech": [(0.0, 8.0)],
+        "spans": [Span(0, 2, "one", person=0), Span(3, 5, "zwei", person=1), Span(6, 8, "", person=1)],
+        "language": "en",
+        "languages": [
+            {"start": 0.0, "end": 2.5, "language": "en", "probability": 0.9},
+            {"start": 2.6, "end": 8.0, "language": "de", "probability": 0.9},
+        ],
+        "unsure": [],
+        "wanted": frozenset({"text"}),
+    }
+    made = computed(TEXT, values, backends)
+    read, *left_out = made["text"]
+    assert len(read.features) and [one.reason for one in left_out] == ["language_not_read", "no_words"]
+    assert backends.read == [("one", "en")]
+    (warning,) = made["text_warnings"]
+    assert warning.code == "language_not_read" and "'de'" in warning.what and "reads only en" in warning.what
 
 
 def test_a_quiet_recording_is_raised_before_it_is_listened_to() -> None:

@@ -19,6 +19,7 @@ from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage, check_plan
 from emopipe.pipeline.stages.table import ALL_STAGES, FUSION, STAGES, Given
 from emopipe.pipeline.store.store import Content, Store
+from tests.conftest import tone, write_media
 from tests.pipeline.backends.test_plugins import TEXT, distribution
 
 FILE = Content("a" * 64, 1, 1)
@@ -86,9 +87,9 @@ def test_the_face_is_not_asked_who_speaks_where_one_person_does(store: Store) ->
 
 
 def test_clips_of_people_count_by_their_bytes(store: Store, tmp_path: Path) -> None:
-    clips = [tmp_path / name for name in ("one.mp4", "same.mp4", "other.mp4")]
-    for clip, content in zip(clips, (b"one", b"one", b"other"), strict=True):
-        clip.write_bytes(content)
+    clips = [tmp_path / name for name in ("one.wav", "same.wav", "other.wav")]
+    for clip, hertz in zip(clips, (200.0, 200.0, 900.0), strict=True):
+        write_media(clip, sound=tone(0.5, hertz))
     for option, again in (
         (lambda clip: {"enrol": {"anna": clip}}, {"names", "people", "subject"}),
         (lambda clip: {"baseline": clip}, {"names", "people", "subject", "baseline"}),

@@ -440,7 +440,6 @@ def test_every_entry_is_pinned_hashed_and_licensed(name: str) -> None:
     assert entry.licence and entry.title and entry.purpose and entry.intended_use
     assert entry.convert in {"", *convert.CONVERTERS}
     assert entry.embedded or entry.instead or isinstance(entry.sources[0], Packages)
-    assert not entry.convert or len(entry.files) == 1
     for source in entry.sources:
         if isinstance(source, Packages):
             assert all(requirement.count("==") == 1 for requirement in source.requirements)

@@ -42,7 +42,6 @@ from emopipe.extractors.face.expression import ExpressionEncoder, network_input
 from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
 from emopipe.extractors.speech.vad import VoiceActivity
 from emopipe.extractors.speech.whisper import load_whisper
-from emopipe.extractors.text.transformer import TextEncoder
 from emopipe.extractors.voice.features import SHORTEST, VoiceExtractor
 from emopipe.models import checkpoint
 from emopipe.models.data import reading
@@ -54,7 +53,6 @@ from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.calibration import fit_temperature
 from emopipe.models.training.config import read_configuration
 from emopipe.models.training.loop import train as fit
-from emopipe.pipeline.config import ExtractionConfig, TextConfig
 from emopipe.pipeline.weights import resolve
 
 CONFIG: Final = Path(__file__).with_suffix(".toml")
@@ -206,8 +204,7 @@ def words(data: Path, work: Path) -> None:
             if row["emotion"] and (taken[pool] <= MOST_WORDS or row["split"] == "valid"):
                 rows.append((row["text"], f"{corpus}/{speaker}", row["emotion"], row["split"], corpus))
     rows.sort(key=lambda row: len(row[0]))
-    text = text_settings()
-    encoder = TextEncoder(resolve(text["encoder"]), "cpu", text["max_tokens"])
+    encoder = words_encoder.text_encoder(words_encoder.text_settings(words_encoder.ENGLISH))
     vectors = []
     for at in range(0, len(rows), 64):
         vectors += encoder.encode([row[0] for row in rows[at : at + 64]])
@@ -219,13 +216,6 @@ def words(data: Path, work: Path) -> None:
 def _least_read(text: str, times: dict[str, int]) -> tuple[int, bytes]:
     """A place in an order that is random among what was read as often."""
     return times.get(text, 0), hashlib.sha256(text.encode()).digest()
-
-
-def text_settings() -> dict[str, Any]:
-    """How the words are read."""
-    text = TextConfig(encoder=words_encoder.ENGLISH.tuned, max_tokens=words_encoder.LONGEST)
-    settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
-    return settings
 
 
 def clips(data: Path, work: Path) -> None:
@@ -419,7 +409,7 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 def _dataset(parts: list[Part]) -> Dataset:
     before = read_sealed("emopipe-default")
-    extraction = {**before.extraction, "text": text_settings()}
+    extraction = {**before.extraction, "text": words_encoder.text_settings(words_encoder.ENGLISH)}
     return combine(parts, {**before.schema, "face": COLUMNS}, extraction)
 
 
@@ -622,8 +612,8 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
 
 def read_by(predictor: Predictor, rows: list[Row]) -> Sequences:
     """Token vectors of sentences as the text encoder of a checkpoint reads them."""
-    settings, ordered = predictor.spec.extraction["text"], sorted(rows, key=lambda row: len(row["words"]))
-    encoder = TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"])
+    ordered = sorted(rows, key=lambda row: len(row["words"]))
+    encoder = words_encoder.text_encoder(predictor.spec.extraction["text"])
     vectors = encoder.encode([row["words"] for row in ordered])
     return {row["text"]: one for row, one in zip(ordered, vectors, strict=True)}
 

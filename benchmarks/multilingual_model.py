@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,13 +26,10 @@ from default_model import CLASSES, READERS, Part, combine, complete, fit_members
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
-from emopipe.extractors.text.transformer import TextEncoder
 from emopipe.models import checkpoint, metrics
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, find, read_sealed
-from emopipe.pipeline.config import ExtractionConfig, TextConfig
-from emopipe.pipeline.weights import resolve
 
 SHIPPED: Final = Path(__file__).parent.parent / "models" / "checkpoints" / "emopipe-multilingual"
 CORPORA: Final = ("meld", "goemotions", "cped", "smp2020")
@@ -52,8 +49,8 @@ def words(data: Path, folder: Path) -> None:
         if taken[row[1:]] <= MOST_WORDS:
             rows.append(row)
     rows.sort(key=lambda row: len(row[0]))
-    settings = text_settings()
-    vectors = TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"]).encode([row[0] for row in rows])
+    encoder = words_encoder.text_encoder(words_encoder.text_settings(words_encoder.MULTILINGUAL))
+    vectors = encoder.encode([row[0] for row in rows])
     np.save(folder / "words.npy", np.concatenate(vectors).astype(np.float16))
     kept = [(*row, len(one)) for row, one in zip(rows, vectors, strict=True)]
     (folder / "words.json").write_text(json.dumps(kept))
@@ -67,13 +64,6 @@ def sentences_of(
         corpus, shares = str(sentences.corpus[number]), np.nan_to_num(sentences.emotions[number])
         if corpus in CORPORA and shares.max() == 1 and sentences.valid[number] == valid:
             yield str(sentences.texts[number]), CLASSES[shares.argmax()], corpus
-
-
-def text_settings() -> dict[str, Any]:
-    """How the words are read."""
-    text = TextConfig(encoder=words_encoder.MULTILINGUAL.tuned, max_tokens=words_encoder.LONGEST)
-    settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
-    return settings
 
 
 def word_part(folder: Path) -> Part:
@@ -91,8 +81,8 @@ def train(work: Path, folder: Path) -> None:
     """Train on all corpora."""
     parts = [read(work, name) for name, (kind, read) in READERS.items() if kind != "text"]
     parts.append(word_part(folder))
-    before = read_sealed("emopipe-default")
-    dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text_settings()})
+    before, text = read_sealed("emopipe-default"), words_encoder.text_settings(words_encoder.MULTILINGUAL)
+    dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text})
     checkpoint.save(folder / "model", fit_members(dataset, 0), "")
 
 

@@ -545,6 +545,18 @@ def _probe(
     return {corpus: scores(sentences.emotions[measured], logits - np.log(prior.clip(1e-4)), prior)}
 
 
+def text_settings(recipe: Recipe) -> dict[str, Any]:
+    """The table `text` of a configuration by which the tuned encoder reads."""
+    text = TextConfig(encoder=recipe.tuned, max_tokens=LONGEST)
+    settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
+    return settings
+
+
+def text_encoder(settings: Mapping[str, Any]) -> TextEncoder:
+    """The encoder of such a table."""
+    return TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"])
+
+
 def meaning(options: argparse.Namespace) -> None:
     """Print how the installed encoder, as it comes and tuned, puts questions in several wordings together.
 

@@ -204,7 +204,7 @@ def words(data: Path, work: Path) -> None:
             if row["emotion"] and (taken[pool] <= MOST_WORDS or row["split"] == "valid"):
                 rows.append((row["text"], f"{corpus}/{speaker}", row["emotion"], row["split"], corpus))
     rows.sort(key=lambda row: len(row[0]))
-    encoder = words_encoder.text_encoder(words_encoder.text_settings(words_encoder.ENGLISH))
+    encoder = words_encoder.text_encoder(words_encoder.extraction(words_encoder.ENGLISH)["text"])
     vectors = []
     for at in range(0, len(rows), 64):
         vectors += encoder.encode([row[0] for row in rows[at : at + 64]])
@@ -409,7 +409,7 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 def _dataset(parts: list[Part]) -> Dataset:
     before = read_sealed("emopipe-default")
-    extraction = {**before.extraction, "text": words_encoder.text_settings(words_encoder.ENGLISH)}
+    extraction = {**before.extraction, "text": words_encoder.extraction(words_encoder.ENGLISH)["text"]}
     return combine(parts, {**before.schema, "face": COLUMNS}, extraction)
 
 

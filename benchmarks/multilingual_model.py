@@ -49,7 +49,7 @@ def words(data: Path, folder: Path) -> None:
         if taken[row[1:]] <= MOST_WORDS:
             rows.append(row)
     rows.sort(key=lambda row: len(row[0]))
-    encoder = words_encoder.text_encoder(words_encoder.text_settings(words_encoder.MULTILINGUAL))
+    encoder = words_encoder.text_encoder(words_encoder.extraction(words_encoder.MULTILINGUAL)["text"])
     vectors = encoder.encode([row[0] for row in rows])
     np.save(folder / "words.npy", np.concatenate(vectors).astype(np.float16))
     kept = [(*row, len(one)) for row, one in zip(rows, vectors, strict=True)]
@@ -81,7 +81,7 @@ def train(work: Path, folder: Path) -> None:
     """Train on all corpora."""
     parts = [read(work, name) for name, (kind, read) in READERS.items() if kind != "text"]
     parts.append(word_part(folder))
-    before, text = read_sealed("emopipe-default"), words_encoder.text_settings(words_encoder.MULTILINGUAL)
+    before, text = read_sealed("emopipe-default"), words_encoder.extraction(words_encoder.MULTILINGUAL)["text"]
     dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text})
     checkpoint.save(folder / "model", fit_members(dataset, 0), "")
 

@@ -2,10 +2,11 @@
 
     python benchmarks/words_encoder.py --data DATA --work WORK [--encoder NAME] [--sentences N] [--seed 0] [STEP ...]
 
-DATA holds the tables; WORK receives what lies between, of one encoder. The steps are train, probe, measure, export and
-meaning; of `multilingual-e5-small`, which is tuned on English and Chinese, also sentiment, which makes
-`emopipe-sentiment` of the map to valence; `minilm-l6` is tuned on English, and so that the means of its vectors keep
-their directions, by which questions are compared. Low-rank changes (LoRA, Hu et al. 2022) of the upper layers' linear
+DATA holds the tables; WORK receives what lies between, of one encoder. The steps are train, measure, export and probe;
+of `multilingual-e5-small`, which is tuned on English and Chinese, also sentiment, which makes `emopipe-sentiment` of
+the map to valence; `minilm-l6` is tuned on English, and so that the means of its vectors keep their directions, by
+which questions are compared. meaning, which runs where it is named, tells how questions are put together once
+`low_rank.py` has the sha256 that export prints. Low-rank changes (LoRA, Hu et al. 2022) of the upper layers' linear
 maps are learned. The mean of the tokens' vectors is read by a map to seven emotions and by one to valence. Each corpus
 adds biases of its own (its classes' frequencies) and sees valence on its own scale, so that neither is learned as a
 property of the words. A pass is 84,000 sentences in both languages, 55,000 in English.
@@ -494,7 +495,7 @@ def sentiment(work: Path, options: argparse.Namespace) -> None:
         label="sentiment",
         classes=(),
         schema={"text": tuple(f"token_{index:03d}" for index in range(learned["valence.weight"].shape[1]))},
-        extraction=ExtractionConfig(text=TextConfig(encoder=MULTILINGUAL.tuned, max_tokens=LONGEST)).as_dict(),
+        extraction=extraction(MULTILINGUAL),
         training={"config": {"label": "sentiment", "batch_size": BATCH, "lr": options.rate}, "largest_label": 1.0},
     )
     module = spec.build()
@@ -545,15 +546,13 @@ def _probe(
     return {corpus: scores(sentences.emotions[measured], logits - np.log(prior.clip(1e-4)), prior)}
 
 
-def text_settings(recipe: Recipe) -> dict[str, Any]:
-    """The table `text` of a configuration by which the tuned encoder reads."""
-    text = TextConfig(encoder=recipe.tuned, max_tokens=LONGEST)
-    settings: dict[str, Any] = ExtractionConfig(text=text).as_dict()["text"]
-    return settings
+def extraction(recipe: Recipe) -> dict[str, Any]:
+    """The configuration of an extraction by which the tuned encoder reads."""
+    return ExtractionConfig(text=TextConfig(encoder=recipe.tuned, max_tokens=LONGEST)).as_dict()
 
 
 def text_encoder(settings: Mapping[str, Any]) -> TextEncoder:
-    """The encoder of such a table."""
+    """The encoder of the table `text` of such a configuration."""
     return TextEncoder(resolve(settings["encoder"]), "cpu", settings["max_tokens"])
 
 
@@ -617,17 +616,20 @@ def main() -> None:
     parser.add_argument("--corpora", type=lambda text: text.split(","), help="to measure and probe")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
+    if "sentiment" in options.steps and options.encoder is not MULTILINGUAL:
+        parser.error(f"sentiment is made of {MULTILINGUAL.encoder}")
     options.sentences = options.sentences or options.encoder.sentences
     options.work.mkdir(parents=True, exist_ok=True)
     steps: dict[str, Callable[[], None]] = {
         "train": lambda: train(options.data, options.work, options),
         "measure": lambda: measure(options.data, options.work, options),
-        "meaning": lambda: meaning(options),
         "export": lambda: export(options.work, options),
         "sentiment": lambda: sentiment(options.work, options),
         "probe": lambda: probe(options.data, options.work, options),
+        "meaning": lambda: meaning(options),
     }
-    for name in options.steps or steps:
+    left_out = {"meaning"} if options.encoder is MULTILINGUAL else {"meaning", "sentiment"}
+    for name in options.steps or [step for step in steps if step not in left_out]:
         steps[name]()
 
 

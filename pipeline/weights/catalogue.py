@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from emopipe.errors import WeightUnknown
+
+#: What a weight that is converted from another one has in common with it.
+SHARED: Final = ("files", "sources", "download")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,14 @@ def read(path: Path) -> dict[str, Entry]:
     """Read a catalogue file; the comment at the top of `catalogue.toml` explains the format."""
     with path.open("rb") as stream:
         tables = tomllib.load(stream)
-    return {name: _entry(name, table) for name, table in tables.items()}
+    return {name: _entry(name, _whole(table, tables)) for name, table in tables.items()}
+
+
+def _whole(table: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A table with what it has in common with the weight that it is converted from, where it names one."""
+    own = dict(table)
+    base = own.pop("of", "")
+    return {name: tables[base][name] for name in SHARED} | own if base else own
 
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:

@@ -155,46 +155,38 @@ def test_people_who_talk_at_once_on_tracks_of_their_own_keep_their_languages(shi
         assert language_spoken(span, values["languages"]) == ("en", "de")[span.person]
 
 
+IN_TWO_LANGUAGES: dict[str, Any] = {
+    "source": Source("a"),
+    "speech": [(0.0, 8.0)],
+    "spans": [Span(0, 2, "one", person=0), Span(3, 5, "zwei", person=1), Span(6, 8, "drei", person=1)],
+    "language": "de",
+    "languages": [
+        {"start": 0.0, "end": 2.5, "language": "en", "probability": 0.9},
+        {"start": 2.6, "end": 8.0, "language": "de", "probability": 0.9},
+    ],
+    "unsure": [],
+    "wanted": frozenset({"text"}),
+}
+
+
 def test_each_text_is_read_in_its_own_language() -> None:
-    backends = Fakes()
-    spans = [Span(0, 2, "one", person=0), Span(3, 5, "zwei", person=1), Span(6, 8, "drei", person=1)]
-    values = {
-        "source": Source("a"),
-        "speech": [(0.0, 8.0)],
-        "spans": spans,
-        "language": "de",
-        "languages": [
-            {"start": 0.0, "end": 2.5, "language": "en", "probability": 0.9},
-            {"start": 2.6, "end": 8.0, "language": "de", "probability": 0.9},
-        ],
-        "unsure": [],
-        "wanted": frozenset({"text"}),
-    }
-    backends.languages = ("en", "de")
-    assert all(len(one.features) for one in computed(TEXT, values, backends)["text"])
+    backends, other = Fakes(), Fakes()
+    backends.languages = other.languages = ("en", "de")
+    made = list(computed(TEXT, IN_TWO_LANGUAGES, backends)["text"])
+    assert len(made) == 3 and all(len(one.features) for one in made)
     assert backends.read == [("one", "en"), ("zwei", "de"), ("drei", "de")]
-    given = computed(TEXT, values | {"languages": []}, Fakes(), ExtractionConfig(speech=SpeechConfig(language="en")))
-    assert len(list(given["text"])) == 3
+    config = ExtractionConfig(speech=SpeechConfig(language="en"))
+    given = computed(TEXT, IN_TWO_LANGUAGES | {"languages": []}, other, config)
+    assert len(list(given["text"])) == 3 and [language for _, language in other.read] == ["de"] * 3
 
 
 def test_words_in_a_language_that_is_not_read_are_left_out_and_told() -> None:
     backends = Fakes()
-    values = {
-        "source": Source("a"),
-        "speech": [(0.0, 8.0)],
-        "spans": [Span(0, 2, "one", person=0), Span(3, 5, "zwei", person=1), Span(6, 8, "", person=1)],
-        "language": "en",
-        "languages": [
-            {"start": 0.0, "end": 2.5, "language": "en", "probability": 0.9},
-            {"start": 2.6, "end": 8.0, "language": "de", "probability": 0.9},
-        ],
-        "unsure": [],
-        "wanted": frozenset({"text"}),
-    }
-    made = computed(TEXT, values, backends)
+    silent = Span(9, 10, "", person=1)
+    made = computed(TEXT, IN_TWO_LANGUAGES | {"spans": [*IN_TWO_LANGUAGES["spans"], silent]}, backends)
     read, *left_out = made["text"]
-    assert len(read.features) and [one.reason for one in left_out] == ["language_not_read", "no_words"]
-    assert backends.read == [("one", "en")]
+    assert len(read.features) and backends.read == [("one", "en")]
+    assert [one.reason for one in left_out] == ["language_not_read", "language_not_read", "no_speech"]
     (warning,) = made["text_warnings"]
     assert warning.code == "language_not_read" and "'de'" in warning.what and "reads only en" in warning.what
 

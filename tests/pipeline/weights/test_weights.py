@@ -227,7 +227,6 @@ def test_a_source_package_is_not_run(index: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import pickle, sys, time
-from emopipe.extractors.text.transformer import TextEncoder
 from emopipe.pipeline import weights
 from emopipe.pipeline.weights import store
 entry, hang = pickle.loads(bytes.fromhex(sys.argv[1]))

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ from sklearn.metrics import f1_score
 from emopipe.constants import MODALITIES, SAMPLE_RATE
 from emopipe.extractors.face.expression import ExpressionEncoder, network_input
 from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
+from emopipe.extractors.speech.campplus import load_campplus
 from emopipe.extractors.speech.vad import VoiceActivity
 from emopipe.extractors.speech.whisper import load_whisper
 from emopipe.extractors.voice.features import SHORTEST, VoiceExtractor
@@ -51,8 +53,9 @@ from emopipe.models.networks.ensemble import Ensemble
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.calibration import fit_temperature
-from emopipe.models.training.config import read_configuration
+from emopipe.models.training.config import TrainConfig, read_configuration
 from emopipe.models.training.loop import train as fit
+from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.weights import resolve
 
 CONFIG: Final = Path(__file__).with_suffix(".toml")
@@ -95,7 +98,7 @@ class Part:
 
 def voices(data: Path, work: Path) -> None:
     """Voice features of every take and of its changed copies, from the first to the last moment of speech."""
-    extractor = VoiceExtractor(load_whisper(resolve("whisper-base"), "cpu"))
+    extractor = voice_extractor()
     detector = VoiceActivity(resolve("silero-vad"), 0.5)
     silence = np.zeros((0, len(extractor.feature_names())), np.float32)
     for name in VOICES:
@@ -116,6 +119,11 @@ def voices(data: Path, work: Path) -> None:
                     rows.append((row["file"], row["speaker"], row["emotion"], copy_number))
         lengths = [len(one) for one in sequences]
         np.savez(work / f"voice-{name}.npz", steps=np.concatenate(sequences), lengths=lengths, keys=np.array(rows))
+
+
+def voice_extractor() -> VoiceExtractor:
+    """What measures voices."""
+    return VoiceExtractor(load_whisper(resolve("whisper-base"), "cpu"), load_campplus(resolve("campplus"), "cpu"))
 
 
 def _speech(samples: np.ndarray, detector: VoiceActivity) -> np.ndarray | None:
@@ -222,13 +230,15 @@ def clips(data: Path, work: Path) -> None:
     """What the face backend sees of Java-SED's clips and SFEW's stills, by `emopipe.extract`."""
     corpora = ["sfew", "javased"]
     (work / "clips").mkdir(exist_ok=True)
-    generalisation.extract(data, work / "clips", corpora, ["face", "voice"], sealed())
+    tables = {name: table for name, table in sealed().items() if name in generalisation.TABLES}
+    generalisation.extract(data, work / "clips", corpora, ["face", "voice"], tables)
 
 
 def sealed() -> dict[str, Any]:
-    """The extraction tables of the checkpoint."""
+    """The extraction tables of the checkpoint: those of the one before, with today's words and voices."""
     extraction = read_sealed("emopipe-default").extraction
-    return {name: dict(extraction[name]) for name in generalisation.TABLES if name in extraction}
+    words, voice = words_encoder.extraction(words_encoder.ENGLISH)["text"], ExtractionConfig().as_dict()["voice"]
+    return {**extraction, "text": words, "voice": voice}
 
 
 def voice_part(work: Path, corpus: str) -> Part:
@@ -408,18 +418,29 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 
 def _dataset(parts: list[Part]) -> Dataset:
-    before = read_sealed("emopipe-default")
-    extraction = {**before.extraction, "text": words_encoder.extraction(words_encoder.ENGLISH)["text"]}
-    return combine(parts, {**before.schema, "face": COLUMNS}, extraction)
+    schema = {**read_sealed("emopipe-default").schema, "face": COLUMNS, "voice": tuple(voice_names())}
+    return combine(parts, schema, sealed())
+
+
+@cache
+def voice_names() -> list[str]:
+    """Names of the features of voices."""
+    return voice_extractor().feature_names()
 
 
 def fit_members(dataset: Dataset, seed: int) -> Predictor:
     """Train the networks one after the other on all rows, and join them."""
     config = read_configuration(CONFIG)
-    trained = [fit(dataset, replace(config, seed=MEMBERS * seed + number)).predictor for number in range(MEMBERS)]
+    trained = [fit(dataset, member(config, MEMBERS * seed + number, number)).predictor for number in range(MEMBERS)]
     spec = trained[0].spec
     module = Ensemble([one.module for one in trained])
     return Predictor(replace(spec, options={**spec.options, "members": MEMBERS}), module, trained[0].device)
+
+
+def member(config: TrainConfig, seed: int, number: int) -> TrainConfig:
+    """How the network in that place is trained: alone, so its view is the first."""
+    views = {name: [*each[number:], *each[:number]] for name, each in config.options["views"].items()}
+    return replace(config, seed=seed, options={**config.options, "views": views})
 
 
 Answers = dict[str, np.ndarray]

@@ -67,11 +67,17 @@ def read_sealed(path: str | Path) -> Sealed:
         raise damaged(folder, "the configuration was changed")
     try:
         schema = {str(modality): tuple(map(str, names)) for modality, names in config["schema"].items()}
-        extraction, options = dict(config["extraction"]), dict(config["options"])
+        extraction, options = _with_later_settings(config["extraction"]), dict(config["options"])
         confidences = tuple(map(float, config["training"].get(CONFIDENCES, ())))
         return Sealed(str(name), schema, extraction, str(config["model"]), options, confidences)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(folder, f"config.json lacks what a checkpoint needs: {error!r}") from error
+
+
+def _with_later_settings(extraction: Mapping[str, Any]) -> dict[str, Any]:
+    """Extraction tables with what was not a setting when they were sealed, and would be on today by default."""
+    voice = {"voice": {"speaker_encoder": "", **extraction["voice"]}} if "voice" in extraction else {}
+    return {**extraction, **voice}
 
 
 def check_features(

@@ -74,12 +74,14 @@ class VoiceConfig:
 
     Attributes:
         encoder: catalogue name or path of the Whisper model whose encoder listens.
+        speaker_encoder: the same of CAM++, whose hidden states and vectors are features, too; "" for none.
         window: seconds over which frames are pooled into one step; 0 for the whole utterance.
         backend: "whisper-encoder", or what a plugin brings.
         options: of a plugin's own.
     """
 
     encoder: str = "whisper-base"
+    speaker_encoder: str = "campplus"
     window: Window = 1.0
     backend: str = field(default="whisper-encoder", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Likeness, Locate
 from emopipe.extractors.speech.diarize import VoiceClusters
 from emopipe.extractors.speech.speakers import equally_long, sounds_of, unit
-from emopipe.extractors.threads import side_by_side
+from emopipe.extractors.threads import one_thread, side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,10 @@ WIDTH: Final = 192
 #: Pieces that go through the network at once, and their seconds: what more of them make leaves a core's cache.
 BATCH: Final = 8
 BATCH_SECONDS: Final = 6.4
+#: Channels of the hidden states; seconds of the middle of the first step of the hidden states, and between two.
+HIDDEN: Final = 512
+FIRST_TIME: Final = 0.0125
+STEP: Final = 0.02
 #: The greatest sample of 16 bits.
 FULL_SCALE: Final = 32768.0
 #: Chosen on forty generated minutes of one to three people in clean, reverberant and telephone sound (RAVDESS actors 1
@@ -39,7 +44,7 @@ LIKENESS: Final = Likeness(
 
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceClusters:
     """The diarizer that a table `people` of a configuration describes."""
-    return VoiceClusters(CampPlus(locate(settings["encoder"] or WEIGHT), device))
+    return VoiceClusters(load_campplus(locate(settings["encoder"] or WEIGHT), device))
 
 
 BACKEND: Final = Backend(
@@ -50,6 +55,18 @@ BACKEND: Final = Backend(
     settings=("encoder",),
     gpu=False,
 )
+
+#: What is loaded and in use: the features of the voice are often made by the encoder that tells speakers apart.
+_loaded: WeakValueDictionary[tuple[Path, int, str], CampPlus] = WeakValueDictionary()
+
+
+def load_campplus(path: str | Path, device: str) -> CampPlus:
+    """Load a :class:`CampPlus`; one that is in use already is shared."""
+    file = Path(path).resolve()
+    key = (file, file.stat().st_mtime_ns, device)
+    if (encoder := _loaded.get(key)) is None:
+        encoder = _loaded[key] = CampPlus(file, device)
+    return encoder
 
 
 class CampPlus:
@@ -80,6 +97,24 @@ class CampPlus:
         network = folded(network.to(device))
         self._network: Any = with_convolutions(network) if device == "cpu" else network
         self._device = device
+
+    def heard(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the network makes of one utterance.
+
+        Args:
+            samples: float32 mono at 16 kHz (samples,), at least 0.2 s.
+
+        Returns:
+            Times in seconds (frames,), hidden states, float32 (frames, 512), every 20 ms, and the vector (192,), which
+            is not brought to length 1.
+        """
+        import torch
+
+        with torch.inference_mode(), one_thread():
+            bands = _bands(np.asarray(samples))[None]
+            hidden, vectors = self._network.heard(bands.to(self._device))
+        states: np.ndarray = hidden[0].float().cpu().numpy()
+        return FIRST_TIME + np.arange(len(states)) * STEP, states, vectors[0].float().cpu().numpy()
 
     def embed(self, samples: Samples, pieces: Sequence[Interval]) -> np.ndarray:
         """Unit vectors, float32 (pieces, 192).

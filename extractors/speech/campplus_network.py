@@ -25,6 +25,8 @@ FIRST_CHANNELS: Final = 128
 GROWTH: Final = 32
 #: Layers and dilation of each block.
 BLOCKS: Final = ((12, 1), (24, 2), (16, 2))
+#: Layers before the third block.
+HIDDEN_LAYERS: Final = 5
 #: Steps of pieces that are multiplied at once: 6.4 s of speech, see `BATCH_SECONDS` of :mod:`.campplus`.
 ROWS: Final = 320
 #: Frames whose mean is the context of a layer, beside that of the whole piece.
@@ -41,8 +43,13 @@ class CampPlusNetwork(nn.Module):
 
     def forward(self, bands: Tensor) -> Tensor:
         """Vectors of pieces of equal length."""
-        vectors: Tensor = self.xvector(self.head(bands))
-        return vectors
+        return self.heard(bands)[1]
+
+    def heard(self, bands: Tensor) -> tuple[Tensor, Tensor]:
+        """What lies between the second and the third block (pieces, frames / 2, 512), and the vectors."""
+        hidden: Tensor = self.xvector[:HIDDEN_LAYERS](self.head(bands))
+        vectors: Tensor = self.xvector[HIDDEN_LAYERS:](hidden)
+        return hidden, vectors
 
 
 def folded(network: CampPlusNetwork) -> CampPlusNetwork:

@@ -1,4 +1,7 @@
-"""Voice features of one utterance: windows of acoustic means and deviations beside means of Whisper's encoder."""
+"""Voice features of one utterance: windows of acoustic measures, and of what two networks hear.
+
+Whisper's encoder was trained on words, CAM++ on telling speakers apart, and what each keeps of tone of voice differs.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate
+from emopipe.extractors.speech.campplus import HIDDEN, WIDTH, load_campplus
 from emopipe.extractors.speech.whisper import load_whisper
 from emopipe.extractors.voice.acoustic import COLUMNS, acoustic_features
-from emopipe.extractors.voice.whisper_encoder import encoder_states, layer_names
+from emopipe.extractors.voice.whisper_encoder import LONGEST, encoder_states, layer_names
 from emopipe.extractors.windows import FeatureSequence, window_deviations, window_edges, window_means
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
+
+    from emopipe.extractors.speech.campplus import CampPlus
 
 #: Less sound than this gives no voice features, in seconds.
 SHORTEST: Final = 0.25
@@ -23,46 +29,56 @@ SHORTEST: Final = 0.25
 
 def create(settings: Mapping[str, Any], locate: Locate, device: str) -> VoiceExtractor:
     """The backend that a table `voice` of a configuration describes."""
-    return VoiceExtractor(load_whisper(locate(settings["encoder"]), device))
+    speakers = settings["speaker_encoder"]
+    whisper = load_whisper(locate(settings["encoder"]), device)
+    return VoiceExtractor(whisper, load_campplus(locate(speakers), device) if speakers else None)
 
 
 BACKEND: Final = Backend(
     "whisper-encoder",
     create,
-    weights=lambda settings: [settings["encoder"]],
+    weights=lambda settings: [settings["encoder"], settings["speaker_encoder"]],
     libraries=("numpy", "scipy", "torchaudio", "openai-whisper", "torch"),
-    settings=("encoder",),
+    settings=("encoder", "speaker_encoder"),
     parallel=True,
 )
 
 
 class VoiceExtractor:
-    """Acoustic measures and a Whisper encoder, which need not be the one that writes down words."""
+    """Acoustic measures, a Whisper encoder, which need not be the one that writes down words, and a speaker encoder."""
 
-    def __init__(self, model: Whisper) -> None:
+    def __init__(self, model: Whisper, speakers: CampPlus | None = None) -> None:
         self._model = model
+        self._speakers = speakers
 
     def feature_names(self) -> list[str]:
         """Names of the feature columns, in order."""
-        return feature_names(self._model)
+        return feature_names(self._model, self._speakers)
 
     def measure(self, samples: np.ndarray, *, start: float, window: float) -> FeatureSequence:
         """See :func:`voice_sequence`."""
-        return voice_sequence(samples, self._model, start=start, window=window)
+        return voice_sequence(samples, self._model, self._speakers, start=start, window=window)
 
 
-def feature_names(model: Whisper) -> list[str]:
+def feature_names(model: Whisper, speakers: CampPlus | None = None) -> list[str]:
     """Names of the feature columns, in order."""
     acoustic = [f"{name}_{statistic}" for statistic in ("mean", "std") for name in COLUMNS]
-    return acoustic + layer_names(model.dims.n_audio_layer, model.dims.n_audio_state)
+    heard = layer_names(model.dims.n_audio_layer, model.dims.n_audio_state)
+    if speakers is not None:
+        heard += [f"campplus_hidden_{unit:03d}" for unit in range(HIDDEN)]
+        heard += [f"campplus_vector_{unit:03d}" for unit in range(WIDTH)]
+    return acoustic + heard
 
 
-def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window: float) -> FeatureSequence:
+def voice_sequence(
+    samples: np.ndarray, model: Whisper, speakers: CampPlus | None = None, *, start: float, window: float
+) -> FeatureSequence:
     """Features of an utterance in windows.
 
     Args:
         samples: the utterance's sound, float32 mono at 16 kHz (samples,).
         model: Whisper, whose encoder listens.
+        speakers: the speaker encoder that listens, too. Its vector of the whole utterance is in every window.
         start: seconds of the first sample on the media clock.
         window: length of a window in seconds.
 
@@ -79,11 +95,16 @@ def voice_sequence(samples: np.ndarray, model: Whisper, *, start: float, window:
     table = acoustic_features(samples, start)
     times = table["time"].to_numpy()
     frames = np.column_stack([table[name].to_numpy() for name in COLUMNS]).astype(np.float64)
-    means, _ = window_means(times, frames, edges)
-    deviations = window_deviations(times, frames, edges)
     state_times, states = encoder_states(samples, model)
-    encoded, _ = window_means(state_times + start, states, edges)
-    features = np.hstack([_filled(means), _filled(deviations), _filled(encoded)])
+    parts = [
+        window_means(times, frames, edges)[0],
+        window_deviations(times, frames, edges),
+        window_means(state_times + start, states, edges)[0],
+    ]
+    if speakers is not None:
+        hidden_times, hidden, vector = speakers.heard(samples[: round(LONGEST * SAMPLE_RATE)])
+        parts += [window_means(hidden_times + start, hidden, edges)[0], np.tile(vector, (len(edges) - 1, 1))]
+    features = np.hstack([_filled(part) for part in parts])
     return FeatureSequence(edges[:-1], edges[1:], features.astype(np.float32))
 
 

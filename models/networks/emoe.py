@@ -6,12 +6,13 @@ there and never reads what is not) and classes beside values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import torch
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -132,6 +133,8 @@ class EmoeConfig(MixtureConfig):
         text_tokens: of the words that the backbone reads.
         members: networks that begin with other random weights and are trained side by side; the answer is the mean of
             theirs, see :class:`~emopipe.models.networks.ensemble.Ensemble`.
+        views: modality -> regular expressions, one for each network in turn: it reads the features alone whose whole
+            names match, and a lone network those of the first. Networks that read different features err differently.
     """
 
     kernel: Kernel | Mapping[str, Kernel] = 1
@@ -153,10 +156,16 @@ class EmoeConfig(MixtureConfig):
     lora_rank: Rank = 8
     text_tokens: Tokens = 64
     members: Members = 1
+    views: Mapping[str, Annotated[list[str], MinLen(1)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kernel(self.kernel)
+        for pattern in (one for patterns in self.views.values() for one in patterns):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(f"views: {pattern!r} is not a regular expression: {error}") from error
 
 
 class Head(nn.Module):
@@ -229,6 +238,7 @@ class Branch(nn.Module):
         super().__init__()
         kernel = of_modality(config.kernel, modality)
         self.readout = config.readout
+        self.views = config.views.get(modality, [])
         self.words = WordsEncoder(config) if modality == "text" and config.backbone else None
         dim = dim if self.words is None else self.words.width
         self.standardise = Standardise(dim)
@@ -245,14 +255,16 @@ class Branch(nn.Module):
         )
         self.head = Head(config.width, outputs, config.output_dropout)
 
-    def fit(self, modality: str, dataset: Dataset) -> None:
-        """Standardise the features; a backbone's vectors are taken as they are.
+    def fit(self, modality: str, dataset: Dataset, number: int = 0) -> None:
+        """Standardise the features that the network with this number reads; a backbone's vectors are taken as they are.
 
         Raises:
-            DatasetError: there is a backbone and nothing for it to read.
+            ConfigError: it reads none, DatasetError: there is a backbone and nothing for it to read.
         """
         if self.words is None:
             self.standardise.fit(torch.from_numpy(dataset.steps(modality)))
+            if self.views:
+                self.standardise.keep(_viewed(self.views[number % len(self.views)], modality, dataset))
         elif not any(dataset.transcript.words(name) for name in dataset.ids):
             raise DatasetError("the dataset has no words", hint="A backbone reads the manifest's column `words`")
 
@@ -281,6 +293,16 @@ class Branch(nn.Module):
             return (steps * weight).sum(1) / weight.sum(1).clamp(min=1)
         last = (valid.sum(1) - 1).clamp(min=0)
         return steps[torch.arange(len(steps), device=steps.device), last]
+
+
+def _viewed(pattern: str, modality: str, dataset: Dataset) -> Tensor:
+    """Which features of a modality have names that match (D,)."""
+    names = dataset.schema[modality]
+    seen = torch.tensor([re.fullmatch(pattern, name) is not None for name in names])
+    if not seen.any():
+        hint = f"They are called {names[0]} to {names[-1]}"
+        raise ConfigError(f"views: the name of no feature of {modality} matches {pattern!r}", hint=hint)
+    return seen
 
 
 class Mixture(FusionModel):
@@ -385,7 +407,7 @@ class Emoe(Mixture):
         for name in self.shape.modalities:
             branch = self.branches[name]
             assert isinstance(branch, Branch)
-            branch.fit(name, dataset)
+            branch.fit(name, dataset, self.number)
 
     def solve(
         self,

@@ -32,6 +32,8 @@ class Ensemble(FusionModel):
         first = members[0]
         super().__init__(first.shape, first.config)
         self.members = nn.ModuleList(members)
+        for number, one in enumerate(self):
+            one.number = number
 
     def __iter__(self) -> Iterator[FusionModel]:
         """The networks."""
@@ -57,11 +59,9 @@ class Ensemble(FusionModel):
         return {name: torch.stack([one[name] for one in terms]).mean() for name in terms[0]}
 
     def fit_inputs(self, dataset: Dataset) -> None:
-        """Fit the inputs of one network, which are those of the others, too."""
-        self.first.fit_inputs(dataset)
-        buffers = dict(self.first.named_buffers())
+        """Fit the inputs of each network, which may read other features than the others."""
         for one in self:
-            one.load_state_dict(buffers, strict=False)
+            one.fit_inputs(dataset)
 
     def solve(
         self,

@@ -76,7 +76,8 @@ class FusionModel(nn.Module):
     """Base class of all fusion models.
 
     A subclass takes `(shape, config)`, names its frozen configuration dataclass in `Config`, reads only present
-    modalities of a batch, and returns weights that are exactly 0 where a modality is absent.
+    modalities of a batch, and returns weights that are exactly 0 where a modality is absent. `number` is its place in
+    an ensemble.
     """
 
     Config: type[Any]
@@ -89,6 +90,7 @@ class FusionModel(nn.Module):
         super().__init__()
         self.shape = shape
         self.config = config
+        self.number = 0
 
     def forward(self, batch: Batch) -> Output:
         """Predict a batch."""
@@ -199,6 +201,10 @@ class Standardise(nn.Module):
         for block in range(0, steps.shape[1], 256):
             columns = slice(block, block + 256)
             self.mean[columns], self.scale[columns] = _moments(steps[:, columns].double())
+
+    def keep(self, wanted: Tensor) -> None:
+        """Make all features 0 but those that are wanted (D,)."""
+        self.scale[~wanted] = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""

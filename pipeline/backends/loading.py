@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: Kinds of backends that tell people apart: by turns of speech, and who they are by name.
 PEOPLE: Final = ("speakers", "people")
 DEVICES: Final = ("auto", "cpu", "cuda")
+#: Settings that name weights.
+WEIGHTS: Final = ("weights", "encoder", "speaker_encoder", "asr", "multilingual")
 
 
 def pick_device(choice: str) -> str:
@@ -129,7 +131,11 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     plugin, settings = chosen(config, kind), settings_of(config, kind)
     if not plugin.foreign:
         return [name for name in registry.declaration(plugin).weights(settings) if name]
-    named = [settings[name] for name in ("weights", "encoder", "asr", "multilingual") if settings.get(name)]
+    named = [
+        settings[name]
+        for name in ("weights", "encoder", "speaker_encoder", "asr", "multilingual")
+        if settings.get(name)
+    ]
     return [name for name in (*named, *_texts(settings.get("options"))) if _is_here(name)]
 
 

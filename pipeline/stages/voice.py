@@ -90,7 +90,7 @@ VOICE: Final = Stage(
     VoiceInputs,
     VoiceFeatures,
     measure_voice,
-    settings=("voice.backend", "voice.encoder", "voice.window", "voice.options"),
+    settings=("voice.backend", "voice.encoder", "voice.speaker_encoder", "voice.window", "voice.options"),
     backend="voice",
     modalities=("voice",),
     signals=("sound_media",),

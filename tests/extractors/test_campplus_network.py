@@ -43,7 +43,7 @@ def _dense(weights: Weights, name: str, steps: Tensor, dilation: int) -> Tensor:
     return torch.cat([steps, local * mask], 1)
 
 
-def _vectors(weights: Weights, bands: Tensor) -> Tensor:
+def _heard(weights: Weights, bands: Tensor) -> tuple[Tensor, Tensor]:
     steps = conv2d(bands[:, None], weights["head.conv1.weight"], padding=1)
     steps = relu(_normed(weights, "head.bn1", steps))
     for name, stride in (("layer1.0", 2), ("layer1.1", 1), ("layer2.0", 2), ("layer2.1", 1)):
@@ -52,22 +52,27 @@ def _vectors(weights: Weights, bands: Tensor) -> Tensor:
     steps = relu(_normed(weights, "head.bn2", steps)).flatten(1, 2)
     steps = conv1d(steps, weights["xvector.tdnn.linear.weight"], stride=2, padding=2)
     steps = relu(_normed(weights, "xvector.tdnn.nonlinear.batchnorm", steps))
+    hidden = steps
     for number, (depth, dilation) in enumerate(BLOCKS, start=1):
         for layer in range(1, depth + 1):
             steps = _dense(weights, f"xvector.block{number}.tdnnd{layer}", steps, dilation)
         steps = relu(_normed(weights, f"xvector.transit{number}.nonlinear.batchnorm", steps))
         steps = conv1d(steps, weights[f"xvector.transit{number}.linear.weight"])
+        hidden = steps.transpose(1, 2) if number == 2 else hidden
     steps = relu(_normed(weights, "xvector.out_nonlinear.batchnorm", steps))
     statistics = torch.cat([steps.mean(-1), steps.std(-1)], -1)[..., None]
     vectors = conv1d(statistics, weights["xvector.dense.linear.weight"])
-    return _normed(weights, "xvector.dense.nonlinear.batchnorm", vectors)[..., 0]
+    return hidden, _normed(weights, "xvector.dense.nonlinear.batchnorm", vectors)[..., 0]
 
 
 @pytest.mark.parametrize(("pieces", "frames"), [(1, 18), (8, 73), (2, 158), (2, 451)])
-def test_folded_layers_give_the_vectors_of_the_network(weight: Callable[[str], Path], pieces: int, frames: int) -> None:
+def test_folded_layers_give_what_the_network_hears(weight: Callable[[str], Path], pieces: int, frames: int) -> None:
     path = weight("campplus")
     network = CampPlusNetwork()
     network.load_state_dict(load_file(path))
     bands = 3 * torch.randn(pieces, 80, frames, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.allclose(folded(network)(bands), _vectors(load_file(path), bands), atol=1e-4)
+        hidden, vectors = folded(network).heard(bands)
+        steps, expected = _heard(load_file(path), bands)
+        assert torch.allclose(hidden, steps, atol=1e-4) and torch.allclose(vectors, expected, atol=1e-4)
+        assert torch.equal(network(bands), vectors)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from emopipe.extractors.speech.campplus import load_campplus
 from emopipe.extractors.voice import spectral
 from emopipe.extractors.voice.acoustic import COLUMNS, UNITS, acoustic_features
 from emopipe.extractors.voice.features import feature_names, voice_sequence
@@ -104,6 +107,28 @@ def test_a_voice_sequence_has_named_columns_and_windows(tiny_whisper: Any) -> No
     assert pitch == pytest.approx(12 * np.log2(140 / 65), abs=0.5)
     with pytest.raises(ValueError, match="too short"):
         voice_sequence(np.zeros(1000, np.float32), tiny_whisper, start=0, window=1)
+
+
+def test_the_speaker_encoder_adds_hidden_states_by_window_and_a_vector_of_all(
+    tiny_whisper: Any, weight: Callable[[str], Path], speech: np.ndarray
+) -> None:
+    speakers = load_campplus(weight("campplus"), "cpu")
+    assert load_campplus(weight("campplus"), "cpu") is speakers
+    names = feature_names(tiny_whisper, speakers)
+    both = voice_sequence(speech, tiny_whisper, speakers, start=5.0, window=2.0)
+    alone = voice_sequence(speech, tiny_whisper, start=5.0, window=2.0)
+    own = len(feature_names(tiny_whisper))
+    assert both.features.shape == (3, len(names)) and len(names) == own + 512 + 192
+    assert np.array_equal(both.features[:, :own], alone.features)
+    hidden, vector = (
+        both.features[:, [name.startswith(f"campplus_{kind}_") for name in names]] for kind in ("hidden", "vector")
+    )
+    times, states, whole = speakers.heard(speech)
+    assert np.diff(times) == pytest.approx(0.02) and times[-1] < len(speech) / 16_000
+    assert hidden[1] == pytest.approx(states[(times >= 2) & (times < 4)].mean(0), abs=1e-4)
+    assert np.array_equal(vector, np.tile(whole, (3, 1)))
+    embedded = speakers.embed(speech, [(0, len(speech) / 16_000)])[0]
+    assert whole / np.linalg.norm(whole) == pytest.approx(embedded, abs=1e-4)
 
 
 def test_measures_are_those_of_librosa(speech: np.ndarray) -> None:

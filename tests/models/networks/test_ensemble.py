@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from emopipe.errors import ConfigError
 from emopipe.models import checkpoint, testing
 from emopipe.models.networks.emoe import Emoe
 from emopipe.models.networks.ensemble import Ensemble
@@ -100,3 +103,28 @@ def test_what_begins_with_one_takes_over_its_networks(trained: Trained, tmp_path
     for one, other in [*zip(whole, source, strict=True), (lone, source.first)]:
         for name, value in other.named_parameters():
             assert torch.equal(dict(one.named_parameters())[name], value), name
+
+
+def test_each_network_reads_its_view(tmp_path: Path) -> None:
+    data = training(tmp_path / "data")
+    names = data.schema["voice"]
+    views = {"voice": [re.escape(names[0]), "|".join(map(re.escape, names[1:]))]}
+    options = {**OPTIONS, "members": 3, "views": views, "relative": True}
+    predictor = train(data, replace(SETTINGS, epochs=1, options=options)).predictor
+    checkpoint.save(tmp_path / "model", predictor, "")
+    read = checkpoint.load(tmp_path / "model")
+    net = read.module
+    assert isinstance(net, Ensemble) and read.spec.options["views"] == predictor.spec.options["views"]
+    batch = data.batch(np.arange(len(data)), data.modalities)
+    changed = batch.features["voice"].clone()
+    changed[..., 0] += 1
+    other = replace(batch, features={**batch.features, "voice": changed})
+    with torch.no_grad():
+        differ = [not torch.equal(one(batch).logits, one(other).logits) for one in net]
+    assert differ == [True, False, True]
+
+
+@pytest.mark.parametrize("pattern", ["(", "nothing is called so"])
+def test_a_view_of_nothing_is_refused(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ConfigError, match="views: "):
+        train(training(tmp_path), replace(SETTINGS, options={**OPTIONS, "views": {"voice": [pattern]}}))

@@ -29,6 +29,7 @@ from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.predictor import Predictor
+from emopipe.models.sealed import read_sealed
 from emopipe.models.training.config import configuration
 from emopipe.models.training.loop import train
 from emopipe.pipeline.config import extraction_tables, read_toml
@@ -137,9 +138,9 @@ def interval(truth: np.ndarray, right: np.ndarray, speakers: np.ndarray, resampl
     return float(low), float(high)
 
 
-def sealed_tables(predictor: Predictor) -> dict[str, Any]:
+def sealed_tables(model: str) -> dict[str, Any]:
     """The extraction tables that a checkpoint seals."""
-    return {name: dict(table) for name, table in predictor.spec.extraction.items() if name in TABLES}
+    return {name: dict(table) for name, table in read_sealed(model).extraction.items() if name in TABLES}
 
 
 def without(dataset: Dataset, corpus: str) -> Dataset:
@@ -183,7 +184,7 @@ def main() -> None:
     print("| model | corpus | modalities | n | found | accuracy | UAR | 95 % interval |\n" + "|---" * 8 + "|")
     for name in options.model:
         predictor = checkpoint.load(name)
-        dataset = extract(options.data, options.work, corpora, modalities, sealed_tables(predictor))
+        dataset = extract(options.data, options.work, corpora, modalities, sealed_tables(name))
         for corpus in corpora:
             for names in subsets(corpus, modalities):
                 label = Path(name).name

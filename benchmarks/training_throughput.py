@@ -32,7 +32,7 @@ from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.datasets.writing import FeatureWriter
 
 #: Modality -> width of a step, fewest and most steps.
-SIZES: Final = {"text": (384, 8, 24), "face": (126, 2, 6), "voice": (3232, 2, 6)}
+SIZES: Final = {"text": (384, 8, 24), "face": (126, 2, 6), "voice": (3936, 2, 6)}
 LABELS: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
 

@@ -62,12 +62,16 @@ class VoiceExtractor:
 
 def feature_names(model: Whisper, speakers: CampPlus | None = None) -> list[str]:
     """Names of the feature columns, in order."""
-    acoustic = [f"{name}_{statistic}" for statistic in ("mean", "std") for name in COLUMNS]
-    heard = layer_names(model.dims.n_audio_layer, model.dims.n_audio_state)
-    if speakers is not None:
-        heard += [f"campplus_hidden_{unit:03d}" for unit in range(HIDDEN)]
-        heard += [f"campplus_vector_{unit:03d}" for unit in range(WIDTH)]
-    return acoustic + heard
+    return column_names(model.dims.n_audio_layer, model.dims.n_audio_state, speakers=speakers is not None)
+
+
+def column_names(layers: int, width: int, *, speakers: bool) -> list[str]:
+    """Names of the feature columns, in order: of an encoder of so many layers, with or without a speaker encoder."""
+    names = [f"{name}_{statistic}" for statistic in ("mean", "std") for name in COLUMNS] + layer_names(layers, width)
+    if speakers:
+        names += [f"campplus_hidden_{unit:03d}" for unit in range(HIDDEN)]
+        names += [f"campplus_vector_{unit:03d}" for unit in range(WIDTH)]
+    return names
 
 
 def voice_sequence(

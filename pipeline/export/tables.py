@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 
 from emopipe.extractors.face import pyfeat
 from emopipe.extractors.face.table import ACTION_UNITS, AFFECT, BLENDSHAPES, EMOTIONS, GAZE, MESH_COMPONENTS, POSE
-from emopipe.extractors.voice.acoustic import COLUMNS as ACOUSTIC
-from emopipe.extractors.voice.features import BACKEND
-from emopipe.extractors.voice.whisper_encoder import layer_names
+from emopipe.extractors.voice.features import BACKEND, column_names
 from emopipe.pipeline.export.recording import Recording
 from emopipe.pipeline.report.outputs import DISCLAIMER, flat_row, row_of
 
@@ -199,10 +197,12 @@ def voice_names(width: int, facts: Mapping[str, Any]) -> list[str]:
         width: how many there are.
         facts: what decided the result; see :meth:`Recording.facts`.
     """
-    acoustic = [f"{name}_{statistic}" for statistic in ("mean", "std") for name in ACOUSTIC]
-    for layers, units in _WHISPER:
-        if facts.get("parameters", {}).get("voice.backend") == BACKEND.name and width == len(acoustic) + layers * units:
-            return acoustic + layer_names(layers, units)
+    settings = facts.get("parameters", {})
+    if settings.get("voice.backend") == BACKEND.name:
+        for layers, units in _WHISPER:
+            names = column_names(layers, units, speakers=bool(settings.get("voice.speaker_encoder")))
+            if len(names) == width:
+                return names
     return [f"voice_{index:04d}" for index in range(width)]
 
 

@@ -23,6 +23,7 @@ from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
+from emopipe.pipeline.config import ExtractionConfig
 
 RENAME = Path.rename
 QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
@@ -177,6 +178,13 @@ def test_shipped_checkpoints_are_found_by_name(
     save(tmp_path / "emopipe-test", predictor, "")
     assert checkpoint.shipped() == ["emopipe-test"]
     assert identify(load("emopipe-test")) == identify(predictor)
+
+
+@pytest.mark.parametrize("name", ["emopipe-default-1", "emopipe-egmf"])
+def test_a_checkpoint_sealed_before_the_speaker_encoder_hears_without_it(name: str) -> None:
+    read = sealed.read_sealed(name)
+    assert not any(one.startswith("campplus") for one in read.schema["voice"])
+    assert ExtractionConfig.from_dict(read.extraction).voice.speaker_encoder == ""
 
 
 def test_a_checkpoint_is_verified_without_its_network(predictor: Predictor, tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def show(
         if model is None:
             tables = (ExtractionConfig() if config is None else load_config(config)).as_dict(full=True)
         else:
-            from emopipe.models.checkpoint import read_spec
+            from emopipe.models.sealed import read_sealed
 
-            tables = dict(read_spec(model).extraction)
+            tables = dict(read_sealed(model).extraction)
         console.print(tomli_w.dumps(tables).rstrip())
         if json:
             console.emit(tables)

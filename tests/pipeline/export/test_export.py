@@ -479,7 +479,9 @@ def test_a_run_exports_what_it_found(weight: Any, tmp_path: Path) -> None:
     frames = pd.read_parquet(out / "conversation.frames.parquet")
     assert len(frames) == len(results.faces.to_pandas()) and {"S1", "S2"} <= set(frames["person"].dropna())
     voice = pd.read_parquet(out / "conversation.voice.parquet")
-    assert {"pitch_mean", "level_std", "whisper_6_511"} <= set(voice.columns)
+    assert {"pitch_mean", "level_std", "whisper_6_511", "campplus_hidden_511", "campplus_vector_191"} <= set(
+        voice.columns
+    )
     words = [one.text for one in ElementTree.parse(out / "conversation.eaf").iter("ANNOTATION_VALUE")]
     assert {"Welcome", "library."} <= set(words)
     again = emopipe.export(out, "parquet,textgrid,vtt", out=tmp_path / "again", store=store, progress=False)

@@ -620,8 +620,8 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
         kind, read = READERS[corpus]
         part = read(work, corpus)
         rows = [row for row in part.rows if row["split"] == "valid"]
-        features = {"text": read_by(predictor, rows)} if kind == "text" else part.features
-        dataset = _dataset([Part(rows, features)])
+        sequences = read_by(predictor, rows) if kind == "text" else heard_by(predictor, part.features[kind])
+        dataset = combine([Part(rows, {kind: sequences})], predictor.spec.schema, dict(predictor.spec.extraction))
         scores = predictor.scores(dataset, None, (kind,))
         truth = dataset.column("label").astype(str)
         answers = np.array(predictor.spec.classes)[scores.logits.argmax(1)]
@@ -637,6 +637,12 @@ def read_by(predictor: Predictor, rows: list[Row]) -> Sequences:
     encoder = words_encoder.text_encoder(predictor.spec.extraction["text"])
     vectors = encoder.encode([row["words"] for row in ordered])
     return {row["text"]: one for row, one in zip(ordered, vectors, strict=True)}
+
+
+def heard_by(predictor: Predictor, voices: Sequences) -> Sequences:
+    """Voices by the features that a checkpoint reads of them."""
+    columns = [voice_names().index(name) for name in predictor.spec.schema["voice"]]
+    return {key: one[:, columns] for key, one in voices.items()}
 
 
 def risks(unseen: Answers, temperature: dict[str, float]) -> list[tuple[float, float, float]]:

@@ -94,7 +94,11 @@ def test_the_dataset_says_which_weights_measured_it(trained: Path) -> None:
     dataset = reading.read(trained / "data")
     assert len(dataset) == 4 and dataset.dims["text"] == 768
     assert dataset.extraction["speech"]["asr"] == "whisper-tiny"
-    assert dataset.extraction["voice"] == {"encoder": "whisper-base", "window": 1.0}
+    assert dataset.extraction["voice"] == {
+        "encoder": "whisper-base",
+        "speaker_encoder": "campplus",
+        "window": 1.0,
+    }
     assert set(dataset.extraction["unverified"]) == {"whisper-tiny", "bert-base-uncased"}
     assert all(len(sha256) == 64 for sha256 in dataset.extraction["unverified"].values())
     texts = [one for one in (dataset.sample(row).features["text"] for row in range(4)) if one is not None]

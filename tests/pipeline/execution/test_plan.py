@@ -109,10 +109,15 @@ def test_the_speaker_encoder_counts_only_where_it_works(
     entry = weights.entry("campplus")
     (tmp_path / "given" / entry.name).mkdir(parents=True)
     (tmp_path / "given" / entry.name / entry.ready).write_bytes(b"other")
-    before, alone = keys(job(store)), keys(job(store, people=NOBODY_ELSE))
+
+    def found() -> list[dict[str, str]]:
+        voices: list[dict[str, str]] = [{}, {"speaker_encoder": ""}]
+        return [keys(job(store, people=people, voice=voice)) for voice in voices for people in ({}, NOBODY_ELSE)]
+
+    before = found()
     monkeypatch.setenv("EMOPIPE_WEIGHTS", str(tmp_path / "given"))
-    assert changed(before, keys(job(store))) == {"speakers", *TURNS}
-    assert alone == keys(job(store, people=NOBODY_ELSE))
+    again = [changed(*pair) for pair in zip(before, found(), strict=True)]
+    assert again == [{"speakers", *TURNS}, {"voice"}, {"speakers", *TURNS}, set()]
 
 
 def test_rows_of_a_table_are_of_one_person_each(store: Store) -> None:

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +43,7 @@ from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
 from emopipe.extractors.speech.campplus import load_campplus
 from emopipe.extractors.speech.vad import VoiceActivity
 from emopipe.extractors.speech.whisper import load_whisper
-from emopipe.extractors.voice.features import SHORTEST, VoiceExtractor
+from emopipe.extractors.voice.features import SHORTEST, VoiceExtractor, column_names
 from emopipe.models import checkpoint
 from emopipe.models.data import reading
 from emopipe.models.data.dataset import Dataset, FeatureStore
@@ -84,6 +83,8 @@ REPLACED: Final = 0.25
 #: Shares of the answers that are kept in the card's table of risk and coverage.
 COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 COLUMNS: Final = (*expression_encoder.SHAPES, *EMOTIONS, *EXPRESSION)
+#: Of Whisper base, whose encoder has 6 layers of 512 channels, and the speaker encoder.
+VOICE_COLUMNS: Final = tuple(column_names(6, 512, speakers=True))
 Row = dict[str, Any]
 Sequences = dict[str, np.ndarray]
 
@@ -98,7 +99,8 @@ class Part:
 
 def voices(data: Path, work: Path) -> None:
     """Voice features of every take and of its changed copies, from the first to the last moment of speech."""
-    extractor = voice_extractor()
+    whisper, speakers = load_whisper(resolve("whisper-base"), "cpu"), load_campplus(resolve("campplus"), "cpu")
+    extractor = VoiceExtractor(whisper, speakers)
     detector = VoiceActivity(resolve("silero-vad"), 0.5)
     silence = np.zeros((0, len(extractor.feature_names())), np.float32)
     for name in VOICES:
@@ -119,11 +121,6 @@ def voices(data: Path, work: Path) -> None:
                     rows.append((row["file"], row["speaker"], row["emotion"], copy_number))
         lengths = [len(one) for one in sequences]
         np.savez(work / f"voice-{name}.npz", steps=np.concatenate(sequences), lengths=lengths, keys=np.array(rows))
-
-
-def voice_extractor() -> VoiceExtractor:
-    """What measures voices."""
-    return VoiceExtractor(load_whisper(resolve("whisper-base"), "cpu"), load_campplus(resolve("campplus"), "cpu"))
 
 
 def _speech(samples: np.ndarray, detector: VoiceActivity) -> np.ndarray | None:
@@ -418,14 +415,8 @@ def measured(work: Path, corpus: str) -> Dataset:
 
 
 def _dataset(parts: list[Part]) -> Dataset:
-    schema = {**read_sealed("emopipe-default").schema, "face": COLUMNS, "voice": tuple(voice_names())}
+    schema = {**read_sealed("emopipe-default").schema, "face": COLUMNS, "voice": VOICE_COLUMNS}
     return combine(parts, schema, sealed())
-
-
-@cache
-def voice_names() -> list[str]:
-    """Names of the features of voices."""
-    return voice_extractor().feature_names()
 
 
 def fit_members(dataset: Dataset, seed: int) -> Predictor:
@@ -641,7 +632,7 @@ def read_by(predictor: Predictor, rows: list[Row]) -> Sequences:
 
 def heard_by(predictor: Predictor, voices: Sequences) -> Sequences:
     """Voices by the features that a checkpoint reads of them."""
-    columns = [voice_names().index(name) for name in predictor.spec.schema["voice"]]
+    columns = [VOICE_COLUMNS.index(name) for name in predictor.spec.schema["voice"]]
     return {key: one[:, columns] for key, one in voices.items()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Likeness, Locate
+from emopipe.extractors.sharing import shared
 from emopipe.extractors.speech.diarize import VoiceClusters
 from emopipe.extractors.speech.speakers import equally_long, sounds_of, unit
 from emopipe.extractors.threads import one_thread, side_by_side
@@ -62,11 +63,7 @@ _loaded: WeakValueDictionary[tuple[Path, int, str], CampPlus] = WeakValueDiction
 
 def load_campplus(path: str | Path, device: str) -> CampPlus:
     """Load a :class:`CampPlus`; one that is in use already is shared."""
-    file = Path(path).resolve()
-    key = (file, file.stat().st_mtime_ns, device)
-    if (encoder := _loaded.get(key)) is None:
-        encoder = _loaded[key] = CampPlus(file, device)
-    return encoder
+    return shared(_loaded, CampPlus, path, device)
 
 
 class CampPlus:

@@ -16,6 +16,7 @@ import numpy as np
 from emopipe.constants import SAMPLE_RATE
 from emopipe.extractors.contracts import Backend, Locate, Word
 from emopipe.extractors.import_isolation import numba_later
+from emopipe.extractors.sharing import shared
 from emopipe.extractors.speech.whisper_decoder import Encoded, NextTokens, hidden_states
 from emopipe.extractors.speech.word_times import timed_words
 from emopipe.extractors.threads import side_by_side
@@ -108,11 +109,7 @@ def load_whisper(path: str | Path, device: str) -> Whisper:
     Raises:
         ValueError: it is not such a file.
     """
-    file = Path(path).resolve()
-    key = (file, file.stat().st_mtime_ns, device)
-    if (model := _loaded.get(key)) is None:
-        model = _loaded[key] = _load(file, device)
-    return model
+    return shared(_loaded, _load, path, device)
 
 
 def _load(path: Path, device: str) -> Whisper:

@@ -131,11 +131,7 @@ def weight_names(config: ExtractionConfig, kind: str) -> list[str]:
     plugin, settings = chosen(config, kind), settings_of(config, kind)
     if not plugin.foreign:
         return [name for name in registry.declaration(plugin).weights(settings) if name]
-    named = [
-        settings[name]
-        for name in ("weights", "encoder", "speaker_encoder", "asr", "multilingual")
-        if settings.get(name)
-    ]
+    named = [settings[name] for name in WEIGHTS if settings.get(name)]
     return [name for name in (*named, *_texts(settings.get("options"))) if _is_here(name)]
 
 

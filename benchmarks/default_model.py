@@ -34,7 +34,7 @@ import torch
 import words_encoder
 from jinja2 import Environment, FileSystemLoader
 from scipy import signal
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score
 
 from emopipe.constants import MODALITIES, SAMPLE_RATE
@@ -51,7 +51,7 @@ from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.networks.ensemble import Ensemble
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, read_sealed
-from emopipe.models.training.calibration import fit_temperature
+from emopipe.models.training.calibration import fit_product, fit_temperature
 from emopipe.models.training.config import TrainConfig, read_configuration
 from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.config import ExtractionConfig
@@ -495,7 +495,7 @@ def measure(work: Path, seeds: int, jobs: int) -> None:
     tasks = [(work, group, seed) for group in reversed(range(len(LEFT_OUT))) for seed in range(seeds)]
     unseen = _all(left_out_answers, tasks, jobs)
     np.savez(work / "unseen.npz", **unseen)
-    for (corpus, names), rows in figures(unseen).items():
+    for (corpus, names), rows in figures(with_others_temperatures(unseen)).items():
         print(corpus, names, *(f"{name} {_mean(rows, name)}" for name in ("accuracy", "uar", "own")))
 
 
@@ -504,7 +504,7 @@ def people(work: Path, seeds: int, jobs: int) -> None:
     speakers = sorted(set(measured(work, "javased").speakers))
     said = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
     np.savez(work / "people.npz", **said)
-    for (_, names), rows in figures(said).items():
+    for (_, names), rows in figures(with_others_temperatures(said)).items():
         low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
         print(names, "uar", _mean(rows, "uar"), "own", _mean(rows, "own"), f"[{low:.3f}, {high:.3f}]")
 
@@ -554,7 +554,7 @@ def train(work: Path, seed: int = 0) -> None:
 def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
     """The model with probabilities as sure as the answers on left-out corpora deserve; each corpus counts the same."""
     temperature = temperatures(unseen)
-    confidence = confidences(unseen, temperature)
+    confidence = confidences(with_temperatures(unseen, temperature))
     order = np.argsort(confidence)
     shares = unseen["weights"][order].cumsum() / unseen["weights"].sum()
     quantiles = np.interp(np.linspace(0, 1, 101), shares, confidence[order]).round(4).tolist()
@@ -563,42 +563,85 @@ def calibrated(predictor: Predictor, unseen: Answers) -> Predictor:
     return Predictor(spec, predictor.module)
 
 
-def temperatures(unseen: Answers) -> dict[str, float]:
-    """Of each presence pattern that was measured, and of the same with words; of all together for the others."""
-    fitted = {str(names): _temperature(unseen, unseen["names"] == names) for names in np.unique(unseen["names"])}
-    with_words = {f"text+{names}": value for names, value in fitted.items()}
+def temperatures(unseen: Answers) -> dict[str, float | dict[str, float]]:
+    """Of each presence pattern that was measured, and of the same with words; of all together for the others.
+
+    Face and voice have one each: they answer by the product of what each says alone. With words, the fused head does.
+    """
+    patterns = [str(names) for names in np.unique(unseen["names"])]
+    heads = {names: _temperature(unseen, unseen["names"] == names) for names in patterns}
+    with_words = {f"text+{names}": value for names, value in heads.items()}
+    fitted = {names: fitted_to(unseen, names, unseen["names"] == names) for names in patterns}
     return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **fitted, **with_words}
 
 
-def _temperature(unseen: Answers, rows: np.ndarray) -> float:
-    return fit_temperature(unseen["logits"][rows], unseen["truth"][rows], unseen["weights"][rows])
+def _temperature(said: Answers, rows: np.ndarray) -> float:
+    return fit_temperature(said["logits"][rows], said["truth"][rows], said["weights"][rows])
 
 
-def confidences(unseen: Answers, temperature: dict[str, float]) -> np.ndarray:
-    """How sure each answer is (n,)."""
-    scale = np.array([temperature[str(names)] for names in unseen["names"]])
-    return np.asarray(softmax(unseen["logits"] / scale[:, None], 1).max(1))
+def fitted_to(said: Answers, names: str, rows: np.ndarray) -> float | dict[str, float]:
+    """The temperature that some answers by the same modalities choose; of several modalities one for each."""
+    if "+" not in names:
+        return _temperature(said, rows)
+    return fit_product(each_alone(said, names, rows), said["truth"][rows], said["weights"][rows])
+
+
+def each_alone(said: Answers, names: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What each of several modalities says alone (n, C) of clips of which all of them were asked, too."""
+    corpora = np.isin(said["corpus"], np.unique(said["corpus"][said["names"] == names]))
+    place = rows[corpora & (said["names"] == names)]
+    return {one: said["logits"][corpora & (said["names"] == one)][place] for one in names.split("+")}
+
+
+def answered(said: Answers, names: str, rows: np.ndarray, temperature: float | dict[str, float]) -> np.ndarray:
+    """Calibrated logits (n, C) of some answers by the same modalities."""
+    if not isinstance(temperature, dict):
+        return np.asarray(said["logits"][rows] / temperature)
+    parts = each_alone(said, names, rows)
+    return np.asarray(sum(log_softmax(parts[one], 1) / temperature[one] for one in parts))
+
+
+def with_others_temperatures(said: Answers) -> Answers:
+    """These answers with calibrated logits, at temperatures that they did not choose.
+
+    The temperatures are those of other corpora, of the same modalities; where no other has these, of other speakers.
+    """
+    logits = np.zeros(said["logits"].shape)
+    for corpus, names in _asked(said):
+        alike = said["names"] == names
+        rows = alike & (said["corpus"] == corpus)
+        groups = said["corpus" if (alike & ~rows).any() else "speakers"]
+        for group in np.unique(groups[rows]):
+            part = rows & (groups == group)
+            logits[part] = answered(said, names, part, fitted_to(said, names, alike & ~part))
+    return said | {"logits": logits}
+
+
+def with_temperatures(said: Answers, temperature: dict[str, float | dict[str, float]]) -> Answers:
+    """These answers with calibrated logits."""
+    logits = np.zeros(said["logits"].shape)
+    for names in map(str, np.unique(said["names"])):
+        rows = said["names"] == names
+        logits[rows] = answered(said, names, rows, temperature[names])
+    return said | {"logits": logits}
+
+
+def confidences(said: Answers) -> np.ndarray:
+    """How sure each calibrated answer is (n,)."""
+    return np.asarray(softmax(said["logits"], 1).max(1))
 
 
 def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
-    """How well confidence tells what is right on each left-out corpus, at a temperature that it did not choose.
-
-    The temperature is that of other corpora, of the same modalities; where no other has these, of other speakers.
+    """How well confidence tells what is right on each left-out corpus, at temperatures that it did not choose.
 
     Yields:
         Corpus, modalities, expected calibration error, share of wrong answers, and that without the fifth of least
         confidence.
     """
-    right = unseen["logits"].argmax(1) == unseen["truth"]
-    for corpus, names in _asked(unseen):
-        alike = unseen["names"] == names
-        rows = alike & (unseen["corpus"] == corpus)
-        groups = unseen["corpus" if (alike & ~rows).any() else "speakers"]
-        confidence = np.zeros(len(right))
-        for group in np.unique(groups[rows]):
-            part = rows & (groups == group)
-            fitted = {names: _temperature(unseen, alike & ~part)}
-            confidence[part] = confidences(_chosen(unseen, part), fitted)
+    said = with_others_temperatures(unseen)
+    right, confidence = said["logits"].argmax(1) == said["truth"], confidences(said)
+    for corpus, names in _asked(said):
+        rows = (said["corpus"] == corpus) & (said["names"] == names)
         sure = rows & (confidence > np.quantile(confidence[rows], 0.2))
         error = expected_calibration_error(confidence[rows], right[rows])
         yield corpus, names, error, 1 - right[rows].mean(), 1 - right[sure].mean()
@@ -636,10 +679,10 @@ def heard_by(predictor: Predictor, voices: Sequences) -> Sequences:
     return {key: one[:, columns] for key, one in voices.items()}
 
 
-def risks(unseen: Answers, temperature: dict[str, float]) -> list[tuple[float, float, float]]:
-    """Of the answers on left-out corpora, each of which counts the same: share kept, least confidence, errors."""
-    confidence, weights = confidences(unseen, temperature), unseen["weights"]
-    wrong = unseen["logits"].argmax(1) != unseen["truth"]
+def risks(said: Answers) -> list[tuple[float, float, float]]:
+    """Of calibrated answers on corpora, each of which counts the same: share kept, least confidence, errors."""
+    confidence, weights = confidences(said), said["weights"]
+    wrong = said["logits"].argmax(1) != said["truth"]
     order = np.argsort(-confidence)
     kept = weights[order].cumsum() / weights.sum()
     rows = []
@@ -654,16 +697,21 @@ def card(work: Path) -> None:
     environment = Environment(loader=FileSystemLoader(CONFIG.parent), keep_trailing_newline=True)
     table = (work / "generalisation.md").read_text("utf-8") if (work / "generalisation.md").exists() else ""
     unseen = dict(np.load(work / "unseen.npz"))
-    facts = {"config": CONFIG.read_text(), "table": table, "left_out": figures(unseen), "mean": _mean}
+    facts = {
+        "config": CONFIG.read_text(),
+        "table": table,
+        "left_out": figures(with_others_temperatures(unseen)),
+        "mean": _mean,
+    }
     model = calibrated(checkpoint.load(work / "model"), unseen)
     facts |= {
         "most_faces": MOST_FACES,
         "most_words": MOST_WORDS,
-        "risks": risks(unseen, dict(model.spec.temperature)),
+        "risks": risks(with_temperatures(unseen, dict(model.spec.temperature))),
         "surety": list(surety(unseen)),
     }
     if (work / "people.npz").exists():
-        facts["people"] = figures(dict(np.load(work / "people.npz")))
+        facts["people"] = figures(with_others_temperatures(dict(np.load(work / "people.npz"))))
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)
     checkpoint.save(SHIPPED, model, text)

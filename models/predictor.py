@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
 from emopipe.models.networks.losses import Task
-from emopipe.models.networks.model import FusionModel, Shape
+from emopipe.models.networks.model import FusionModel, Output, Shape
 from emopipe.models.prediction import Prediction, no_evidence
 from emopipe.models.registry import build
 from emopipe.models.scoring import Scoring, scoring
 from emopipe.models.sealed import check_features
 
 Prior = Literal["uniform", "train"]
+#: Added to how strongly each modality speaks, so that their shares are known where none says anything.
+LEAST_STRENGTH: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Spec:
         schema: modality -> feature names.
         extraction: the sealed extraction configuration of the training features.
         temperature: calibrated probabilities are softmax(logits / temperature); one, or one for each presence pattern
-            (such as `voice`, and `` for those that are not named).
+            (such as `voice`, and `` for those that are not named). A pattern of several modalities may have one for
+            each of them (such as `face+voice` -> `face`, `voice`): what is there is then answered by the product of
+            what each says alone, p ~ prod_m p_m^(1 / temperature_m), in the place of the fused head (a logarithmic
+            opinion pool, Heskes 1998).
         threshold: a confidence below it is an abstention.
         priors: presence pattern (such as `text+voice`, and `` for all) -> class shares of the training rows as found
             (`natural`) and as weighted in training (`trained`).
@@ -49,7 +54,7 @@ class Spec:
     classes: tuple[str, ...]
     schema: Schema
     extraction: Mapping[str, Any] = field(default_factory=dict)
-    temperature: float | Mapping[str, float] = 1.0
+    temperature: float | Mapping[str, float | Mapping[str, float]] = 1.0
     threshold: float = 0.0
     priors: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -162,12 +167,39 @@ class Predictor:
         )
 
     @torch.inference_mode()
+    def answer(self, batch: Batch) -> Output:
+        """What the model says of a batch; of a product, logits are calibrated already.
+
+        The share of a modality in a product is how strongly it speaks: the standard deviation over the classes of its
+        log probabilities / temperature.
+        """
+        batch = batch.to(self.device)
+        output: Output = self.module(batch)
+        logits, weights = output.logits.clone(), output.weights.clone()
+        for names, temperatures in self._products():
+            wanted = torch.tensor([name in names for name in self.spec.modalities], device=self.device)
+            rows = (batch.present == wanted).all(1)
+            parts = [output.unimodal[name][rows].log_softmax(1) / temperatures[name] for name in names]
+            spoken = torch.stack(parts, 1)
+            logits[rows] = spoken.sum(1)
+            strength = spoken.std(2) + LEAST_STRENGTH
+            weights[rows.nonzero(), wanted.nonzero().T] = strength / strength.sum(1, keepdim=True)
+        return replace(output, logits=logits, weights=weights)
+
+    def _products(self) -> list[tuple[list[str], Mapping[str, float]]]:
+        """The modalities of each pattern that a product answers, in order, and their temperatures."""
+        known = self.spec.temperature
+        pools = known.values() if isinstance(known, Mapping) else ()
+        found = [one for one in pools if isinstance(one, Mapping)]
+        return [([name for name in self.spec.modalities if name in one], one) for one in found]
+
+    @torch.inference_mode()
     def _run(self, batches: Iterable[Batch]) -> Scores:
         names, width = self.spec.modalities, self.spec.shape.outputs
         logits, weights, present = [np.zeros((0, width), np.float32)], [], []
         unimodal: dict[str, list[Floats]] = {name: [] for name in names}
         for batch in batches:
-            output = self.module(batch.to(self.device))
+            output = self.answer(batch)
             logits.append(output.logits.float().cpu().numpy())
             weights.append(output.weights.float().cpu().numpy())
             present.append(batch.present.cpu().numpy())
@@ -202,7 +234,8 @@ class Predictor:
         known = self.spec.temperature
         if not isinstance(known, Mapping):
             return np.full((len(present), 1), known)
-        return np.array([known.get(name, known[""]) for name in self._patterns(present)], np.float64).reshape(-1, 1)
+        each = [known.get(name, known[""]) for name in self._patterns(present)]
+        return np.array([1.0 if isinstance(one, Mapping) else one for one in each], np.float64).reshape(-1, 1)
 
     def _patterns(self, present: Mask) -> list[str]:
         """The name of each row's presence pattern."""

@@ -96,7 +96,7 @@ def labelled_rows(predictor: Predictor, dataset: Dataset, split: str | None = No
 def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.Tensor) -> tuple[NDArray[Any], ...]:
     """Fused features, presence, weights, importance and logits of some rows."""
     batch = dataset.batch(rows, predictor.spec.modalities).to(predictor.device)
-    output, targets = predictor.module(batch), targets.to(predictor.device)
+    output, targets = predictor.answer(batch), targets.to(predictor.device)
     if "fused" not in output.features:
         raise StudyError(f"model {predictor.spec.model} tells no fused features", hint="Use another model")
     names = predictor.spec.modalities

@@ -498,22 +498,34 @@ class Emoe(Mixture):
             return self._network(batch)
         output = self._with_relative_linear(self._network(batch), batch)
         if self.config.relative and self.config.relative_share != 1 and batch.speaker_means:
-            plain = self._network(replace(batch, speaker_means={}))
-            output = mean_output(plain, output, self._relative_share(batch), self.shape.task)
+            output = self._with_plain(self._network(replace(batch, speaker_means={})), output, batch)
         return self._with_linear(output, batch) if self.config.linear else output
 
-    def _relative_share(self, batch: Batch) -> Tensor:
-        """How much the answer relative to the speaker counts (B, 1).
+    def _with_plain(self, plain: Output, relative: Output, batch: Batch) -> Output:
+        """The mean of the answers to features as they are and relative to the speaker.
+
+        What a modality says alone does not depend on the others, nor how much of it is relative to the speaker.
+        """
+        task, names = self.shape.task, self._relative_modalities
+        alone = {
+            name: mean_answer(plain.unimodal[name], relative.unimodal[name], self._relative_share(batch, [name]), task)
+            for name in names
+        }
+        together = mean_output(plain, relative, self._relative_share(batch, names), task)
+        return replace(together, unimodal=together.unimodal | alone)
+
+    def _relative_share(self, batch: Batch, names: Sequence[str]) -> Tensor:
+        """How much the answer relative to the speaker counts (B, 1) in what some modalities say.
 
         Where it goes by how far the speaker varies, it is between LEAST_SHARE and 1 - LEAST_SHARE by the mean of what
-        the modalities tell of that, which are there.
+        those of them tell of that, which are there.
         """
         share = self.config.relative_share
         if share != "varied":
-            return torch.full((len(batch), 1), share)
+            return batch.quality.new_full((len(batch), 1), share)
         told = batch.quality.new_full((len(batch), 1), torch.nan)
         for name, one in self.variation.items():
-            if name in batch.speaker_variances:
+            if name in names and name in batch.speaker_variances:
                 there = batch.present[:, self.shape.modalities.index(name), None]
                 varies = one(batch.speaker_variances[name]).unsqueeze(1)
                 told = torch.cat([told, torch.where(there, varies, torch.nan)], 1)

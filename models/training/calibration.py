@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
 
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled, targets
@@ -45,6 +45,32 @@ def fit_temperature(
 
     minimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(minimum.x))
+
+
+def fit_product(
+    logits: Mapping[str, NDArray[Any]], labels: NDArray[Any], weights: NDArray[Any] | None = None
+) -> dict[str, float]:
+    """Fit the temperatures T_m whose product prod_m softmax(logits_m / T_m) has the least negative log-likelihood.
+
+    Args:
+        logits: modality -> (N, C) of what it says alone.
+        labels: (N,) class indices.
+        weights: (N,) sample weights.
+
+    Returns:
+        Modality -> T_m in [0.05, 20].
+    """
+    z = np.stack([log_softmax(np.asarray(one, dtype=np.float64), axis=1) for one in logits.values()])
+    share = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(powers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logs = log_softmax(np.tensordot(powers, z, 1), axis=1)
+        slope = (np.exp(logs) * z).sum(axis=2) - z[:, rows, labels]
+        return float(-np.average(logs[rows, labels], weights=share)), np.average(slope, axis=1, weights=share)
+
+    minimum = minimize(loss, np.full(len(z), 1 / len(z)), jac=True, method="L-BFGS-B", bounds=[(0.05, 20.0)] * len(z))
+    return dict(zip(logits, (1 / minimum.x).tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 
 from emopipe.errors import CheckpointError, FeatureMismatch
 from emopipe.models import checkpoint, sealed
@@ -280,6 +281,23 @@ class TestPredictions:
             expected = np.log(cold.probabilities(scores))[rows] / temperature
             expected -= np.logaddexp.reduce(expected, 1)[:, None]
             assert np.allclose(np.log(again.probabilities(scores))[rows], expected)
+
+    def test_of_modalities_with_a_temperature_each_are_the_product_of_what_each_says(
+        self, predictor: Predictor, partial: Dataset, tmp_path: Path
+    ) -> None:
+        pool = {"face": 2.0, "voice": 0.5}
+        spec = replace(predictor.spec, temperature={"": 1.0, "face+voice": pool})
+        save(tmp_path / "pool", Predictor(spec, predictor.module), "")
+        pooled = load(tmp_path / "pool")
+        plain, scores = (one.scores(partial, None, ("face", "voice")) for one in (predictor, pooled))
+        both = scores.present.sum(1) == 2
+        assert both.any() and not both.all()
+        product = sum(log_softmax(plain.unimodal[name], 1) / temperature for name, temperature in pool.items())
+        assert np.allclose(np.log(pooled.probabilities(scores))[both], log_softmax(product, 1)[both], atol=1e-5)
+        assert np.allclose(scores.logits[~both], plain.logits[~both])
+        assert np.allclose(scores.weights.sum(1)[both], 1, atol=1e-5) and not scores.weights[both, 0].any()
+        strength = [log_softmax(plain.unimodal[name], 1)[both].std(1, ddof=1) / pool[name] for name in pool]
+        assert np.allclose(scores.weights[both, 2], strength[1] / (strength[0] + strength[1]), atol=1e-4)
 
     def test_do_not_depend_on_their_company(self, predictor: Predictor, partial: Dataset) -> None:
         together = predictor.predict(samples(partial))

@@ -51,6 +51,20 @@ def speakers(
     return read(write_dataset(folder, manifest, {"voice": steps}, {"voice": WIDTH}))
 
 
+def with_still_faces(folder: Path) -> Dataset:
+    """Six speakers whose voices show four classes six times, and whose faces always the same."""
+    rng, manifest = np.random.default_rng(2), []
+    steps: dict[str, dict[str, np.ndarray]] = {"face": {}, "voice": {}}
+    for speaker in range(6):
+        for number, name in enumerate(list(CLASSES) * 6):
+            key = f"{speaker}-{number}"
+            steps["voice"][key] = 5 * speaker + 3 * np.eye(WIDTH)[CLASSES.index(name)] + rng.normal(size=(3, WIDTH))
+            steps["face"][key] = 5 * speaker + rng.normal(size=(3, WIDTH))
+            row = {"id": key, "speaker": f"s{speaker}", "face": key, "voice": key, "label": name, "split": "train"}
+            manifest.append(row)
+    return read(write_dataset(folder, manifest, steps, {"face": WIDTH, "voice": WIDTH}))
+
+
 def training(folder: Path) -> Dataset:
     """Six speakers who show four classes each, six times."""
     return speakers(folder, {f"s{number}": list(CLASSES) * 6 for number in range(6)})
@@ -117,9 +131,22 @@ def test_what_is_absent_tells_nothing_of_how_far_a_speaker_varies(tmp_path: Path
     data = training(tmp_path)
     batch = data.batch(np.arange(len(data)), relative=True)
     absent = replace(batch, present=torch.zeros_like(batch.present))
-    assert (net._relative_share(absent) == 0.5).all()
+    assert (net._relative_share(absent, ["face", "voice"]) == 0.5).all()
     alone = collate([data.sample(0)], data.schema)
-    assert net._relative_share(alone).tolist() == [[0.5]]
+    assert net._relative_share(alone, ["face", "voice"]).tolist() == [[0.5]]
+
+
+def test_what_a_modality_says_beside_others_is_what_it_says_alone(tmp_path: Path) -> None:
+    predictor = train(with_still_faces(tmp_path), SETTINGS).predictor
+    data = with_still_faces(tmp_path)
+    shares = predictor.module.variation  # type: ignore[union-attr]
+    variances = data.batch(np.arange(len(data)), relative=True).speaker_variances
+    face, voice = (shares[name](variances[name]) for name in ("face", "voice"))  # type: ignore[operator, index]
+    assert (voice - face).abs().max() > 0.01
+    together = predictor.scores(data, None)
+    for name in ("face", "voice"):
+        alone = predictor.scores(data, None, [name])
+        assert np.allclose(together.unimodal[name], alone.logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
@@ -128,4 +155,4 @@ def test_a_share_can_be_set_for_all(tmp_path: Path, share: float) -> None:
     net = train(training(tmp_path), replace(SETTINGS, options=options)).predictor.module
     assert isinstance(net, Emoe) and not hasattr(net, "variation")
     batch = training(tmp_path).batch(np.arange(4), relative=True)
-    assert net._relative_share(batch).tolist() == [[share]] * 4
+    assert net._relative_share(batch, ["face", "voice"]).tolist() == [[share]] * 4

@@ -14,6 +14,7 @@ from emopipe.models.training.calibration import (
     Answers,
     abstain_threshold,
     calibrate,
+    fit_product,
     fit_temperature,
     helps,
     risk_coverage,
@@ -31,6 +32,21 @@ def test_temperature_undoes_overconfidence() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.1)
     assert fit_temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
+
+
+def test_a_product_weighs_each_modality_by_what_it_tells() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=4000)
+    seen = np.eye(3)[labels] + rng.normal(size=(4000, 3))  # a Gaussian's log density ratios are exactly these
+    told = {
+        "face": 4 * seen,
+        "voice": np.eye(3)[labels] + rng.normal(size=(4000, 3)),
+        "noise": rng.normal(size=(4000, 3)),
+    }
+    fitted = fit_product(told, labels)
+    assert fitted["face"] == pytest.approx(4, rel=0.15) and fitted["voice"] == pytest.approx(1, rel=0.15)
+    assert fitted["noise"] == pytest.approx(20)
+    assert fit_product(told, labels, np.ones(4000)) == pytest.approx(fitted)
 
 
 def test_risk_falls_with_coverage_when_confidence_tells() -> None:

@@ -51,7 +51,7 @@ from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.networks.ensemble import Ensemble
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import CONFIDENCES, read_sealed
-from emopipe.models.training.calibration import fit_product, fit_temperature
+from emopipe.models.training.calibration import fit_product
 from emopipe.models.training.config import TrainConfig, read_configuration
 from emopipe.models.training.loop import train as fit
 from emopipe.pipeline.config import ExtractionConfig
@@ -576,7 +576,7 @@ def temperatures(unseen: Answers) -> dict[str, float | dict[str, float]]:
 
 
 def _temperature(said: Answers, rows: np.ndarray) -> float:
-    return fit_temperature(said["logits"][rows], said["truth"][rows], said["weights"][rows])
+    return fit_product({"": said["logits"][rows]}, said["truth"][rows], said["weights"][rows])[""]
 
 
 def fitted_to(said: Answers, names: str, rows: np.ndarray) -> float | dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
 from emopipe.models.networks.losses import Task
@@ -166,23 +167,23 @@ class Predictor:
             dataset.batch(chosen[s : s + batch_size], names, relative=relative).masked(keep) for s in starts
         )
 
-    @torch.inference_mode()
-    def answer(self, batch: Batch) -> Output:
-        """What the model says of a batch; of a product, logits are calibrated already.
+    def answer(self, output: Output, present: Tensor) -> Output:
+        """What a checkpoint makes of its network's output: answers of products in the place of the fused head's.
 
-        The share of a modality in a product is how strongly it speaks: the standard deviation over the classes of its
-        log probabilities / temperature.
+        The logits of a product are calibrated already. The share of a modality in it is how strongly it speaks: the
+        standard deviation over the classes of its log probabilities / temperature.
+
+        Args:
+            output: of B utterances.
+            present: (B, M).
         """
-        batch = batch.to(self.device)
-        output: Output = self.module(batch)
         logits, weights = output.logits.clone(), output.weights.clone()
         for names, temperatures in self._products():
-            wanted = torch.tensor([name in names for name in self.spec.modalities], device=self.device)
-            rows = (batch.present == wanted).all(1)
-            parts = [output.unimodal[name][rows].log_softmax(1) / temperatures[name] for name in names]
-            spoken = torch.stack(parts, 1)
-            logits[rows] = spoken.sum(1)
-            strength = spoken.std(2) + LEAST_STRENGTH
+            wanted = torch.tensor([name in names for name in self.spec.modalities], device=present.device)
+            rows = (present == wanted).all(1)
+            spoken = [output.unimodal[name][rows].log_softmax(1) / temperatures[name] for name in names]
+            logits[rows] = torch.stack(spoken).sum(0)
+            strength = torch.stack([one.std(1) for one in spoken], 1) + LEAST_STRENGTH
             weights[rows.nonzero(), wanted.nonzero().T] = strength / strength.sum(1, keepdim=True)
         return replace(output, logits=logits, weights=weights)
 
@@ -198,8 +199,8 @@ class Predictor:
         names, width = self.spec.modalities, self.spec.shape.outputs
         logits, weights, present = [np.zeros((0, width), np.float32)], [], []
         unimodal: dict[str, list[Floats]] = {name: [] for name in names}
-        for batch in batches:
-            output = self.answer(batch)
+        for batch in (one.to(self.device) for one in batches):
+            output = self.answer(self.module(batch), batch.present)
             logits.append(output.logits.float().cpu().numpy())
             weights.append(output.weights.float().cpu().numpy())
             present.append(batch.present.cpu().numpy())

@@ -30,7 +30,7 @@ class Explanation:
         ids, labels, predicted: (N,) objects; class names, or values.
         fused: (N, K) features behind the fusion.
         present: (N, M) bool.
-        weights: (N, M), the model's share of each modality.
+        weights: (N, M), the network's share of each modality.
         importance: (N, M), I_m: the share of each modality in the inverse errors of the unimodal predictions, so the
             larger the less it errs; 0 where absent. NaN for a model without unimodal predictions.
     """
@@ -96,7 +96,7 @@ def labelled_rows(predictor: Predictor, dataset: Dataset, split: str | None = No
 def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.Tensor) -> tuple[NDArray[Any], ...]:
     """Fused features, presence, weights, importance and logits of some rows."""
     batch = dataset.batch(rows, predictor.spec.modalities).to(predictor.device)
-    output, targets = predictor.answer(batch), targets.to(predictor.device)
+    output, targets = predictor.module(batch), targets.to(predictor.device)
     if "fused" not in output.features:
         raise StudyError(f"model {predictor.spec.model} tells no fused features", hint="Use another model")
     names = predictor.spec.modalities
@@ -106,7 +106,8 @@ def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.
         importance = losses.importance(torch.stack(costs, dim=1), batch.present)
     else:
         importance = torch.full(batch.present.shape, torch.nan)
-    parts = (output.features["fused"], batch.present, output.weights, importance, output.logits)
+    logits = predictor.answer(output, batch.present).logits
+    parts = (output.features["fused"], batch.present, output.weights, importance, logits)
     return tuple(part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in parts)
 
 

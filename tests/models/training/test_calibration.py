@@ -49,6 +49,16 @@ def test_a_product_weighs_each_modality_by_what_it_tells() -> None:
     assert fit_product(told, labels, np.ones(4000)) == pytest.approx(fitted)
 
 
+def test_a_few_sure_errors_do_not_decide_how_sure_a_product_is() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=4000)
+    heard = np.eye(3)[labels] + rng.normal(size=(4000, 3))
+    wrong = np.arange(4000) < 40
+    told = np.where(wrong[:, None], 30 * np.eye(3)[(labels + 1) % 3], heard)
+    assert fit_product({"voice": told}, labels)["voice"] == pytest.approx(1, rel=0.15)
+    assert fit_temperature(told, labels) > 2
+
+
 def test_risk_falls_with_coverage_when_confidence_tells() -> None:
     curve = risk_coverage(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False]))
     assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]

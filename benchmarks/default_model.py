@@ -495,18 +495,28 @@ def measure(work: Path, seeds: int, jobs: int) -> None:
     tasks = [(work, group, seed) for group in reversed(range(len(LEFT_OUT))) for seed in range(seeds)]
     unseen = _all(left_out_answers, tasks, jobs)
     np.savez(work / "unseen.npz", **unseen)
-    for (corpus, names), rows in figures(with_others_temperatures(unseen)).items():
+    for (corpus, names), rows in figures(with_others_temperatures(unseen, unseen)).items():
         print(corpus, names, *(f"{name} {_mean(rows, name)}" for name in ("accuracy", "uar", "own")))
 
 
 def people(work: Path, seeds: int, jobs: int) -> None:
     """The same of one speaker of Java-SED at a time; intervals, over speakers, are those among its own classes."""
     speakers = sorted(set(measured(work, "javased").speakers))
-    said = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
-    np.savez(work / "people.npz", **said)
-    for (_, names), rows in figures(with_others_temperatures(said)).items():
+    raw = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
+    np.savez(work / "people.npz", **raw)
+    said = with_others_temperatures(raw, dict(np.load(work / "unseen.npz")))
+    for (_, names), rows in figures(said).items():
         low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
         print(names, "uar", _mean(rows, "uar"), "own", _mean(rows, "own"), f"[{low:.3f}, {high:.3f}]")
+    print("face+voice less voice: {:.3f} [{:.3f}, {:.3f}]".format(*gain(said, "face+voice", "voice")))
+
+
+def gain(said: Answers, better: str, worse: str) -> tuple[float, float, float]:
+    """How much higher the UAR by some modalities is than by others, and its 95 % bootstrap interval over speakers."""
+    rows = [said["names"] == names for names in (better, worse)]
+    truth, speakers = said["truth"][rows[0]], said["speakers"][rows[0]]
+    right = [(said["logits"][row].argmax(1) == truth).astype(float) for row in rows]
+    return _uar(truth, right[0] - right[1]), *generalisation.interval(truth.astype(str), right[0] - right[1], speakers)
 
 
 def _all(ask: Callable[..., Answers], tasks: list[tuple[Any, ...]], jobs: int) -> Answers:
@@ -601,19 +611,24 @@ def answered(said: Answers, names: str, rows: np.ndarray, temperature: float | d
     return np.asarray(sum(log_softmax(parts[one], 1) / temperature[one] for one in parts))
 
 
-def with_others_temperatures(said: Answers) -> Answers:
-    """These answers with calibrated logits, at temperatures that they did not choose.
+def with_others_temperatures(said: Answers, unseen: Answers) -> Answers:
+    """Some answers with calibrated logits, at temperatures that answers to other corpora or speakers choose.
 
     The temperatures are those of other corpora, of the same modalities; where no other has these, of other speakers.
+
+    Args:
+        said: the answers.
+        unseen: answers on corpora that were left out, by which a model is calibrated; may be the same.
     """
     logits = np.zeros(said["logits"].shape)
     for corpus, names in _asked(said):
-        alike = said["names"] == names
-        rows = alike & (said["corpus"] == corpus)
-        groups = said["corpus" if (alike & ~rows).any() else "speakers"]
-        for group in np.unique(groups[rows]):
-            part = rows & (groups == group)
-            logits[part] = answered(said, names, part, fitted_to(said, names, alike & ~part))
+        rows = (said["names"] == names) & (said["corpus"] == corpus)
+        alike = unseen["names"] == names
+        apart = "corpus" if (alike & (unseen["corpus"] != corpus)).any() else "speakers"
+        for group in np.unique(said[apart][rows]):
+            part = rows & (said[apart] == group)
+            chosen = fitted_to(unseen, names, alike & (unseen[apart] != group))
+            logits[part] = answered(said, names, part, chosen)
     return said | {"logits": logits}
 
 
@@ -638,7 +653,7 @@ def surety(unseen: Answers) -> Iterator[tuple[str, str, float, float, float]]:
         Corpus, modalities, expected calibration error, share of wrong answers, and that without the fifth of least
         confidence.
     """
-    said = with_others_temperatures(unseen)
+    said = with_others_temperatures(unseen, unseen)
     right, confidence = said["logits"].argmax(1) == said["truth"], confidences(said)
     for corpus, names in _asked(said):
         rows = (said["corpus"] == corpus) & (said["names"] == names)
@@ -700,7 +715,7 @@ def card(work: Path) -> None:
     facts = {
         "config": CONFIG.read_text(),
         "table": table,
-        "left_out": figures(with_others_temperatures(unseen)),
+        "left_out": figures(with_others_temperatures(unseen, unseen)),
         "mean": _mean,
     }
     model = calibrated(checkpoint.load(work / "model"), unseen)
@@ -711,7 +726,8 @@ def card(work: Path) -> None:
         "surety": list(surety(unseen)),
     }
     if (work / "people.npz").exists():
-        facts["people"] = figures(with_others_temperatures(dict(np.load(work / "people.npz"))))
+        said = with_others_temperatures(dict(np.load(work / "people.npz")), unseen)
+        facts |= {"people": figures(said), "gain": gain(said, "face+voice", "voice")}
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)
     checkpoint.save(SHIPPED, model, text)

@@ -181,6 +181,8 @@ class Predictor:
         for names, temperatures in self._products():
             wanted = torch.tensor([name in names for name in self.spec.modalities], device=present.device)
             rows = (present == wanted).all(1)
+            if not rows.any():
+                continue
             spoken = [output.unimodal[name][rows].log_softmax(1) / temperatures[name] for name in names]
             logits[rows] = torch.stack(spoken).sum(0)
             strength = torch.stack([one.std(1) for one in spoken], 1) + LEAST_STRENGTH

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -298,6 +299,10 @@ class TestPredictions:
         assert np.allclose(scores.weights.sum(1)[both], 1, atol=1e-5) and not scores.weights[both, 0].any()
         strength = [log_softmax(plain.unimodal[name], 1)[both].std(1, ddof=1) / pool[name] for name in pool]
         assert np.allclose(scores.weights[both, 2], strength[1] / (strength[0] + strength[1]), atol=1e-4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            alone = pooled.scores(partial, None, ("voice",))
+        assert np.array_equal(alone.logits, predictor.scores(partial, None, ("voice",)).logits)
 
     def test_do_not_depend_on_their_company(self, predictor: Predictor, partial: Dataset) -> None:
         together = predictor.predict(samples(partial))

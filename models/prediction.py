@@ -14,7 +14,8 @@ class Prediction:
         probabilities: class -> calibrated probability.
         weights: present modality -> how much it counts, summing to one: the router's share; where a product of what
             each says alone answers, how strongly it speaks, see :meth:`~emopipe.models.predictor.Predictor.answer`.
-        unimodal: present modality -> what it alone says, class -> probability (regression: `value` -> number).
+        unimodal: present modality -> what it alone says, as sure as if it were the only one: class -> probability
+            (regression: `value` -> number).
         confidence: probability of `label`; None for regression, 0 when there was no evidence.
         abstained: the confidence is below the checkpoint's threshold, there was no evidence, or no value was given.
         value: the predicted value of a regression; None otherwise, and where the model failed to give one.

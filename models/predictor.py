@@ -226,19 +226,18 @@ class Predictor:
                 training rows with the same modalities. For data as skewed as the training data were.
         """
         tempered = scores.logits.astype(np.float64) / self._temperatures(scores.present)
-        tempered += self._prior_logits(scores.present, prior)
-        tempered -= tempered.max(axis=1, keepdims=True, initial=-np.inf)
-        exp = np.exp(tempered)
-        shares: NDArray[np.float64] = exp / exp.sum(axis=1, keepdims=True)
-        return shares
+        return _softmax(tempered + self._prior_logits(scores.present, prior))
 
     def _temperatures(self, present: Mask) -> NDArray[np.float64]:
         """The temperature of each row (N, 1)."""
+        each = [self._temperature(name) for name in self._patterns(present)]
+        return np.array(each, np.float64).reshape(-1, 1)
+
+    def _temperature(self, pattern: str) -> float:
+        """The temperature of logits of a presence pattern; those of a product have theirs already."""
         known = self.spec.temperature
-        if not isinstance(known, Mapping):
-            return np.full((len(present), 1), known)
-        each = [known.get(name, known[""]) for name in self._patterns(present)]
-        return np.array([1.0 if isinstance(one, Mapping) else one for one in each], np.float64).reshape(-1, 1)
+        value = known.get(pattern, known[""]) if isinstance(known, Mapping) else known
+        return 1.0 if isinstance(value, Mapping) else value
 
     def _patterns(self, present: Mask) -> list[str]:
         """The name of each row's presence pattern."""
@@ -268,11 +267,12 @@ class Predictor:
             return no_evidence()
         classes, shares = self.spec.classes, probabilities[row]
         best = int(shares.argmax())
-        unimodal = {}
-        for name in self._present(scores, row):
-            if name in scores.unimodal:
-                exp = np.exp(scores.unimodal[name][row].astype(np.float64) - scores.unimodal[name][row].max())
-                unimodal[name] = dict(zip(classes, (exp / exp.sum()).tolist(), strict=True))
+        alone = {
+            name: scores.unimodal[name][[row]].astype(np.float64) / self._temperature(name)
+            for name in self._present(scores, row)
+            if name in scores.unimodal
+        }
+        unimodal = {name: dict(zip(classes, _softmax(one)[0].tolist(), strict=True)) for name, one in alone.items()}
         confidence = float(shares[best])
         return Prediction(
             classes[best],
@@ -303,6 +303,12 @@ class Predictor:
     def check_features(self, schema: Mapping[str, Sequence[str]], extraction: Mapping[str, Any] | None = None) -> None:
         """Refuse features that this model was not trained on; see :func:`emopipe.models.sealed.check_features`."""
         check_features(self.spec.schema, self.spec.extraction, schema, extraction)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, C) -> (N, C)."""
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
 
 
 def pattern_name(present: NDArray[Any], modalities: Sequence[str]) -> str:

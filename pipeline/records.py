@@ -260,7 +260,8 @@ class UtteranceResult:
         value: the predicted value of a regression, in the units of the labels that it was trained on.
         probabilities: class -> calibrated probability.
         weights: present modality -> the model's share of it, summing to one.
-        unimodal: present modality -> what it alone says, class -> probability (of a regression: `value` -> number).
+        unimodal: present modality -> what it alone says, class -> calibrated probability (of a regression: `value` ->
+            number).
         absent: modality -> code of the reason why it is absent.
         quality: present modality -> how well it was measured.
         confidence: probability of `label`; None for a regression.

@@ -283,6 +283,17 @@ class TestPredictions:
             expected -= np.logaddexp.reduce(expected, 1)[:, None]
             assert np.allclose(np.log(again.probabilities(scores))[rows], expected)
 
+    def test_tell_of_each_modality_what_it_says_alone_as_sure_as_if_it_were_alone(
+        self, predictor: Predictor, partial: Dataset
+    ) -> None:
+        spec = replace(predictor.spec, temperature={"": 3.0, "face": 2.0, "voice": 0.5})
+        warm = Predictor(spec, predictor.module)
+        features = next(one.features for one in samples(partial) if one.has("face") and one.has("voice"))
+        both = warm.predict([Sample({name: features[name] for name in ("face", "voice")})])[0]
+        for name in ("face", "voice"):
+            alone = warm.predict([Sample({name: features[name]})])[0]
+            assert both.unimodal[name] == pytest.approx(alone.probabilities, abs=1e-5)
+
     def test_of_modalities_with_a_temperature_each_are_the_product_of_what_each_says(
         self, predictor: Predictor, partial: Dataset, tmp_path: Path
     ) -> None:

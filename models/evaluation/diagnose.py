@@ -130,7 +130,7 @@ def _look(predictor: Predictor, batch: Batch) -> dict[str, Floats]:
         tables = {"there": batch.present, "weights/router": output.weights, "outputs": output.features["f"]}
     else:
         raise StudyError(f"model {predictor.spec.model} mixes nothing", hint="Diagnose egmf, emoe or a form of it")
-    tables |= {"logits": output.logits, "present": batch.present}
+    tables |= {"logits": predictor.answer(output, batch.present).logits, "present": batch.present}
     return {name: table.float().cpu().numpy() for name, table in tables.items()}
 
 

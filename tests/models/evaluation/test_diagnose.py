@@ -142,6 +142,15 @@ def test_a_trained_model_is_looked_into(predictors: Any, data: Dataset, model: s
         assert all((np.abs(one.values) <= 1 + 1e-9).all() for one in found.values())
 
 
+def test_what_a_product_answers_is_what_is_looked_into(predictors: Any, data: Dataset) -> None:
+    plain, both = predictors["emoe", "label"], data.select(["face", "voice"])
+    spec = replace(plain.spec, temperature={"": 1.0, "face+voice": {"face": 2.0, "voice": 0.5}})
+    pooled = Predictor(spec, plain.module)
+    inside = look_inside(pooled, both)
+    assert np.allclose(inside.logits, pooled.scores(both, inside.rows).logits, atol=1e-5)
+    assert not np.allclose(inside.logits, look_inside(plain, both).logits, atol=1e-2)
+
+
 def test_input_means_are_those_of_the_steps(predictors: Any, data: Dataset) -> None:
     inside = look_inside(predictors["egmf", "label"], data)
     for number in (0, 7, 19):

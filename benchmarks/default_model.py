@@ -5,7 +5,8 @@
 DATA holds the archives and tables of the corpora; CROPS is the folder in which `expression_encoder.py` worked; WORK
 keeps what lies between. The steps are voices, faces, words, clips, measure, people, train and card. On two cores they
 take 4 minutes, 1, 2, 4, 15, 9 (of one seed), 3 and less than 1. WORK/answers keeps what is said of left-out corpora and
-people, so that a call that was interrupted goes on: remove it when the recipe or the features change.
+people, so that a call that was interrupted goes on: remove it when the recipe or the features change. `people` and
+`card` calibrate by what `measure` found.
 
 Faces, voices and sentences are single; of Java-SED a face and a voice belong together. The fused head also learns from
 *label-matched triples* of different people, which are artificial, and in half of which the words do not go with the
@@ -580,9 +581,9 @@ def temperatures(unseen: Answers) -> dict[str, float | dict[str, float]]:
     """
     patterns = [str(names) for names in np.unique(unseen["names"])]
     heads = {names: _temperature(unseen, unseen["names"] == names) for names in patterns}
+    products = {names: fitted_to(unseen, names, unseen["names"] == names) for names in patterns if "+" in names}
     with_words = {f"text+{names}": value for names, value in heads.items()}
-    fitted = {names: fitted_to(unseen, names, unseen["names"] == names) for names in patterns}
-    return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **fitted, **with_words}
+    return {"": _temperature(unseen, np.full(len(unseen["truth"]), True)), **heads, **products, **with_words}
 
 
 def _temperature(said: Answers, rows: np.ndarray) -> float:

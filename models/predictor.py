@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
@@ -226,7 +227,7 @@ class Predictor:
                 training rows with the same modalities. For data as skewed as the training data were.
         """
         tempered = scores.logits.astype(np.float64) / self._temperatures(scores.present)
-        return _softmax(tempered + self._prior_logits(scores.present, prior))
+        return np.asarray(softmax(tempered + self._prior_logits(scores.present, prior), axis=1))
 
     def _temperatures(self, present: Mask) -> NDArray[np.float64]:
         """The temperature of each row (N, 1)."""
@@ -268,11 +269,11 @@ class Predictor:
         classes, shares = self.spec.classes, probabilities[row]
         best = int(shares.argmax())
         alone = {
-            name: scores.unimodal[name][[row]].astype(np.float64) / self._temperature(name)
+            name: softmax(scores.unimodal[name][row].astype(np.float64) / self._temperature(name)).tolist()
             for name in self._present(scores, row)
             if name in scores.unimodal
         }
-        unimodal = {name: dict(zip(classes, _softmax(one)[0].tolist(), strict=True)) for name, one in alone.items()}
+        unimodal = {name: dict(zip(classes, one, strict=True)) for name, one in alone.items()}
         confidence = float(shares[best])
         return Prediction(
             classes[best],
@@ -303,12 +304,6 @@ class Predictor:
     def check_features(self, schema: Mapping[str, Sequence[str]], extraction: Mapping[str, Any] | None = None) -> None:
         """Refuse features that this model was not trained on; see :func:`emopipe.models.sealed.check_features`."""
         check_features(self.spec.schema, self.spec.extraction, schema, extraction)
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, C) -> (N, C)."""
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
 
 
 def pattern_name(present: NDArray[Any], modalities: Sequence[str]) -> str:

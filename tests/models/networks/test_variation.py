@@ -137,8 +137,8 @@ def test_what_is_absent_tells_nothing_of_how_far_a_speaker_varies(tmp_path: Path
 
 
 def test_what_a_modality_says_beside_others_is_what_it_says_alone(tmp_path: Path) -> None:
-    predictor = train(with_still_faces(tmp_path), SETTINGS).predictor
     data = with_still_faces(tmp_path)
+    predictor = train(data, SETTINGS).predictor
     shares = predictor.module.variation  # type: ignore[union-attr]
     variances = data.batch(np.arange(len(data)), relative=True).speaker_variances
     face, voice = (shares[name](variances[name]) for name in ("face", "voice"))  # type: ignore[operator, index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -159,14 +159,15 @@ class Predictor:
         batch_size: int = 256,
     ) -> Scores:
         """Raw outputs for rows of a dataset, hiding all modalities outside `modalities`."""
+        keep = torch.tensor([modalities is None or name in modalities for name in self.spec.modalities])
+        return self._run(batch.masked(keep) for batch in self.batches(dataset, rows, batch_size))
+
+    def batches(self, dataset: Dataset, rows: Indices | None = None, batch_size: int = 256) -> Iterator[Batch]:
+        """Rows of a dataset as the model reads them: with what is usual for their speakers where it asks for that."""
         chosen = np.arange(len(dataset)) if rows is None else rows
-        names = self.spec.modalities
-        keep = torch.tensor([modalities is None or name in modalities for name in names])
-        starts = range(0, len(chosen), batch_size)
-        relative = self.module.relative
-        return self._run(
-            dataset.batch(chosen[s : s + batch_size], names, relative=relative).masked(keep) for s in starts
-        )
+        for at in range(0, len(chosen), batch_size):
+            some = chosen[at : at + batch_size]
+            yield dataset.batch(some, self.spec.modalities, relative=self.module.relative)
 
     def answer(self, output: Output, present: Tensor) -> Output:
         """What a checkpoint makes of its network's output: answers of products in the place of the fused head's.

@@ -98,8 +98,7 @@ def look_inside(predictor: Predictor, dataset: Dataset, split: str | None = None
     """
     predictor.check_features(dataset.schema, dataset.extraction)
     rows, _ = labelled_rows(predictor, dataset, split)
-    starts = range(0, len(rows), batch_size)
-    looks = [_look(predictor, dataset.batch(rows[at : at + batch_size], predictor.spec.modalities)) for at in starts]
+    looks = [_look(predictor, batch) for batch in predictor.batches(dataset, rows, batch_size)]
     joined = {name: np.concatenate([look[name] for look in looks]) for name in looks[0]}
 
     def under(kind: str) -> dict[str, Floats]:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.manifold import TSNE
 
 from emopipe.errors import DatasetError, StudyError
-from emopipe.models.data.dataset import Dataset, Indices
+from emopipe.models.data.dataset import Batch, Dataset, Indices
 from emopipe.models.data.labelled import labelled, no_rows_hint, targets
 from emopipe.models.networks import losses
 from emopipe.models.predictor import Predictor
@@ -62,9 +62,10 @@ def explain(predictor: Predictor, dataset: Dataset, split: str | None = None, ba
     """
     predictor.check_features(dataset.schema, dataset.extraction)
     rows, truth = labelled_rows(predictor, dataset, split)
-    parts = []
-    for at in range(0, len(rows), batch_size):
-        parts.append(_look(predictor, dataset, rows[at : at + batch_size], truth[at : at + batch_size]))
+    parts = [
+        _look(predictor, batch, truth[number * batch_size :][: len(batch)])
+        for number, batch in enumerate(predictor.batches(dataset, rows, batch_size))
+    ]
     fused, present, weights, importance, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
     labels = dataset.labels(predictor.spec.label)[rows].astype(object)
     predicted: NDArray[np.object_] = np.empty(len(rows), dtype=object)
@@ -93,9 +94,9 @@ def labelled_rows(predictor: Predictor, dataset: Dataset, split: str | None = No
     return rows, truth.float() if spec.task == "regression" else truth
 
 
-def _look(predictor: Predictor, dataset: Dataset, rows: Indices, targets: torch.Tensor) -> tuple[NDArray[Any], ...]:
+def _look(predictor: Predictor, batch: Batch, targets: torch.Tensor) -> tuple[NDArray[Any], ...]:
     """Fused features, presence, weights, importance and logits of some rows."""
-    batch = dataset.batch(rows, predictor.spec.modalities).to(predictor.device)
+    batch = batch.to(predictor.device)
     output, targets = predictor.module(batch), targets.to(predictor.device)
     if "fused" not in output.features:
         raise StudyError(f"model {predictor.spec.model} tells no fused features", hint="Use another model")

@@ -26,6 +26,7 @@ from emopipe.models.evaluation.diagnose import (
     without_lora,
 )
 from emopipe.models.evaluation.diagnose import similarities as similar
+from emopipe.models.evaluation.explain import explain
 from emopipe.models.predictor import Predictor
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
@@ -149,6 +150,17 @@ def test_what_a_product_answers_is_what_is_looked_into(predictors: Any, data: Da
     inside = look_inside(pooled, both)
     assert np.allclose(inside.logits, pooled.scores(both, inside.rows).logits, atol=1e-5)
     assert not np.allclose(inside.logits, look_inside(plain, both).logits, atol=1e-2)
+
+
+def test_speakers_are_read_as_for_an_answer(data: Dataset) -> None:
+    config = TrainConfig("emoe", SMALL["emoe"] | {"relative": True}, epochs=2, batch_size=16, lr=3e-3, device="cpu")
+    predictor = train(data, config).predictor
+    inside, explanation = look_inside(predictor, data), explain(predictor, data)
+    answered = predictor.scores(data, inside.rows)
+    assert np.allclose(inside.logits, answered.logits, atol=1e-5)
+    assert np.allclose(explanation.weights, answered.weights, atol=1e-5)
+    unaware = predictor.module(data.batch(inside.rows, predictor.spec.modalities)).logits.detach().numpy()
+    assert not np.allclose(inside.logits, unaware, atol=1e-2)
 
 
 def test_input_means_are_those_of_the_steps(predictors: Any, data: Dataset) -> None:

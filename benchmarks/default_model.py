@@ -16,6 +16,7 @@ rest: in life most sentences say nothing about emotion.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import zipfile
@@ -81,6 +82,8 @@ MEMBERS: Final = 3
 #: Triples of a class; the share in which face or voice is replaced by that of another emotion.
 TRIPLES: Final = 900
 REPLACED: Final = 0.25
+#: What the face is called where it is read relative to the speaker alone.
+RELATIVE_FACE: Final = "face, relative alone"
 #: Shares of the answers that are kept in the card's table of risk and coverage.
 COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 COLUMNS: Final = (*expression_encoder.SHAPES, *EMOTIONS, *EXPRESSION)
@@ -486,9 +489,20 @@ def person_answers(work: Path, person: str, seed: int) -> Answers:
     def make() -> list[Answers]:
         predictor, clips = fit_members(load(work, (), ("face", "voice"), person), seed), measured(work, "javased")
         dataset = clips.subset(np.flatnonzero(clips.speakers == person))
-        return [answers(predictor, dataset, "javased", names, seed) for names in ("face", "voice", "face+voice")]
+        found = [answers(predictor, dataset, "javased", names, seed) for names in ("face", "voice", "face+voice")]
+        relative = answers(relative_alone(predictor), dataset, "javased", "face", seed)
+        return [*found, relative | {"names": np.full(len(dataset), RELATIVE_FACE)}]
 
     return _kept(work / "answers" / f"without-{person.replace('/', '-')}-{seed}.npz", make)
+
+
+def relative_alone(predictor: Predictor) -> Predictor:
+    """A model that answers relative to the speaker alone, however little the speaker varies."""
+    module = copy.deepcopy(predictor.module)
+    assert isinstance(module, Ensemble)
+    for network in module:
+        network.config = replace(network.config, relative_share=1.0)
+    return Predictor(predictor.spec, module)
 
 
 def measure(work: Path, seeds: int, jobs: int) -> None:
@@ -505,11 +519,18 @@ def people(work: Path, seeds: int, jobs: int) -> None:
     speakers = sorted(set(measured(work, "javased").speakers))
     raw = _all(person_answers, [(work, person, seed) for seed in range(seeds) for person in speakers], jobs)
     np.savez(work / "people.npz", **raw)
-    said = with_others_temperatures(raw, dict(np.load(work / "unseen.npz")))
+    said = of_people(work)
     for (_, names), rows in figures(said).items():
         low, high = (np.mean([row[bound] for row in rows]) for bound in ("low", "high"))
         print(names, "uar", _mean(rows, "uar"), "own", _mean(rows, "own"), f"[{low:.3f}, {high:.3f}]")
     print("face+voice less voice: {:.3f} [{:.3f}, {:.3f}]".format(*gain(said, "face+voice", "voice")))
+
+
+def of_people(work: Path) -> Answers:
+    """The answers that `people` kept, calibrated; those to the face relative to the speaker alone are as they are."""
+    raw, unseen = dict(np.load(work / "people.npz")), dict(np.load(work / "unseen.npz"))
+    relative = raw["names"] == RELATIVE_FACE
+    return _joined([with_others_temperatures(_chosen(raw, ~relative), unseen), _chosen(raw, relative)])
 
 
 def gain(said: Answers, better: str, worse: str) -> tuple[float, float, float]:
@@ -727,7 +748,7 @@ def card(work: Path) -> None:
         "surety": list(surety(unseen)),
     }
     if (work / "people.npz").exists():
-        said = with_others_temperatures(dict(np.load(work / "people.npz")), unseen)
+        said = of_people(work)
         facts |= {"people": figures(said), "gain": gain(said, "face+voice", "voice")}
     facts["held_out"] = {name: held_out(work, name) for name in ("emopipe-default-1", str(work / "model"))}
     text = environment.get_template("default_model.card.md").render(facts)

@@ -31,10 +31,14 @@ Indices = NDArray[np.int64]
 
 #: How a modality is read: as it is, and relative to the speaker's other utterances.
 VIEWS: Final = ("plain", "relative")
+#: Two to a decade: with one, the best lay between two of them.
+STRENGTHS: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 #: The least and the most that an expert counts.
 BOUNDS: Final = (0.02, 4.0)
 #: Fewer rows whose speaker's other utterances are known do not make a model of relative features.
 LEAST_ROWS: Final = 10
+#: At most so many speakers are left out one at a time.
+FEW_SPEAKERS: Final = 10
 #: How much linear models count in an answer beside a network's.
 LINEAR_SHARE: Final = 0.5
 #: Rows whose features are held in memory at once.
@@ -54,7 +58,7 @@ class LinearConfig:
     """
 
     relative: bool = True
-    strengths: tuple[Annotated[float, Interval(gt=0, le=1e9)], ...] = (0.1, 1.0, 10.0, 100.0, 1000.0)
+    strengths: tuple[Annotated[float, Interval(gt=0, le=1e9)], ...] = STRENGTHS
     components: Count = 256
 
 
@@ -225,11 +229,13 @@ def mean_features(batch: Batch, name: str, column: int) -> Tensor:
 
 
 def inner_folds(dataset: Dataset, targets: NDArray[Any], folds: int, seed: int) -> list[tuple[Indices, Indices]]:
-    """Folds over the training speakers, or over rows where there are fewer than three speakers."""
+    """Folds over the training speakers, each by itself where there are few; over rows with fewer than three speakers."""
     if len(dataset) < 2:
         return []
     labels = targets.astype(str).astype(object) if targets.dtype.kind == "i" else targets
-    return cut_folds(dataset, labels, folds, seed, by_speaker=len(set(dataset.groups)) > 2)
+    speakers = len(set(dataset.groups))
+    count = speakers if speakers <= FEW_SPEAKERS else folds
+    return cut_folds(dataset, labels, count if speakers > 2 else folds, seed, by_speaker=speakers > 2)
 
 
 def enough(problem: Problem, rows: Indices, view: str) -> bool:

@@ -83,7 +83,8 @@ class RelativeExpert(nn.Module):
             return {}
         inner = inner_folds(dataset.subset(rows), targets[rows], folds, seed)
         soft = None if shares is None else shares[rows].astype(np.float64)
-        problem = Problem(task, len(self.fitted), targets[rows], weights[rows].astype(np.float64), inner, soft)
+        even = weights[rows].astype(np.float64) / max(float(weights[rows].mean()), 1e-12)
+        problem = Problem(task, len(self.fitted), targets[rows], even, inner, soft)
         _, strength = self.expert.fit(unusual[rows], np.arange(len(rows)), problem, LinearConfig(), seed)
         shown = problem.shares.any(0) if task == "classification" else np.array([True])
         self.fitted.copy_(torch.from_numpy(shown))

@@ -16,6 +16,7 @@ from emopipe.models import checkpoint
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.reading import read
 from emopipe.models.evaluation.evaluate import cross_validate, evaluate
+from emopipe.models.networks.linear import inner_folds
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import Trained, train
 from tests.models.conftest import CLASSES, write_dataset
@@ -90,6 +91,16 @@ def test_a_class_with_one_row_and_a_dataset_of_two_rows_do_not_stop_it(make: Cal
     rare = with_column(data, "label", ["rare", *data.labels("label").tolist()[1:]])
     assert "rare" in fitted(rare).predictor.spec.classes
     assert len(fitted(data.subset(np.array([0, 1]))).predictor.spec.classes) == 2
+
+
+@pytest.mark.parametrize(("speakers", "parts"), [(6, 6), (12, 5)])
+def test_strengths_are_chosen_with_one_of_few_speakers_left_out(
+    make: Callable[..., Dataset], speakers: int, parts: int
+) -> None:
+    data = make(count=120, speakers=speakers, splits=False)
+    folds = inner_folds(data, data.labels("label"), 5, seed=0)
+    assert len(folds) == parts
+    assert all(not set(data.speakers[rest]) & set(data.speakers[held]) for rest, held in folds)
 
 
 def test_strengths_that_are_given_are_used(shared: Dataset) -> None:

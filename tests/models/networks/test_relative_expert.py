@@ -40,6 +40,13 @@ def test_it_reads_new_speakers_wherever_their_features_lie(tmp_path: Path) -> No
     assert (answers == targets(new)).mean() > 0.9
 
 
+def test_how_much_its_rows_count_among_all_does_not_change_the_penalty(tmp_path: Path) -> None:
+    data = speakers(tmp_path, LEARNED)
+    light = RelativeExpert(WIDTH, len(CLASSES), "classification")
+    light.fit("voice", data, targets(data), np.full(len(data), 0.01, np.float32), 4, 0)
+    torch.testing.assert_close(light.expert(unusual(data)), fitted(data).expert(unusual(data)))
+
+
 def test_of_classes_that_it_never_saw_the_network_alone_tells(tmp_path: Path) -> None:
     data = speakers(tmp_path, LEARNED)
     expert = fitted(data)

@@ -229,7 +229,7 @@ def mean_features(batch: Batch, name: str, column: int) -> Tensor:
 
 
 def inner_folds(dataset: Dataset, targets: NDArray[Any], folds: int, seed: int) -> list[tuple[Indices, Indices]]:
-    """Folds over the training speakers, each by itself where there are few; over rows with fewer than three speakers."""
+    """Folds over the training speakers, each by itself where they are few; over rows where fewer than three."""
     if len(dataset) < 2:
         return []
     labels = targets.astype(str).astype(object) if targets.dtype.kind == "i" else targets

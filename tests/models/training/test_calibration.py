@@ -121,7 +121,7 @@ def test_the_temperature_of_folds_is_chosen_by_the_other_folds_where_that_helps(
 
 
 def test_cross_validation_tells_the_calibration_error_at_that_temperature(make: Callable[..., Dataset]) -> None:
-    data = make(count=160, splits=False, noise=2.5)
+    data = make(count=160, speakers=16, splits=False, noise=2.5)
     raw = {"relative": False, "strengths": (1e6,)}  # hardly regularised, so far too sure
     config = TrainConfig("linear", raw, device="cpu")
     summary = cross_validate(data, config, folds=4)

@@ -234,8 +234,8 @@ def inner_folds(dataset: Dataset, targets: NDArray[Any], folds: int, seed: int) 
         return []
     labels = targets.astype(str).astype(object) if targets.dtype.kind == "i" else targets
     speakers = len(set(dataset.groups))
-    count = speakers if speakers <= FEW_SPEAKERS else folds
-    return cut_folds(dataset, labels, count if speakers > 2 else folds, seed, by_speaker=speakers > 2)
+    count = speakers if 2 < speakers <= FEW_SPEAKERS else folds
+    return cut_folds(dataset, labels, count, seed, by_speaker=speakers > 2)
 
 
 def enough(problem: Problem, rows: Indices, view: str) -> bool:

@@ -56,6 +56,7 @@ from emopipe.models.sealed import CONFIDENCES, read_sealed
 from emopipe.models.training.calibration import fit_product
 from emopipe.models.training.config import TrainConfig, read_configuration
 from emopipe.models.training.loop import train as fit
+from emopipe.pipeline.backends.loading import libraries
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.weights import resolve
 
@@ -236,10 +237,11 @@ def clips(data: Path, work: Path) -> None:
 
 
 def sealed() -> dict[str, Any]:
-    """The extraction tables of the checkpoint: those of the one before, with today's words and voices."""
-    extraction = read_sealed("emopipe-default").extraction
-    words, voice = words_encoder.extraction(words_encoder.ENGLISH)["text"], ExtractionConfig().as_dict()["voice"]
-    return {**extraction, "text": words, "voice": voice}
+    """The extraction tables of the checkpoint: those of the one before, with today's words, voices and faces."""
+    extraction, today = read_sealed("emopipe-default").extraction, ExtractionConfig()
+    words, voice = words_encoder.extraction(words_encoder.ENGLISH)["text"], today.as_dict()["voice"]
+    versions = {**extraction["versions"], **libraries(today, "face")}
+    return {**extraction, "text": words, "voice": voice, "versions": versions}
 
 
 def voice_part(work: Path, corpus: str) -> Part:

@@ -8,7 +8,7 @@ of the group `emopipe.extractors.face`, `.voice`, `.speech`, `.text` or `.diariz
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,6 +112,7 @@ class Backend:
         create: makes it.
         weights: told its table of the configuration, names the weights that it loads.
         libraries: distributions whose versions decide what it measures.
+        bundled: name -> weights that come with the package and decide what it measures.
         settings: entries of its table that it reads; it is handed no others. (): all, as for a plugin, whose results
             then depend on all of its table.
         gpu: it works on a GPU where there is one.
@@ -124,6 +125,7 @@ class Backend:
     create: Create
     weights: Callable[[Mapping[str, Any]], Sequence[str]] = lambda settings: ()
     libraries: tuple[str, ...] = ()
+    bundled: Mapping[str, Path] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     gpu: bool = True
     parallel: bool = False

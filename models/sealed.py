@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from emopipe.constants import EXPRESSION_ENCODER
 from emopipe.errors import CheckpointError, FeatureMismatch
 
 #: Entries of an extraction table that do not change the meaning of features.
 _IGNORED = frozenset({"version", "versions", "device", "threads", "max_faces"})
+
+#: How names of the face's columns begin that the expression encoder measures.
+_BY_ENCODER: Final = ("emotion_", "expression_")
 
 #: Raised when the layout changes so that older readers must refuse.
 FORMAT: Final = 1
@@ -94,7 +98,8 @@ def check_features(
         offered: modality -> feature names offered; modalities that are not offered count as absent and pass.
         extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
             sealed ones except for library versions and device, and so is whether `people` takes features relative to
-            a person's baseline (whichever that is).
+            a person's baseline (whichever that is). Where it tells `versions`, the expression encoder must be the
+            same for a model that reads what it measures.
 
     Raises:
         FeatureMismatch: the message names both sides of every difference.
@@ -105,6 +110,8 @@ def check_features(
             faults += _name_faults(name, tuple(trained[name]), tuple(offered[name]))
             faults += _table_faults(name, sealed.get(name), (extraction or {}).get(name))
             faults += _baseline_faults(name, sealed, extraction)
+    if not faults and "face" in offered and any(name.startswith(_BY_ENCODER) for name in trained.get("face", ())):
+        faults += _encoder_faults(sealed, extraction)
     if not set(trained) & set(offered):
         faults.append(f"trained on {', '.join(trained)}, offered {', '.join(offered) or 'nothing'}")
     if faults:
@@ -130,6 +137,15 @@ def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
     keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
     plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
     return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
+
+
+def _encoder_faults(trained: Mapping[str, Any], offered: Mapping[str, Any] | None) -> list[str]:
+    """Another encoder's columns have the same names and mean something else."""
+    if "versions" not in (offered or {}):
+        return []
+    old, new = (str(one.get("versions", {}).get(EXPRESSION_ENCODER, "")) for one in (trained, offered or {}))
+    told = [f"by the {EXPRESSION_ENCODER} {one}" if one else f"by no known {EXPRESSION_ENCODER}" for one in (old, new)]
+    return [] if old == new else [f"face: trained on features measured {told[0]}, offered {told[1]}"]
 
 
 def _baseline_faults(modality: str, trained: Mapping[str, Any], offered: Mapping[str, Any] | None) -> list[str]:

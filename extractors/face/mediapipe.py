@@ -17,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from emopipe.constants import EXPRESSION_ENCODER
 from emopipe.extractors.contracts import Backend, Locate
 from emopipe.extractors.face.appearance import look
-from emopipe.extractors.face.expression import ExpressionEncoder, face_crop
+from emopipe.extractors.face.expression import WEIGHTS_FILE, ExpressionEncoder, face_crop
 from emopipe.extractors.face.face_table_builder import FaceRows
 from emopipe.extractors.face.finder import FaceFinder
 from emopipe.extractors.face.mediapipe_models import (
@@ -95,6 +96,7 @@ BACKEND: Final = Backend(
     create,
     weights=lambda settings: [settings["weights"]],
     libraries=("mediapipe", "torch"),
+    bundled={EXPRESSION_ENCODER: WEIGHTS_FILE},
     settings=("weights", "max_faces"),
     gpu=False,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ def _declared_as(kind: str) -> str:
 
 
 def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
-    """Distribution -> version of what measures; those that are not installed are left out.
+    """Distribution -> version of what measures, and of bundled weights the beginning of their sha256.
+
+    Those that are not installed are left out.
 
     Raises:
         UnknownName: an unknown backend.
@@ -100,8 +103,9 @@ def libraries(config: ExtractionConfig, kind: str) -> dict[str, str]:
     if plugin.foreign:
         name, _, release = plugin.origin.rpartition(" ")
         return {name: release}
-    names = registry.declaration(plugin).libraries
-    return {name: release for name in names if (release := installed(name))}
+    declared = registry.declaration(plugin)
+    releases = {name: release for name in declared.libraries if (release := installed(name))}
+    return releases | {name: _digest(path) for name, path in declared.bundled.items()}
 
 
 def works_on_gpu(config: ExtractionConfig, kind: str) -> bool:
@@ -118,6 +122,11 @@ def installed(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def weight_names(config: ExtractionConfig, kind: str) -> list[str]:

@@ -16,7 +16,7 @@ from emopipe.constants import MODALITIES
 from emopipe.errors import ConfigError, FeatureMismatch, ModalityNotRead
 from emopipe.options import ExtractionOptions, chosen_tracks, enrolments
 from emopipe.pipeline.backends.backbones import locate
-from emopipe.pipeline.backends.loading import Backends, model_basis
+from emopipe.pipeline.backends.loading import Backends, libraries, model_basis
 from emopipe.pipeline.backends.registry import speech_option, text_option
 from emopipe.pipeline.backends.speakers import given_clips
 from emopipe.pipeline.config import FACTS, ExtractionConfig, extraction_tables, read_toml
@@ -70,7 +70,8 @@ def prediction_job(
             raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=hint)
     tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
-    check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict())
+    offered = {**config.as_dict(), "versions": libraries(config, "face")}
+    check_features(sealed.schema, sealed.extraction, sealed.schema, offered)
     locate(sealed.options, offline=offline, hook=hook)
     job = Job(
         config,

@@ -134,7 +134,7 @@ class Worker:
             return
         offered = self.backends.feature_names(modalities)
         sealed = read_sealed(self.job.model)
-        check_features(sealed.schema, sealed.extraction, offered, self.job.config.as_dict())
+        check_features(sealed.schema, sealed.extraction, offered, self.job.sealed_config())
         self._checked.update(modalities)
 
     def remembered(self, key: str) -> dict[str, object] | None:

@@ -17,12 +17,14 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from emopipe.constants import EXPRESSION_ENCODER
 from emopipe.errors import CheckpointError, FeatureMismatch
 from emopipe.models import checkpoint, sealed
 from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset, Sample
 from emopipe.models.evaluation.evaluate import evaluate
 from emopipe.models.predictor import Predictor
+from emopipe.models.sealed import check_features
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
 from emopipe.pipeline.config import ExtractionConfig
@@ -347,6 +349,18 @@ class TestFeatureCheck:
     def test_a_library_version_alone_does_not_matter(self, predictor: Predictor, partial: Dataset) -> None:
         other = {**partial.extraction, "face": {**partial.extraction["face"], "version": "0.10.32"}}
         predictor.check_features(partial.schema, other)
+
+    @pytest.mark.parametrize("column", ["emotion_fear", "expression_00"])
+    def test_another_expression_encoder_matters_to_what_it_measures(self, column: str) -> None:
+        sealed, other = ({"versions": {EXPRESSION_ENCODER: name}} for name in ("ab12", "cd34"))
+        schema, plain = {"face": (column, "jawOpen")}, {"face": ("jawOpen",)}
+        for trained, offered in ((sealed, other), (sealed, {"versions": {}}), ({}, sealed)):
+            with pytest.raises(FeatureMismatch, match=EXPRESSION_ENCODER):
+                check_features(schema, trained, schema, offered)
+            check_features(plain, trained, plain, offered)
+            check_features({**schema, "voice": ("a",)}, trained, {"voice": ("a",)}, offered)
+        for same in (sealed, {}, None):
+            check_features(schema, sealed, schema, same)
 
     def test_no_common_modality_is_refused(self, predictor: Predictor) -> None:
         with pytest.raises(FeatureMismatch, match="trained on text, face, voice, offered gait"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from emopipe.constants import EXPRESSION_ENCODER
 from emopipe.errors import EmopipeError
+from emopipe.extractors.face.expression import WEIGHTS_FILE
 from emopipe.extractors.face.pyfeat import MEASURED
 from emopipe.extractors.face.table import ACTION_UNITS, face_table, feature_columns
+from emopipe.models import checkpoint
+from emopipe.models.predictor import Predictor
+from emopipe.models.sealed import read_sealed
 from emopipe.pipeline import weights
 from emopipe.pipeline.backends.loading import Backends, libraries
 from emopipe.pipeline.cli.app import app
@@ -72,9 +79,36 @@ def test_mistakes_name_the_choices(face: dict[str, object], told: str) -> None:
 
 
 def test_the_library_that_measured_is_sealed() -> None:
-    assert libraries(ExtractionConfig(), "face").keys() == {"mediapipe", "torch"}
+    versions = libraries(ExtractionConfig(), "face")
+    assert versions.keys() == {"mediapipe", "torch", EXPRESSION_ENCODER}
+    assert hashlib.sha256(WEIGHTS_FILE.read_bytes()).hexdigest().startswith(versions[EXPRESSION_ENCODER])
     versions = libraries(configured(backend="pyfeat"), "face")
-    assert versions["py-feat"] == "2.1.5" and "mediapipe" not in versions
+    assert versions["py-feat"] == "2.1.5" and versions.keys().isdisjoint({"mediapipe", EXPRESSION_ENCODER})
+
+
+def test_checkpoints_name_the_expression_encoder_whose_columns_they_read() -> None:
+    current = libraries(ExtractionConfig(), "face")[EXPRESSION_ENCODER]
+    for name in ("emopipe-default", "emopipe-multilingual"):
+        assert read_sealed(name).extraction["versions"][EXPRESSION_ENCODER] == current
+
+
+@pytest.mark.parametrize("named", ["0123456789ab", None])
+def test_a_checkpoint_of_another_expression_encoder_names_both(named: str | None, tmp_path: Path) -> None:
+    predictor = checkpoint.load("emopipe-default")
+    extraction = dict(predictor.spec.extraction)
+    extraction["versions"] = {**extraction["versions"], EXPRESSION_ENCODER: named}
+    if named is None:
+        del extraction["versions"][EXPRESSION_ENCODER]
+    spec = replace(predictor.spec, extraction=extraction)
+    checkpoint.save(tmp_path / "model", Predictor(spec, predictor.module), "")
+    result = emopipe("run", SAMPLES / "silent.mp4", "--model", tmp_path / "model", "--out", tmp_path / "out")
+    told = " ".join(result.output.split())
+    assert (
+        result.exit_code == 2
+        and "EMO-402" in told
+        and libraries(ExtractionConfig(), "face")[EXPRESSION_ENCODER] in told
+    )
+    assert (named or "by no known expression-encoder") in told
 
 
 def test_a_checkpoint_of_the_other_backend_names_both(tmp_path: Path) -> None:

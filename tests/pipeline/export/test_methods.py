@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import emopipe
+from emopipe.constants import EXPRESSION_ENCODER
 from emopipe.errors import InputNotFound, OutputError, reason
 from emopipe.models.sealed import read_sealed
 from emopipe.pipeline import weights
@@ -42,7 +43,7 @@ def of_faces(store: Store, rate: float = 5.0, mediapipe: str = "0.10.31") -> str
         "face.rate": rate,
         "face.detector": "",
     }
-    libraries = {"mediapipe": mediapipe}
+    libraries = {"mediapipe": mediapipe, EXPRESSION_ENCODER: "0123456789ab"}
     key = f"face{rate}{mediapipe}"
     return measured(store, key, parameters=parameters, weights={"face-landmarker": "f" * 64}, libraries=libraries)
 
@@ -59,6 +60,14 @@ def test_settings_weights_and_versions_are_those_of_the_store(store: Store, tmp_
     assert f"| {weights.entry('face-landmarker').title} (`face-landmarker`) | Apache-2.0 | `{'f' * 64}` |" in text
     assert "| mediapipe | 0.10.31 |" in text and "face.detector" not in text
     assert f"emopipe-default (id {DEFAULT}; model EMOE [@fang2025emoe])" in text
+
+
+def test_the_expression_encoder_is_told_with_what_it_was_trained_on(store: Store, tmp_path: Path) -> None:
+    features = measured(store, "subject", stage="subject", parameters={"face.features": ["emotions", "expression"]})
+    keys = {"face": of_faces(store), "subject": features}
+    text = section(describe([Recording(replace(TWO_PEOPLE, keys=keys), "two", store)]), tmp_path)
+    assert "expression encoder [@li2017rafdb; @barsoum2016ferplus; @tan2019efficientnet]" in text
+    assert f"| {EXPRESSION_ENCODER} | 0123456789ab |" in text
 
 
 def test_people_who_were_enrolled_are_not_named(store: Store, tmp_path: Path) -> None:
@@ -104,6 +113,7 @@ def test_every_citation_has_its_reference(store: Store, tmp_path: Path) -> None:
 
 def test_references_are_whole_and_of_things_that_there_are() -> None:
     libraries = {"py-feat", "openai-whisper", "faster-whisper", "librosa", "transformers", "torch", "silero-vad"}
+    libraries |= {EXPRESSION_ENCODER}
     for key, entry in references().items():
         assert entry["bibtex"].strip().startswith("@") and f"{{{key}," in entry["bibtex"]
         assert entry["bibtex"].count("{") == entry["bibtex"].count("}")

@@ -39,7 +39,7 @@ from scipy import signal
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score
 
-from emopipe.constants import MODALITIES, SAMPLE_RATE
+from emopipe.constants import EXPRESSION_ENCODER, MODALITIES, SAMPLE_RATE
 from emopipe.extractors.face.expression import ExpressionEncoder, network_input
 from emopipe.extractors.face.table import EMOTIONS, EXPRESSION
 from emopipe.extractors.speech.campplus import load_campplus
@@ -282,7 +282,7 @@ def face_part(work: Path, corpus: str) -> Part:
 def clip_part(work: Path, corpus: str) -> Part:
     """Faces of pictures or clips; of Java-SED each with its voice, and with changed copies of it."""
     datasets = map(reading.read, sorted((work / "clips").glob("features-*")))
-    dataset = next(one for one in datasets if one.schema["face"] == COLUMNS and corpus in set(one.column("corpus")))
+    dataset = next(one for one in datasets if _is_current(one) and corpus in set(one.column("corpus")))
     chosen = np.flatnonzero(dataset.column("corpus") == corpus)
     store = dataset._stores["face"]
     rows, sequences, heard = [], {}, voice_part(work, corpus) if corpus in VOICES else Part([], {"voice": {}})
@@ -299,6 +299,12 @@ def clip_part(work: Path, corpus: str) -> Part:
     used = {row["id"].removesuffix("~clip") for row in rows}
     rest = [row for row in heard.rows if row["id"] not in used]
     return Part([*rows, *rest], {"face": sequences, **heard.features})
+
+
+def _is_current(dataset: Dataset) -> bool:
+    """Whether today's columns and expression encoder measured its faces."""
+    encoder = libraries(ExtractionConfig(), "face")[EXPRESSION_ENCODER]
+    return dataset.schema["face"] == COLUMNS and dataset.extraction["versions"].get(EXPRESSION_ENCODER) == encoder
 
 
 def word_part(work: Path, corpus: str) -> Part:

@@ -32,7 +32,8 @@ from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import read_sealed
 from emopipe.models.training.config import configuration
 from emopipe.models.training.loop import train
-from emopipe.pipeline.config import extraction_tables, read_toml
+from emopipe.pipeline.backends.loading import libraries
+from emopipe.pipeline.config import ExtractionConfig, extraction_tables, read_toml
 
 CLASSES: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 #: Corpus -> what its recordings hold.
@@ -85,9 +86,11 @@ def _majority(row: Row) -> str:
 
 
 def extract(data: Path, work: Path, corpora: list[str], modalities: list[str], tables: Mapping[str, Any]) -> Dataset:
-    """The features of the corpora under an extraction configuration, made once."""
+    """The features of the corpora under an extraction configuration, made once by each expression encoder."""
     chosen = {name: corpus_rows(data, name) for name in corpora}
-    key = hashlib.sha256(json.dumps([chosen, modalities, tables], sort_keys=True).encode()).hexdigest()[:12]
+    versions = libraries(ExtractionConfig.from_dict(tables), "face")
+    facts = json.dumps([chosen, modalities, tables, versions], sort_keys=True)
+    key = hashlib.sha256(facts.encode()).hexdigest()[:12]
     folder = work / f"features-{key}"
     if not folder.exists():
         rows = []

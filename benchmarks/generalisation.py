@@ -53,8 +53,8 @@ TABLES: Final = ("face", "voice", "speech", "text", "people")
 Row = dict[str, str]
 
 
-def corpus_rows(data: Path, name: str) -> list[Row]:
-    """The labelled recordings of a corpus that are measured."""
+def corpus_rows(data: Path, name: str, most: int = MOST) -> list[Row]:
+    """The labelled recordings of a corpus that are measured, of each class at most so many (0: all)."""
     rows = _read(data / f"{name}.csv")
     if name == "fer2013":
         rows = [row for row in rows if row["split"] == "valid"]
@@ -67,7 +67,7 @@ def corpus_rows(data: Path, name: str) -> list[Row]:
     chosen = []
     for row in sorted(rows, key=lambda row: hashlib.sha256(row["file"].encode()).digest()):
         taken[row["emotion"]] += 1
-        if row["emotion"] and taken[row["emotion"]] <= MOST:
+        if row["emotion"] and (not most or taken[row["emotion"]] <= most):
             speaker = row.get("speaker") or row.get("film") or row["file"]
             chosen.append({"file": row["file"], "speaker": f"{name}/{speaker}", "emotion": row["emotion"]})
     return chosen
@@ -85,9 +85,11 @@ def _majority(row: Row) -> str:
     return best if best in CLASSES and list(votes.values()).count(votes[best]) == 1 else ""
 
 
-def extract(data: Path, work: Path, corpora: list[str], modalities: list[str], tables: Mapping[str, Any]) -> Dataset:
+def extract(
+    data: Path, work: Path, corpora: list[str], modalities: list[str], tables: Mapping[str, Any], most: int = MOST
+) -> Dataset:
     """The features of the corpora under an extraction configuration, made once by each expression encoder."""
-    chosen = {name: corpus_rows(data, name) for name in corpora}
+    chosen = {name: corpus_rows(data, name, most) for name in corpora}
     versions = libraries(ExtractionConfig.from_dict(tables), "face")
     facts = json.dumps([chosen, modalities, tables, versions], sort_keys=True)
     key = hashlib.sha256(facts.encode()).hexdigest()[:12]
@@ -179,6 +181,7 @@ def main() -> None:
     )
     parser.add_argument("--corpora", default=",".join(CORPORA))
     parser.add_argument("--modalities", default="face,voice")
+    parser.add_argument("--most", type=int, default=MOST, help="recordings of a class of a corpus, at most; 0 for all")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     corpora, modalities = options.corpora.split(","), options.modalities.split(",")
@@ -187,7 +190,7 @@ def main() -> None:
     print("| model | corpus | modalities | n | found | accuracy | UAR | 95 % interval |\n" + "|---" * 8 + "|")
     for name in options.model:
         predictor = checkpoint.load(name)
-        dataset = extract(options.data, options.work, corpora, modalities, sealed_tables(name))
+        dataset = extract(options.data, options.work, corpora, modalities, sealed_tables(name), options.most)
         for corpus in corpora:
             for names in subsets(corpus, modalities):
                 label = Path(name).name
@@ -197,7 +200,7 @@ def main() -> None:
         config = replace(
             configuration({name: tables[name] for name in ("model", "train")}), label="emotion", select="last"
         )
-        dataset = extract(options.data, options.work, corpora, modalities, extraction_tables(tables))
+        dataset = extract(options.data, options.work, corpora, modalities, extraction_tables(tables), options.most)
         for corpus in corpora:
             rest = without(dataset, corpus)
             predictors = [train(rest, replace(config, seed=seed)).predictor for seed in range(options.seeds)]

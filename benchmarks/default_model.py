@@ -85,6 +85,8 @@ TRIPLES: Final = 900
 REPLACED: Final = 0.25
 #: What the face is called where it is read relative to the speaker alone.
 RELATIVE_FACE: Final = "face, relative alone"
+#: What modalities are called of clips whose speaker is not told.
+UNKNOWN: Final = ", unknown speaker"
 #: Shares of the answers that are kept in the card's table of risk and coverage.
 COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 COLUMNS: Final = (*expression_encoder.SHAPES, *EMOTIONS, *EXPRESSION)
@@ -497,11 +499,26 @@ def person_answers(work: Path, person: str, seed: int) -> Answers:
     def make() -> list[Answers]:
         predictor, clips = fit_members(load(work, (), ("face", "voice"), person), seed), measured(work, "javased")
         dataset = clips.subset(np.flatnonzero(clips.speakers == person))
-        found = [answers(predictor, dataset, "javased", names, seed) for names in ("face", "voice", "face+voice")]
+        asked = ("face", "voice", "face+voice")
+        found = [answers(predictor, dataset, "javased", names, seed) for names in asked]
+        lone = [answers(predictor, without_speakers(dataset), "javased", names, seed) for names in asked]
         relative = answers(relative_alone(predictor), dataset, "javased", "face", seed)
-        return [*found, relative | {"names": np.full(len(dataset), RELATIVE_FACE)}]
+        renamed = [_renamed(one, one["names"][0] + UNKNOWN) for one in lone]
+        return [*found, *renamed, _renamed(relative, RELATIVE_FACE)]
 
     return _kept(work / "answers" / f"without-{person.replace('/', '-')}-{seed}.npz", make)
+
+
+def without_speakers(dataset: Dataset) -> Dataset:
+    """The same rows, of which nobody says who speaks: each is read as a lone clip."""
+    table = dataset.manifest
+    nobody = pa.nulls(len(dataset), pa.string())
+    table = table.set_column(table.schema.get_field_index("speaker"), "speaker", nobody)
+    return Dataset(table, dataset._stores, dataset.extraction, dataset.hash)
+
+
+def _renamed(said: Answers, name: str) -> Answers:
+    return said | {"names": np.full(len(said["names"]), name)}
 
 
 def relative_alone(predictor: Predictor) -> Predictor:
@@ -537,8 +554,11 @@ def people(work: Path, seeds: int, jobs: int) -> None:
 def of_people(work: Path) -> Answers:
     """The answers that `people` kept, calibrated; those to the face relative to the speaker alone are as they are."""
     raw, unseen = dict(np.load(work / "people.npz")), dict(np.load(work / "unseen.npz"))
-    relative = raw["names"] == RELATIVE_FACE
-    return _joined([with_others_temperatures(_chosen(raw, ~relative), unseen), _chosen(raw, relative)])
+    relative, lone = raw["names"] == RELATIVE_FACE, np.char.endswith(raw["names"], UNKNOWN)
+    known, alone = _chosen(raw, ~relative & ~lone), _chosen(raw, lone)
+    plain = alone | {"names": np.char.replace(alone["names"], UNKNOWN, "")}
+    calibrated_alone = with_others_temperatures(plain, unseen) | {"names": alone["names"]}
+    return _joined([with_others_temperatures(known, unseen), calibrated_alone, _chosen(raw, relative)])
 
 
 def gain(said: Answers, better: str, worse: str) -> tuple[float, float, float]:

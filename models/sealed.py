@@ -98,7 +98,7 @@ def check_features(
         offered: modality -> feature names offered; modalities that are not offered count as absent and pass.
         extraction: the extraction configuration offered; its tables `face`, `voice`, `text` are compared with the
             sealed ones except for library versions and device, and so is whether `people` takes features relative to
-            a person's baseline (whichever that is). Where it tells `versions`, the expression encoder must be the
+            a person's baseline (whichever that is). Where both tell `versions`, the expression encoder must be the
             same for a model that reads what it measures.
 
     Raises:
@@ -141,9 +141,9 @@ def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
 
 def _encoder_faults(trained: Mapping[str, Any], offered: Mapping[str, Any] | None) -> list[str]:
     """Another encoder's columns have the same names and mean something else."""
-    if "versions" not in (offered or {}):
+    if offered is None or "versions" not in trained or "versions" not in offered:
         return []
-    old, new = (str(one.get("versions", {}).get(EXPRESSION_ENCODER, "")) for one in (trained, offered or {}))
+    old, new = (str(one["versions"].get(EXPRESSION_ENCODER, "")) for one in (trained, offered))
     told = [f"by the {EXPRESSION_ENCODER} {one}" if one else f"by no known {EXPRESSION_ENCODER}" for one in (old, new)]
     return [] if old == new else [f"face: trained on features measured {told[0]}, offered {told[1]}"]
 

@@ -354,13 +354,14 @@ class TestFeatureCheck:
     def test_another_expression_encoder_matters_to_what_it_measures(self, column: str) -> None:
         sealed, other = ({"versions": {EXPRESSION_ENCODER: name}} for name in ("ab12", "cd34"))
         schema, plain = {"face": (column, "jawOpen")}, {"face": ("jawOpen",)}
-        for trained, offered in ((sealed, other), (sealed, {"versions": {}}), ({}, sealed)):
+        for trained, offered in ((sealed, other), (sealed, {"versions": {}}), ({"versions": {}}, sealed)):
             with pytest.raises(FeatureMismatch, match=EXPRESSION_ENCODER):
                 check_features(schema, trained, schema, offered)
             check_features(plain, trained, plain, offered)
             check_features({**schema, "voice": ("a",)}, trained, {"voice": ("a",)}, offered)
         for same in (sealed, {}, None):
             check_features(schema, sealed, schema, same)
+        check_features(schema, {}, schema, sealed)
 
     def test_no_common_modality_is_refused(self, predictor: Predictor) -> None:
         with pytest.raises(FeatureMismatch, match="trained on text, face, voice, offered gait"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.dataset import Dataset, Floats, Indices
 from emopipe.models.data.label_values import join_spellings, spelling_key
 from emopipe.models.scoring import Scoring, scoring
 
@@ -156,3 +156,8 @@ def unknown_classes(dataset: Dataset, label: str, classes: Sequence[str], split:
         return {}
     strange = labelled(dataset, label, split=split) & ~labelled(dataset, label, classes)
     return dict(Counter(map(str, dataset.labels(label)[strange])).most_common())
+
+
+def even_weights(weights: Floats, rows: Indices) -> NDArray[np.float64]:
+    """Sample weights (N,), scaled to a mean of 1 over `rows`."""
+    return weights.astype(np.float64) / max(float(weights[rows].mean()), 1e-12)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emopipe.models.data.dataset import Dataset, Floats
+from emopipe.models.data.labelled import even_weights
 from emopipe.models.networks.linear import (
     LEAST_ROWS,
     LINEAR_SHARE,
@@ -83,7 +84,7 @@ class RelativeExpert(nn.Module):
             return {}
         inner = inner_folds(dataset.subset(rows), targets[rows], folds, seed)
         soft = None if shares is None else shares[rows].astype(np.float64)
-        even = weights[rows].astype(np.float64) / max(float(weights[rows].mean()), 1e-12)
+        even = even_weights(weights, rows)[rows]
         problem = Problem(task, len(self.fitted), targets[rows], even, inner, soft)
         _, strength = self.expert.fit(unusual[rows], np.arange(len(rows)), problem, LinearConfig(), seed)
         shown = problem.shares.any(0) if task == "classification" else np.array([True])

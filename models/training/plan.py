@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emopipe.errors import TrainingError
 from emopipe.models.data.dataset import Dataset, Floats, Indices
-from emopipe.models.data.labelled import label_doubts, soft_targets, targets, usable
+from emopipe.models.data.labelled import even_weights, label_doubts, soft_targets, targets, usable
 from emopipe.models.data.splits import holdout, manifest_split, refuse_overlap
 from emopipe.models.data.votes import votes_in_words
 from emopipe.models.networks.losses import Task
@@ -115,7 +115,8 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
     task: Task = "classification" if labels.dtype == object else "regression"
     classes = _classes(labels, train_rows, valid_rows) if task == "classification" else ()
     numbers = targets(data, config.label, classes)
-    weights = balanced_weights(data, numbers, train_rows, config) if classes else _normal(data.weights, train_rows)
+    even = even_weights(data.weights, train_rows).astype(np.float32)
+    weights = balanced_weights(data, numbers, train_rows, config) if classes else even
     metric = ("uar" if classes else "mae") if config.metric == "auto" else config.metric
     truth = torch.from_numpy(numbers if classes else numbers.astype(np.float32))
     shares = soft_targets(data, config.label, classes) if config.soft_labels else None
@@ -136,11 +137,6 @@ def _classes(labels: NDArray[Any], train_rows: Indices, valid_rows: Indices) -> 
             hint="Record it from two speakers or more, or leave it out",
         )
     return classes
-
-
-def _normal(weights: Floats, rows: Indices) -> Floats:
-    """Scale weights to a mean of 1 over `rows`."""
-    return (weights / max(float(weights[rows].mean()), 1e-12)).astype(np.float32)
 
 
 def _patterns(data: Dataset) -> NDArray[np.int64]:
@@ -167,7 +163,7 @@ def balanced_weights(data: Dataset, numbers: Indices, rows: Indices, config: Tra
             share = mass.sum() / (np.count_nonzero(mass) * np.maximum(mass, 1e-12))
             factors = np.minimum(share, config.balance_limit) ** config.balance_strength
             weights[inside] *= factors[numbers[inside]]
-    return _normal(weights.astype(np.float32), rows)
+    return even_weights(weights.astype(np.float32), rows).astype(np.float32)
 
 
 def _priors(plan: Plan) -> dict[str, dict[str, list[float]]]:

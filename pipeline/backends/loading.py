@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from emopipe.pipeline.backends import registry, speakers
 from emopipe.pipeline.backends.registry import Plugin
 from emopipe.pipeline.config import VOICE_CLUSTERS, ExtractionConfig, FaceConfig, diarizes, recognises
 from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.weights.store import sha256 as sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def installed(library: str) -> str:
 
 @cache
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return sha256_of(path)[:12]
 
 
 def weight_names(config: ExtractionConfig, kind: str) -> list[str]:

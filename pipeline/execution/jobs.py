@@ -70,13 +70,14 @@ def prediction_job(
             raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=hint)
     tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
-    offered = {**config.as_dict(), "versions": libraries(config, "face")}
-    check_features(sealed.schema, sealed.extraction, sealed.schema, offered)
+    wanted = tuple(name for name in sealed.modalities if not modalities or name in modalities)
+    measured_by = {"versions": libraries(config, "face")} if "face" in wanted else {}
+    check_features(sealed.schema, sealed.extraction, sealed.schema, config.as_dict() | measured_by)
     locate(sealed.options, offline=offline, hook=hook)
     job = Job(
         config,
         store.folder,
-        modalities=tuple(name for name in sealed.modalities if not modalities or name in modalities),
+        modalities=wanted,
         model=model,
         checkpoint=sealed.id,
         device=device,

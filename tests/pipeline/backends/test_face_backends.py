@@ -25,10 +25,13 @@ from emopipe.models import checkpoint
 from emopipe.models.predictor import Predictor
 from emopipe.models.sealed import read_sealed
 from emopipe.pipeline import weights
+from emopipe.pipeline.backends import registry
 from emopipe.pipeline.backends.loading import Backends, libraries
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.execution.jobs import prediction_job
 from emopipe.pipeline.media.decoding import Media
+from emopipe.pipeline.store.store import Store
 from emopipe.pipeline.studies.extractor_agreement import pair, summary, write_agreement
 from tests.conftest import SAMPLES
 from tests.pyfeat_weights import NOTE
@@ -103,12 +106,20 @@ def test_a_checkpoint_of_another_expression_encoder_names_both(named: str | None
     checkpoint.save(tmp_path / "model", Predictor(spec, predictor.module), "")
     result = emopipe("run", SAMPLES / "silent.mp4", "--model", tmp_path / "model", "--out", tmp_path / "out")
     told = " ".join(result.output.split())
-    assert (
-        result.exit_code == 2
-        and "EMO-402" in told
-        and libraries(ExtractionConfig(), "face")[EXPRESSION_ENCODER] in told
-    )
+    assert result.exit_code == 2 and "EMO-402" in told
+    assert libraries(ExtractionConfig(), "face")[EXPRESSION_ENCODER] in told
     assert (named or "by no known expression-encoder") in told
+
+
+def test_where_no_face_is_wanted_its_backend_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded: list[str] = []
+    declaration = registry.declaration
+    monkeypatch.setattr(registry, "declaration", lambda plugin: loaded.append(plugin.name) or declaration(plugin))
+    with Store(tmp_path / "store") as store:
+        prediction_job("emopipe-default", store, modalities=("voice",), device="cpu", offline=True)
+        assert loaded and "mediapipe" not in loaded
+        prediction_job("emopipe-default", store, modalities=("face",), device="cpu", offline=True)
+        assert "mediapipe" in loaded
 
 
 def test_a_checkpoint_of_the_other_backend_names_both(tmp_path: Path) -> None:

@@ -498,6 +498,7 @@ def person_answers(work: Path, person: str, seed: int) -> Answers:
 
     def make() -> list[Answers]:
         predictor, clips = fit_members(load(work, (), ("face", "voice"), person), seed), measured(work, "javased")
+        checkpoint.save(without_person(work, person, seed), predictor, "")
         dataset = clips.subset(np.flatnonzero(clips.speakers == person))
         asked = ("face", "voice", "face+voice")
         found = [answers(predictor, dataset, "javased", names, seed) for names in asked]
@@ -507,6 +508,11 @@ def person_answers(work: Path, person: str, seed: int) -> Answers:
         return [*found, *renamed, _renamed(relative, RELATIVE_FACE)]
 
     return _kept(work / "answers" / f"without-{person.replace('/', '-')}-{seed}.npz", make)
+
+
+def without_person(work: Path, person: str, seed: int) -> Path:
+    """Where the model is kept that did not see a speaker of Java-SED."""
+    return work / "without_person" / f"{person.replace('/', '-')}-{seed}"
 
 
 def without_speakers(dataset: Dataset) -> Dataset:

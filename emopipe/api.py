@@ -53,6 +53,7 @@ def run(
     model: AnyPath = DEFAULT_MODEL,
     out: AnyPath | None = None,
     participants: AnyPath | None = None,
+    speakers: AnyPath | Mapping[str, str] | None = None,
     formats: str | Sequence[str] = (),
     retry_failed: bool = False,
     phases: bool = False,
@@ -69,6 +70,8 @@ def run(
         model: name of a shipped checkpoint, or a checkpoint's folder.
         out: folder for JSON, CSV and pages; None writes none.
         participants: CSV with a column person or file, and columns of groups to compare; needs `out`.
+        speakers: who speaks in which file, or is interviewed in it: CSV with the columns file and speaker, or a
+            mapping. Recordings of the same speaker are read relative to what is usual for them in all of these.
         formats: forms beside JSON and CSV in which the results are written, as for :func:`export`; need `out`.
         retry_failed: only what failed in, or was missing from, the last run into `out`.
         phases: one stage of all files after the other, so that one model at a time is loaded.
@@ -91,6 +94,7 @@ def run(
         ConfigError: an option that cannot be used.
         OutputError: outputs cannot be written.
     """
+    from emopipe.pipeline.datasets.speakers_table import read_speakers
     from emopipe.pipeline.execution.batch import find_inputs, run_files
     from emopipe.pipeline.execution.jobs import extraction_overrides, prediction_job
     from emopipe.pipeline.execution.protection import protection_of
@@ -110,6 +114,9 @@ def run(
         hook = disguise.hook(stack.enter_context(_hook(progress)))
         store, keep = stack.enter_context(_store(options))
         inputs = find_inputs(_paths(paths), folder if retry_failed else None, disguise)
+        if speakers is not None:
+            given = speakers if isinstance(speakers, Mapping) else Path(speakers)
+            inputs = inputs.told(read_speakers(given, inputs.every))
         groups = None
         if participants is not None:
             groups = read_participants(Path(participants), inputs.every).hidden(disguise)

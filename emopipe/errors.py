@@ -346,6 +346,13 @@ class CorrectionsError(EmopipeError):
     advice = "Save it again from the page of the clip, or export to ELAN and edit again"
 
 
+class SpeakersTableError(EmopipeError):
+    """A speakers table is unusable."""
+
+    code = "EMO-512"
+    advice = "Correct the table and repeat the command"
+
+
 class PseudonymsTableError(EmopipeError):
     """A pseudonyms table is unusable."""
 

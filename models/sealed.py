@@ -56,6 +56,11 @@ class Sealed:
         """Names of the modalities, in order."""
         return tuple(self.schema)
 
+    @property
+    def relative(self) -> bool:
+        """Whether it reads features relative to the speaker's other utterances."""
+        return bool(self.options.get("relative"))
+
 
 def read_sealed(path: str | Path) -> Sealed:
     """Read and verify a checkpoint without building its network.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class Person:
 
     Attributes:
         number: as in turns and spans, in the order of first words.
-        name: the enrolled name, else "S1", "S2", ...
+        name: the name that was enrolled or told, else "S1", "S2", ...
         role: None when nobody else speaks.
         tracks: face tracks that are theirs; () when their face is never seen.
         talk: seconds of speech.
@@ -53,6 +54,11 @@ class Person:
     tracks: tuple[int, ...] = ()
     talk: float = 0.0
     reference: bool = False
+
+
+def is_generic(speaker: str | None) -> bool:
+    """Whether it is not a name but a number that every file gives anew (S1, S2, ...), or nothing."""
+    return speaker is None or re.fullmatch(r"S\d+", speaker) is not None
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class Source:
         image: a picture that gives the face when there is no video.
         text: the words, when they are known; else they are recognised.
         start, end: seconds; the stretch of the media file that is one utterance. None: the whole file.
-        speaker: who speaks, when known.
+        speaker: who speaks, when known; where several people do, who is interviewed.
+        related: the recordings of that speaker.
     """
 
     id: str
@@ -84,11 +91,25 @@ class Source:
     start: float | None = None
     end: float | None = None
     speaker: str | None = None
+    related: Related | None = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> Path | None:
         """The file that stands for the source in messages."""
         return self.media or self.audio or self.image
+
+
+@dataclass(frozen=True)
+class Related:
+    """The recordings of a run in which one speaker is named: what is usual for them is told from all of these.
+
+    Attributes:
+        key: hash of all that is measured of them.
+        sources: the recordings, in an order that does not depend on their names.
+    """
+
+    key: str
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -143,7 +164,8 @@ class MediaInfo(TypedDict, total=False):
     when, in order, even where no words are sure enough to be given; `width` and `height` are pixels, `frame_rate` is
     frames per second; `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
     :class:`~emopipe.pipeline.media.streams.StreamFacts`) and which of them are used;
-    `unverified_weights` are names of weights that measured it and are not the catalogue's.
+    `unverified_weights` are names of weights that measured it and are not the catalogue's; `related_recordings` tells
+    in how many recordings of the run its speaker is named, where answers are relative to what is usual for them in all.
     """
 
     language: str | None
@@ -154,6 +176,7 @@ class MediaInfo(TypedDict, total=False):
     pixel_aspect: float
     streams: list[dict[str, object]]
     unverified_weights: list[str]
+    related_recordings: int
 
 
 @dataclass(frozen=True)
@@ -252,7 +275,7 @@ class UtteranceResult:
 
     Attributes:
         start, end: when.
-        speaker: enrolled name, or S1, S2, ... in the order of first words; None when unknown.
+        speaker: the name that was enrolled or told, or S1, S2, ... in the order of first words; None when unknown.
         role: the speaker's part in an interview; None when nobody else speaks.
         overlap: share of its speech in which somebody else may be speaking too.
         text: the words, "" when there are none.

@@ -56,7 +56,7 @@ class Fault:
     hint: str = ""
 
 
-def refuse(faults: Iterable[Fault], name: str, unusable: type[EmopipeError], path: Path) -> None:
+def refuse(faults: Iterable[Fault], name: str, unusable: type[EmopipeError], path: Path | None) -> None:
     """Raise one error that tells all faults of a table, the first ones word by word; nothing without any."""
     found = sorted(faults, key=lambda fault: fault.line)
     if not found:

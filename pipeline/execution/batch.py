@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emopipe.errors import EmopipeError, OptionConflict, Reason, reason
+from emopipe.models.data.speakers import LEAST_OTHERS
 from emopipe.pipeline.backends.loading import pick_device
 from emopipe.pipeline.execution.engine import WORKER_BYTES, Engine, Here
 from emopipe.pipeline.execution.forecast import Step, explain
@@ -19,19 +20,18 @@ from emopipe.pipeline.execution.jobs import config_hash
 from emopipe.pipeline.execution.plan import Job, Task, contents, missing, results
 from emopipe.pipeline.execution.processes import Processes
 from emopipe.pipeline.execution.protection import Protection, refuse_mixed
+from emopipe.pipeline.execution.relating import related
 from emopipe.pipeline.execution.worker import Outcome
 from emopipe.pipeline.media.finding import find_media
 from emopipe.pipeline.privacy.disguise import Disguise
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Extraction, FileResult, Source, TurnResult, UtteranceResult
+from emopipe.pipeline.records import Extraction, FileResult, Related, Source, TurnResult, UtteranceResult
 from emopipe.pipeline.report.batch_page import write_summary
 from emopipe.pipeline.report.outputs import SUMMARY, Sink, read_manifest
 from emopipe.pipeline.report.participants import Participants
+from emopipe.pipeline.stages.fusion import FUSION
 from emopipe.pipeline.stages.probe import PROBE
 from emopipe.pipeline.store.store import Content, Store
-
-if TYPE_CHECKING:
-    pass
 
 #: Reasons for absence that belong to the nature of an utterance or of what is asked, and are not a fault of the file.
 ORDINARY: frozenset[str] = frozenset({"too_short", "not_requested"})
@@ -88,17 +88,30 @@ class Inputs:
         refused: what cannot be used at all, and why.
         kept: what an earlier run has done with, with its entry in the manifest.
         skipped: files beside them that are not recordings.
+        speakers: file -> who speaks in it, or is interviewed, where that is told.
     """
 
     files: list[Path]
     refused: dict[Path, EmopipeError]
     kept: dict[Path, dict[str, Any]]
     skipped: dict[Path, Reason] = field(default_factory=dict)
+    speakers: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def every(self) -> list[Path]:
         """All of them, in the order of the manifest."""
         return sorted({*self.files, *self.refused, *self.kept}, key=os.fsencode)
+
+    def told(self, speakers: Mapping[Path, str]) -> Inputs:
+        """The same, knowing who speaks in which file.
+
+        What an earlier run has done with is worked on again where its speaker is in a file that was not done: what is
+        usual for them has changed.
+        """
+        changed = {speakers[path] for path in self.files if path in speakers}
+        again = [path for path in self.kept if speakers.get(path) in changed]
+        kept = {path: entry for path, entry in self.kept.items() if path not in again}
+        return replace(self, files=[*self.files, *again], kept=kept, speakers=speakers)
 
 
 def find_inputs(paths: Sequence[Path], retry: Path | None = None, disguise: Disguise | None = None) -> Inputs:
@@ -168,23 +181,12 @@ def run_files(
     if out is not None:
         refuse_mixed(out, protected.disguise)
     with Store(job.store) as store:
-        sink = (
-            None
-            if dry or out is None
-            else Sink(
-                out,
-                list(shown.values()),
-                config_hash(job.config),
-                version("emopipe"),
-                {protected.disguise.path(path): protected.disguise.reason(why) for path, why in inputs.skipped.items()},
-                store,
-            )
-        )
+        sink = None if dry or out is None else _sink(out, inputs, job, protected.disguise, store)
         batch = _Batch(job, engine, store, hook)
         if inputs.skipped:
             hook(Event("info", "batch", f"{len(inputs.skipped)} files that are not recordings are skipped"))
         hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
-        batch.probe([Source(str(path), media=path) for path in inputs.files])
+        batch.probe([Source(str(path), media=path, speaker=inputs.speakers.get(path)) for path in inputs.files])
         if explained is not None:
             steps, stored = batch.explain()
             explained([replace(step, source=protected.disguise.source(step.source)) for step in steps], stored)
@@ -193,6 +195,7 @@ def run_files(
         if sink is not None:
             for path, entry in inputs.kept.items():
                 sink.keep(shown[path], entry)
+        few = _Few(job, inputs)
         try:
             refused = ((Source(str(path), media=path), Outcome(error)) for path, error in inputs.refused.items())
             for source, outcome in chain(refused, batch.run(phases)):
@@ -200,12 +203,40 @@ def run_files(
                 if sink is not None:
                     result = protected.copy(result, source.media, sink, store, hook)
                     sink.write(result)
+                few.count(result)
                 yield result
         except BaseException:
             with suppress(EmopipeError):
                 _finish(sink, len(shown), participants)
             raise
         _finish(sink, len(shown), participants)
+        few.tell(hook)
+
+
+def _sink(out: Path, inputs: Inputs, job: Job, disguise: Disguise, store: Store) -> Sink:
+    """What writes the outputs of a run."""
+    skipped = {disguise.path(path): disguise.reason(why) for path, why in inputs.skipped.items()}
+    shown = [*disguise.paths(inputs.every).values()]
+    return Sink(out, shown, config_hash(job.config), version("emopipe"), skipped, store)
+
+
+class _Few:
+    """Recordings that have too few utterances to tell what is usual for who speaks, where that would be of use."""
+
+    def __init__(self, job: Job, inputs: Inputs) -> None:
+        self._recordings = 0
+        self._is_of_use = job.relative and not inputs.speakers
+
+    def count(self, result: FileResult) -> None:
+        """Count a recording, if it is one."""
+        self._recordings += 0 < len(result.utterances) <= LEAST_OTHERS
+
+    def tell(self, hook: Hook) -> None:
+        """Tell what naming the speakers would do, where there are enough of them."""
+        if self._is_of_use and self._recordings > LEAST_OTHERS:
+            what = f"{self._recordings} recordings have too few utterances to tell what is usual for who speaks; "
+            hint = "if the same people speak in several of them, name them in a table with --speakers"
+            hook(Event("info", "batch", what + hint))
 
 
 def _finish(sink: Sink | None, inputs: int, participants: Participants | None) -> None:
@@ -218,10 +249,14 @@ def _finish(sink: Sink | None, inputs: int, participants: Participants | None) -
 
 
 class _Batch:
-    """Many sources on their way through the stages."""
+    """Many sources on their way through the stages.
+
+    Recordings in which the same speaker is named are measured first, and predicted when all of them are.
+    """
 
     def __init__(self, job: Job, engine: Engine, store: Store, hook: Hook) -> None:
         self._job, self._engine, self._store, self._hook = job, engine, store, hook
+        self._related: dict[Source, Related] = {}
         self._failed: dict[Source, Outcome] = {}
         self._durations: dict[Source, float] = {}
         self._computed: dict[Source, dict[str, float]] = {}
@@ -232,11 +267,20 @@ class _Batch:
         self._durations = dict.fromkeys(sources, 0.0)
         known, content = self._store.known, self._store.content
         self._do([Task(source, (PROBE.name,)) for source in sources if self._duration(source, known) is None])
+        self._relate()
         for source in sources:
             if source not in self._failed:
                 with suppress(EmopipeError):  # it changes or is gone: the stage that reads it tells
                     self._durations[source] = self._duration(source, content) or 0.0
                 self._tell_cost(source)
+
+    def _relate(self) -> None:
+        """Find the recordings of each named speaker, of those that can be used."""
+        self._related = related(self._alive(), self._job, self._store)
+
+    def _as_related(self, source: Source) -> Source:
+        """The source with the recordings of its speaker."""
+        return replace(source, related=self._related.get(source))
 
     def _tell_cost(self, source: Source) -> None:
         """Tell how long a source is that has to be worked on, and how long that will take, if past times tell."""
@@ -269,7 +313,7 @@ class _Batch:
         return [step for some in steps.values() for step in some], sum(not some for some in steps.values())
 
     def _steps(self, source: Source) -> list[Step]:
-        return explain(source, self._job, self._store, self._durations[source])
+        return explain(self._as_related(source), self._job, self._store, self._durations[source])
 
     def run(self, phases: bool) -> Iterator[tuple[Source, Outcome]]:
         """What becomes of each source."""
@@ -279,17 +323,35 @@ class _Batch:
         yield from self._assemble(stored)
         rest = sorted(set(alive) - set(stored), key=lambda source: (-self._durations[source], source.id))
         self._fetch_weights(rest)
-        if not phases:
-            for task, outcome in self._engine.run(self._job, [Task(source) for source in rest], self._hook):
+        if phases:
+            yield from self._by_stage(rest)
+        else:
+            yield from self._by_file(rest)
+
+    def _by_file(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
+        """What becomes of each source; what is related to others waits until these are measured."""
+        measuring = tuple(stage.name for stage in self._job.stages if stage.stored and stage is not FUSION)
+        tasks = [Task(source, measuring if source in self._related else ()) for source in sources]
+        for task, outcome in self._engine.run(self._job, tasks, self._hook):
+            if not task.stages or self._fails(task, outcome):
                 yield task.source, self._with_earlier_work(task.source, outcome)
-            return
+        waiting = [task.source for task in tasks if task.stages and task.source not in self._failed]
+        self._relate()
+        waiting = [self._as_related(source) for source in sorted(waiting, key=lambda source: source.speaker or "")]
+        for task, outcome in self._engine.run(self._job, [Task(source) for source in waiting], self._hook):
+            yield task.source, self._with_earlier_work(task.source, outcome)
+
+    def _by_stage(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
+        """What becomes of each source, one stage of all after the other."""
         for stage in self._job.stages:
-            tasks = [Task(s, (stage.name,)) for s in rest if s not in self._failed and stage.name in self._missing(s)]
+            self._relate()
+            left = [self._as_related(source) for source in sources if source not in self._failed]
+            tasks = [Task(source, (stage.name,)) for source in left if stage.name in self._missing(source)]
             if stage.stored and tasks:
                 self._hook(Event("start", "phase", stage.name, total=len(tasks)))
                 yield from self._do(tasks)
                 self._engine.renew()
-        yield from self._assemble([source for source in rest if source not in self._failed])
+        yield from self._assemble([source for source in sources if source not in self._failed])
 
     def _fetch_weights(self, sources: Sequence[Source]) -> None:
         """Have the weights of the stages that will run, before hours of work end in the want of one."""
@@ -303,16 +365,21 @@ class _Batch:
         """Do single stages; returns the sources that failed."""
         fresh = []
         for task, outcome in self._engine.run(self._job, tasks, self._hook):
-            self._computed.setdefault(task.source, {}).update(outcome.computed)
-            if outcome.error is not None:
-                self._failed[task.source] = outcome
+            if self._fails(task, outcome):
                 fresh.append((task.source, outcome))
         return fresh
+
+    def _fails(self, task: Task, outcome: Outcome) -> bool:
+        """Note the work on single stages; returns whether the source has failed."""
+        self._computed.setdefault(task.source, {}).update(outcome.computed)
+        if outcome.error is not None:
+            self._failed[task.source] = outcome
+        return outcome.error is not None
 
     def _assemble(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
         """What is put together from the store needs no models, and no worker but this process."""
         here = self._engine if isinstance(self._engine, Here) else Here()
-        for task, outcome in here.run(self._job, [Task(source) for source in sources], silent):
+        for task, outcome in here.run(self._job, [Task(self._as_related(source)) for source in sources], silent):
             yield task.source, self._with_earlier_work(task.source, outcome)
         if here is not self._engine:
             here.close()
@@ -326,7 +393,7 @@ class _Batch:
     def _missing(self, source: Source) -> list[str]:
         """The stages that a source has still to go through; those of one that has become unreadable tell when run."""
         try:
-            by_stage = results(source, contents(source, self._store), self._job)
+            by_stage = results(self._as_related(source), contents(source, self._store), self._job)
         except EmopipeError:
             return [stage.name for stage in self._job.stages]
         return [result.stage.name for result in missing(by_stage, self._job.values, self._store.has)]
@@ -340,15 +407,17 @@ def _result(job: Job, source: Source, outcome: Outcome) -> FileResult:
     if outcome.error is not None or extraction is None:
         reasons = [outcome.error.reason()] if outcome.error is not None else []
         return FileResult(media, "failed", reasons, checkpoint=checkpoint, computed=outcome.computed)
-    reasons = _degradations(extraction)
-    unverified = extraction.info.get("unverified_weights", [])
+    reasons, info = _degradations(extraction), extraction.info
+    if source.related is not None:
+        info = {**info, "related_recordings": len(source.related.sources)}
+    unverified = info.get("unverified_weights", [])
     pairs = zip(extraction.utterances, outcome.predictions or [], strict=True)
     return FileResult(
         media,
         "ok" if all(one.is_note for one in reasons) else "degraded",
         reasons,
         extraction.duration,
-        extraction.info,
+        info,
         checkpoint,
         extraction.people,
         [TurnResult(turn.start, turn.end, turn.person, turn.overlapped) for turn in joined(extraction.turns)],

@@ -84,6 +84,7 @@ def prediction_job(
         offline=offline,
         backends=backends,
         least_confidence=least_confidence(sealed, abstain, model),
+        relative=sealed.relative,
     )
     return based(job, store, hook, sealed)
 

@@ -41,6 +41,7 @@ class Job:
         threads: of a worker; 0 leaves the choice to the libraries.
         backends: what loads the extractors; a class that can be imported.
         least_confidence: answers that are less sure are uncertain; None leaves that to the checkpoint.
+        relative: the checkpoint reads features relative to the speaker's other utterances.
     """
 
     config: ExtractionConfig
@@ -56,6 +57,7 @@ class Job:
     threads: int = 0
     backends: Callable[..., Backends] = Backends
     least_confidence: float | None = None
+    relative: bool = False
 
     @property
     def stages(self) -> tuple[AnyStage, ...]:
@@ -177,6 +179,7 @@ def results(source: Source, files: Mapping[str, Content], job: Job) -> dict[str,
     origins: dict[str, Any] = {
         "source": [source.text, source.start, source.end],
         "speaker": source.speaker,
+        "related_means": None if source.related is None else source.related.key,
         "media": hashes.get("media"),
         "sound_media": hashes.get("audio", hashes.get("media")),
         "image": hashes.get("image"),

@@ -21,15 +21,17 @@ from emopipe.pipeline.execution.memory import allocate_frugally, return_freed_me
 from emopipe.pipeline.execution.plan import Job, Result, Task, contents, missing, results
 from emopipe.pipeline.media.decoding import Media
 from emopipe.pipeline.progress import Event, Hook, silent
-from emopipe.pipeline.records import Extraction, Source
-from emopipe.pipeline.stages.assembly import ExtractionInputs, assemble
+from emopipe.pipeline.records import Extraction, Related, Source
+from emopipe.pipeline.stages.assembly import ExtractionInputs, UtteranceFeatures, assemble
 from emopipe.pipeline.stages.face import FACE
+from emopipe.pipeline.stages.fusion import count_utterances
 from emopipe.pipeline.stages.person_normalization import FeatureInputs, baselines_of_clip
 from emopipe.pipeline.stages.stage import AnyStage, Inputs
 from emopipe.pipeline.store import serialization
 from emopipe.pipeline.store.store import Store, changed
 
 if TYPE_CHECKING:
+    from emopipe.models.data.speakers import SpeakerMeans
     from emopipe.models.prediction import Prediction
     from emopipe.models.predictor import Predictor
 
@@ -84,6 +86,7 @@ class Worker:
         self._debug = debug
         self._checked: set[str] = set()
         self._last: tuple[str, dict[str, object]] = ("", {})
+        self._related: tuple[str, SpeakerMeans] | None = None
 
     def __enter__(self) -> Worker:
         return self
@@ -121,6 +124,18 @@ class Worker:
         with learning_from(clip), _Evaluation(source, self, self.job.of_reference, silent, {}) as evaluation:
             evaluation.ensure(("spans", "people", *config.baseline_of))
             return baselines_of_clip(FeatureInputs(evaluation.value), clip, config.baseline_of)
+
+    def related_means(self, related: Related) -> SpeakerMeans:
+        """What is usual for the speaker of some recordings, each utterance counting the same."""
+        from emopipe.models.data.speakers import SpeakerMeans
+
+        if self._related is None or self._related[0] != related.key:
+            means = SpeakerMeans()
+            for source in related.sources:
+                with _Evaluation(source, self, self.job, silent, {}) as evaluation:
+                    count_utterances(means, UtteranceFeatures(evaluation.value), source.speaker)
+            self._related = (related.key, means)
+        return self._related[1]
 
     def check_features(self, modalities: Collection[str]) -> None:
         """Refuse extractors whose features the checkpoint was not trained on; loads what it must ask.
@@ -206,6 +221,7 @@ class _Evaluation:
             "labelled": self._job.labelled,
             "reference": lambda: worker.reference,
             "predictor": lambda: worker.predictor,
+            "related_means": None if (related := source.related) is None else lambda: worker.related_means(related),
         }
 
     def __enter__(self) -> _Evaluation:

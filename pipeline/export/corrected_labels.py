@@ -11,9 +11,8 @@ from emopipe.pipeline.corrections.review import Review, review_of
 from emopipe.pipeline.datasets.labels import LabelledSource, Labels
 from emopipe.pipeline.export.recording import Recording, read_recordings
 from emopipe.pipeline.media.finding import find_media
-from emopipe.pipeline.records import Source
+from emopipe.pipeline.records import Source, is_generic
 from emopipe.pipeline.report.outputs import row_of
-from emopipe.pipeline.report.participants import is_generic
 
 
 def corrected_labels(results: Path, path: Path) -> Labels:

@@ -59,6 +59,7 @@ class Description:
         speakers: recordings in which so many people speak: number -> recordings.
         reasons: code -> recordings in which it is told.
         checkpoints: that predicted.
+        related: recordings whose speaker is named in several, and which were read relative to what is usual in all.
         settings: stage -> setting -> its values; several where recordings were not measured alike.
         weights, libraries: that took part; library -> versions.
         incomplete: recordings of which the store no longer holds how they were measured.
@@ -76,6 +77,7 @@ class Description:
     speakers: Mapping[int, int]
     reasons: Mapping[str, int]
     checkpoints: Sequence[Checkpoint]
+    related: int
     settings: Mapping[str, Mapping[str, Sequence[Any]]]
     weights: Sequence[Weight]
     libraries: Mapping[str, Sequence[str]]
@@ -128,6 +130,7 @@ def describe(recordings: Iterable[Recording], failed: int = 0) -> Description:
         seconds += result.duration or 0.0
         spoken = result.utterances
         counts += Counter(recordings=1, utterances=len(spoken), abstained=sum(one.abstained for one in spoken))
+        counts["related"] += "related_recordings" in result.info
         counts["answered"] += sum(one.label is not None or one.value is not None for one in spoken)
         absent.update(name for one in spoken for name in one.absent)
         languages.update(filter(None, [result.info.get("language")]))
@@ -151,6 +154,7 @@ def describe(recordings: Iterable[Recording], failed: int = 0) -> Description:
         speakers=dict(sorted(speakers.items())),
         reasons=dict(reasons.most_common()),
         checkpoints=[_checkpoint(one) for one in checkpoints if one],
+        related=counts["related"],
         settings=settings,
         weights=[_weight(*one) for one in shown],
         libraries={name: libraries[name] for name in sorted(libraries)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,9 @@ from typing import Final
 
 from emopipe.errors import EmopipeError, ParticipantsTableError
 from emopipe.pipeline.datasets.csv_input import read_table
+from emopipe.pipeline.datasets.recording_names import AMBIGUOUS, RecordingNames
 from emopipe.pipeline.privacy.disguise import Disguise
+from emopipe.pipeline.records import is_generic
 
 NAME: Final = "participants table"
 #: Columns that say who is meant; all others are groups.
@@ -75,11 +76,6 @@ class Participants:
         return {(row.media, row.person): row for row in self.rows if row.media is not None or not row.file}
 
 
-def is_generic(speaker: str | None) -> bool:
-    """Whether it is not a name but a number that every file gives anew (S1, S2, ...), or nothing."""
-    return speaker is None or re.fullmatch(r"S\d+", speaker) is not None
-
-
 def read_participants(path: Path, files: Iterable[Path]) -> Participants:
     """Read a participants table: CSV with the column `person` or `file`, or both, and any columns of groups.
 
@@ -102,10 +98,10 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
     if not groups:
         what = f"the {NAME} has no column of groups beside {', '.join(columns)}"
         raise ParticipantsTableError(what, path=path, hint="Add one, such as group")
-    named = _by_name(files)
+    names = RecordingNames(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
     for line, cells in table.rows.items():
-        row = _participant(line, cells, groups, named, path)
+        row = _participant(line, cells, groups, names, path)
         other = rows.setdefault((row.media or row.file, row.person), row)
         if other is not row:
             raise _unusable(path, line, f"{row.name} is in line {other.line} already", "Keep one of the two")
@@ -113,7 +109,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
 
 
 def _participant(
-    line: int, cells: Mapping[str, str], groups: Sequence[str], named: Mapping[str, set[Path]], table: Path
+    line: int, cells: Mapping[str, str], groups: Sequence[str], names: RecordingNames, table: Path
 ) -> Participant:
     normal = {column: unicodedata.normalize("NFC", cell) for column, cell in cells.items()}
     person, file = normal.get("person", ""), normal.get("file", "")
@@ -122,25 +118,11 @@ def _participant(
     if not file and is_generic(person):
         hint = "Name the file as well, in a column called file"
         raise _unusable(table, line, f"person is {person}, which is somebody else in every file", hint)
-    matches = named.get(file.replace("\\", "/").removeprefix("./"), set())
-    matches = matches & {Path(file)} or matches
+    matches = names.find(file)
     if len(matches) > 1:
-        hint = "Write more of its path or its suffix"
-        examples = " and ".join(sorted(map(str, matches))[:2])
-        raise _unusable(table, line, f"file is {file!r}, which may be {examples}", hint)
+        examples = " and ".join(map(str, matches[:2]))
+        raise _unusable(table, line, f"file is {file!r}, which may be {examples}", AMBIGUOUS)
     return Participant(line, person, file, next(iter(matches), None), {column: normal[column] for column in groups})
-
-
-def _by_name(files: Iterable[Path]) -> dict[str, set[Path]]:
-    """What a table may call an input -> the inputs: its path or the end of it, with or without the suffix."""
-    named: dict[str, set[Path]] = {}
-    for file in files:
-        parts = file.parts
-        for start in range(len(parts)):
-            end = Path(*parts[start:])
-            for name in {end.as_posix(), (end.parent / end.stem).as_posix()}:
-                named.setdefault(unicodedata.normalize("NFC", name), set()).add(file)
-    return named
 
 
 def _unusable(table: Path, line: int, what: str, hint: str) -> EmopipeError:

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, Final
 
-from emopipe.pipeline.report.participants import Participant, Participants, is_generic
+from emopipe.pipeline.records import is_generic
+from emopipe.pipeline.report.participants import Participant, Participants
 from emopipe.pipeline.report.rankings import words_and_expression
 from emopipe.pipeline.report.turn_taking import Talk
 

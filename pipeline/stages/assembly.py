@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -73,10 +72,8 @@ def assemble(source: Source, inputs: ExtractionInputs, unverified: Sequence[str]
         )
     info: MediaInfo = {"language": inputs.language, "languages": inputs.languages, **inputs.info}
     info["unverified_weights"] = list(unverified)
-    people = inputs.people
-    if source.speaker is not None:
-        people = [replace(person, name=source.speaker) for person in people]
-    return Extraction(source, utterances, inputs.duration, _warnings(inputs), info, tuple(people), tuple(inputs.turns))
+    people, turns = tuple(inputs.people), tuple(inputs.turns)
+    return Extraction(source, utterances, inputs.duration, _warnings(inputs), info, people, turns)
 
 
 def _warnings(inputs: ExtractionInputs) -> list[Reason]:
@@ -93,9 +90,11 @@ def _absence(source: Source, inputs: UtteranceFeatures, modality: str, index: in
 
 
 def speaker_name(inputs: UtteranceFeatures, index: int) -> str | None:
-    """Who speaks an utterance: as it is given with the source, else as it was found."""
+    """Who speaks an utterance, or is seen while nobody does: as it was found, else as it is given with the source."""
     person = person_of(inputs.spans[index], inputs.people)
-    return person.name if inputs.speaker is None and person is not None else inputs.speaker
+    if person is not None:
+        return person.name
+    return inputs.speaker if len(inputs.people) < 2 else None
 
 
 def utterance_features(inputs: UtteranceFeatures, index: int) -> dict[str, FeatureSequence]:

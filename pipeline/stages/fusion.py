@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class FusionInputs(UtteranceFeatures):
-    """The features of each utterance, and the model."""
+    """The features of each utterance, the model, and what is usual for the speaker in other recordings."""
 
     predictor: Callable[[], Predictor]
+    related_means: Callable[[], SpeakerMeans] | None
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,18 @@ class Predictions:
 
 
 def fuse(inputs: FusionInputs, context: Context) -> Predictions:
-    """Predict the emotion of each utterance from its features and the words said before it."""
+    """Predict the emotion of each utterance from its features and the words said before it.
+
+    Where the model reads features relative to the speaker's other utterances, these are those of the recording; where
+    it has too few of them, those of all recordings of the run in which the same speaker is named.
+    """
     from emopipe.models.data.conversation import spoken
     from emopipe.models.data.dataset import Sample
 
     predictor = inputs.predictor()
     predictions: list[Prediction] = []
     spans = inputs.spans
-    means = _speaker_means(inputs) if predictor.module.relative else None
+    means = _usual_means(inputs) if predictor.module.relative else []
     lines = spoken([(speaker_name(inputs, index), span.text) for index, span in enumerate(spans)])
     for first in range(0, len(spans), GROUP):
         samples = []
@@ -52,28 +57,39 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             rows = {name: sequence.features for name, sequence in features.items()}
             earlier = tuple(line for line in lines[:index] if line)
             quality = utterance_quality(inputs, index, rows)
-            usual = {} if means is None else _usual_of_others(means, speaker_name(inputs, index), rows)
+            usual = _usual_of_others(means, speaker_name(inputs, index), rows)
             samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier, usual))
         predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return Predictions(predictions)
 
 
-def _speaker_means(inputs: FusionInputs) -> SpeakerMeans:
-    """What is usual for each person of the recording."""
+def _usual_means(inputs: FusionInputs) -> list[SpeakerMeans]:
+    """What is usual for each person of the recording, and for the speaker who is named in others, too."""
     from emopipe.models.data.speakers import SpeakerMeans
 
     means = SpeakerMeans()
+    count_utterances(means, inputs)
+    return [means] if inputs.related_means is None else [means, inputs.related_means()]
+
+
+def count_utterances(means: SpeakerMeans, inputs: UtteranceFeatures, only: str | None = None) -> None:
+    """Count the utterances of a recording, of one speaker where one is named, in what is usual for who speaks them."""
     for index in range(len(inputs.spans)):
-        features = {name: sequence.features for name, sequence in utterance_features(inputs, index).items()}
-        means.add(speaker_name(inputs, index), features)
-    return means
+        speaker = speaker_name(inputs, index)
+        if only is None or speaker == only:
+            features = {name: sequence.features for name, sequence in utterance_features(inputs, index).items()}
+            means.add(speaker, features)
 
 
 def _usual_of_others(
-    means: SpeakerMeans, speaker: str | None, rows: Mapping[str, np.ndarray]
+    means: Sequence[SpeakerMeans], speaker: str | None, rows: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
-    return {name: means.of_others(speaker, name, steps) for name, steps in rows.items()}
+    """By modality, what is usual in the first of the means that know enough other utterances of the speaker."""
+    return {
+        name: next(filter(None, (one.of_others(speaker, name, steps) for one in means)), None)
+        for name, steps in rows.items()
+    }
 
 
 def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mapping[str, Sequence[str]]) -> None:
@@ -83,4 +99,4 @@ def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mappin
             raise FeatureMismatch(f"{name}: trained on {wanted} features, offered {width}")
 
 
-FUSION: Final = Stage("fusion", 3, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")
+FUSION: Final = Stage("fusion", 4, FusionInputs, Predictions, fuse, settings=("checkpoint",), backend="model")

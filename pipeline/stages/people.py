@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -130,6 +130,7 @@ class IdentificationInputs(Inputs):
     track_turns: list[Turn]
     turns: list[Turn]
     speaker: str | None
+    labelled: bool
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,14 @@ class Identification:
 
 
 def identify_speakers(inputs: IdentificationInputs, context: Context) -> Identification:
-    """Compare each person's voice with those of enrolment clips and of the baseline clip."""
+    """Compare each person's voice with those of enrolment clips and of the baseline clip.
+
+    A labelled source has one person, who needs no comparison where the table names them.
+    """
     from emopipe.extractors.speech.speaker_identification import match_voices
 
-    if not recognises(context.settings.people) or inputs.speaker is not None or not inputs.turns:
+    is_named = inputs.labelled and inputs.speaker is not None
+    if not recognises(context.settings.people) or is_named or not inputs.turns:
         return Identification([], None, [])
     numbers = sorted({turn.person for turn in inputs.turns})
     voices = {number: _voice_of(number, inputs, context) for number in numbers}
@@ -197,6 +202,7 @@ class PeopleInputs(Inputs):
     shown: int | None
     unheard: list[str]
     people_doubt: str
+    speaker: str | None
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,12 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
     subject, unfulfilled = find_subject(names, talk, inputs.spans, context.settings.people.subject)
     doubts = [f"enrolled {name} was not heard" for name in inputs.unheard] + [unfulfilled] * bool(unfulfilled)
+    if inputs.speaker is not None and inputs.speaker not in names.values():
+        told = _speaker_told(talk, subject, {number for number, _ in inputs.known})
+        if told is None:
+            doubts.append(f"{inputs.speaker} was not heard: all voices are those of enrolled people")
+        else:
+            names[told] = inputs.speaker
     table = _table_or_none(inputs.face_table)
     faces = faces_of_speakers(table, _unshared(turns)) if table is not None else {}
     people = [
@@ -229,6 +241,13 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     if inputs.people_doubt:
         warnings.append(reason("people_unsure", inputs.people_doubt))
     return People(people, warnings)
+
+
+def _speaker_told(talk: Mapping[int, float], subject: int | None, known: Collection[int]) -> int | None:
+    """Whom a table means that names one speaker: who is interviewed, else who talks most; nobody who is known."""
+    if subject not in known:
+        return subject
+    return max(talk.keys() - known, key=lambda number: talk[number], default=None)
 
 
 def _table_or_none(table: pa.Table | Absent) -> pa.Table | None:
@@ -287,7 +306,7 @@ SPEAKERS: Final = Stage(
 TURNS: Final = Stage("turns", 1, TurnInputs, Turns, find_turns, quick=True)
 NAMES: Final = Stage(
     "names",
-    1,
+    2,
     IdentificationInputs,
     Identification,
     identify_speakers,
@@ -299,7 +318,7 @@ NAMES: Final = Stage(
 )
 PEOPLE: Final = Stage(
     "people",
-    5,
+    6,
     PeopleInputs,
     People,
     find_people,

@@ -22,6 +22,7 @@ from emopipe.pipeline.stages.voice import VOICE
 from emopipe.pipeline.stages.waveform import WAVEFORM
 
 if TYPE_CHECKING:
+    from emopipe.models.data.speakers import SpeakerMeans
     from emopipe.models.predictor import Predictor
 
 
@@ -37,6 +38,7 @@ class Given(Inputs):
     labelled: bool
     reference: Callable[[], Baselines]
     predictor: Callable[[], Predictor]
+    related_means: Callable[[], SpeakerMeans] | None
 
 
 #: From a source to its features.

@@ -132,7 +132,7 @@ class _Pitch:
         return np.stack([np.cos(20 * crossings), np.sin(20 * crossings)], axis=1).astype(np.float32)
 
 
-def write_checkpoint(folder: Path, seed: int = 0, **tables: Any) -> Path:
+def write_checkpoint(folder: Path, seed: int = 0, *, relative: bool = False, **tables: Any) -> Path:
     """A tiny untrained checkpoint that looks at face and voice as the stand-ins measure them."""
     import torch
 
@@ -142,7 +142,7 @@ def write_checkpoint(folder: Path, seed: int = 0, **tables: Any) -> Path:
 
     config = ExtractionConfig.from_dict(tables)
     names = {m: tuple(columns) for m, columns in StandIns(config).feature_names(("face", "voice")).items()}
-    options = asdict(configure("emoe", {"width": 16, "layers": 1, "heads": 2}))
+    options = asdict(configure("emoe", {"width": 16, "layers": 1, "heads": 2, "relative": relative}))
     spec = Spec("emoe", options, "classification", "label", ("anger", "happiness"), names, config.as_dict())
     torch.manual_seed(seed)
     checkpoint.save(folder, Predictor(spec, spec.build()), "A checkpoint of tests.")

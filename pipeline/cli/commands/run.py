@@ -27,6 +27,10 @@ def run(
     ] = "emopipe-default",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("emopipe-out"),
     participants: Participants = None,
+    speakers: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns file and speaker: who speaks in which file.", show_default=False),
+    ] = None,
     formats: Annotated[str, typer.Option(help=f"More formats, with commas: {FORMATS}.", show_default=False)] = "",
     phases: Annotated[bool, typer.Option("--phases", help="One stage of all files after the other.")] = False,
     retry_failed: Annotated[
@@ -47,6 +51,7 @@ def run(
             model=model,
             out=out,
             participants=participants,
+            speakers=speakers,
             formats=formats,
             retry_failed=retry_failed,
             phases=phases,

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from emopipe.errors import EmopipeError
+from emopipe.pipeline.datasets.speakers_table import read_speakers
 from emopipe.pipeline.execution.batch import find_inputs, run_files
 from emopipe.pipeline.execution.engine import Engine, Here
 from emopipe.pipeline.execution.jobs import prediction_job
@@ -64,6 +65,7 @@ def batch(
     backends: Callable[..., Any] = StandIns,
     people: dict[str, Any] | None = None,
     modalities: Sequence[str] = (),
+    speakers: Mapping[str, str] | None = None,
     **options: Any,
 ) -> list[FileResult]:
     """Run with stand-ins."""
@@ -79,6 +81,8 @@ def batch(
             backends=backends,
         )
         inputs = find_inputs([paths] if isinstance(paths, Path) else paths, root / out if retry else None)
+        if speakers is not None:
+            inputs = inputs.told(read_speakers(speakers, inputs.every))
         return list(run_files(inputs, job, root / out, chosen, **options))
 
 

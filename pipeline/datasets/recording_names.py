@@ -1,0 +1,34 @@
+"""Find the inputs that a table means: by a path or the end of one, with or without the suffix."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+#: What to do about a name that may be several inputs.
+AMBIGUOUS: Final = "Write more of its path or its suffix"
+
+
+class RecordingNames:
+    """What a table may call the inputs of a run.
+
+    Args:
+        files: the inputs.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._named: dict[str, set[Path]] = {}
+        for file in files:
+            parts = file.parts
+            for start in range(len(parts)):
+                end = Path(*parts[start:])
+                for name in {end.as_posix(), (end.parent / end.stem).as_posix()}:
+                    self._named.setdefault(unicodedata.normalize("NFC", name), set()).add(file)
+
+    def find(self, name: str) -> list[Path]:
+        """The inputs that a name may mean, in order; the one of exactly that path, where there is one."""
+        normal = unicodedata.normalize("NFC", name)
+        matches = self._named.get(normal.replace("\\", "/").removeprefix("./"), set())
+        return sorted(matches & {Path(normal)} or matches)

@@ -161,6 +161,19 @@ def test_a_cluster_makes_the_same_as_processes(
 
 
 @pytest.mark.slow
+def test_recordings_of_a_speaker_are_related_as_on_this_machine(cluster: Any, clips: Path, tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "relative", relative=True)
+    inputs = find_inputs([clips]).told({path: "anna" for path in clips.iterdir()})
+    for name, shared in (("here", False), ("there", True)):
+        engine = Ray(cluster.address) if shared else Processes(2)
+        with Store(tmp_path / f"store {name}", shared=shared) as store, closing(engine):
+            job = prediction_job(str(model), store, device="cpu", offline=True, backends=StandIns)
+            results = list(run_files(inputs, job, tmp_path / name, engine))
+        assert {one.info.get("related_recordings") for one in results} == {None, FILES - 1}
+    assert outputs(tmp_path / "there") == outputs(tmp_path / "here")
+
+
+@pytest.mark.slow
 def test_killing_a_worker_loses_nothing_and_counts_nothing_twice(
     cluster: Any, clips: Path, model: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:

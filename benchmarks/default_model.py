@@ -5,8 +5,9 @@
 DATA holds the archives and tables of the corpora; CROPS is the folder in which `expression_encoder.py` worked; WORK
 keeps what lies between. The steps are voices, faces, words, clips, measure, people, train and card. On two cores they
 take 4 minutes, 1, 2, 4, 15, 9 (of one seed), 3 and less than 1. WORK/answers keeps what is said of left-out corpora and
-people, so that a call that was interrupted goes on: remove it when the recipe or the features change. `people` and
-`card` calibrate by what `measure` found.
+people, so that a call that was interrupted goes on: remove it when the recipe or the features change. The models that
+say it are kept beside it, in WORK/without_corpora and WORK/without_person. `people` and `card` calibrate by what
+`measure` found.
 
 Faces, voices and sentences are single; of Java-SED a face and a voice belong together. The fused head also learns from
 *label-matched triples* of different people, which are artificial, and in half of which the words do not go with the
@@ -488,6 +489,7 @@ def left_out_answers(work: Path, group: int, seed: int) -> Answers:
 
     def make() -> list[Answers]:
         predictor = fit_members(load(work, left_out, modalities), seed)
+        checkpoint.save(without_corpora(work, left_out, seed), predictor, "")
         return [answers(predictor, measured(work, corpus), corpus, names, seed) for corpus, names in tests]
 
     return _kept(work / "answers" / f"without-{'-'.join(left_out)}-{seed}.npz", make)
@@ -508,6 +510,11 @@ def person_answers(work: Path, person: str, seed: int) -> Answers:
         return [*found, *renamed, _renamed(relative, RELATIVE_FACE)]
 
     return _kept(work / "answers" / f"without-{person.replace('/', '-')}-{seed}.npz", make)
+
+
+def without_corpora(work: Path, corpora: Iterable[str], seed: int) -> Path:
+    """Where the model is kept that did not see some corpora."""
+    return work / "without_corpora" / f"{'-'.join(corpora)}-{seed}"
 
 
 def without_person(work: Path, person: str, seed: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from emopipe.pipeline.execution.plan import Job, Result, contents, missing, results
 from emopipe.pipeline.records import Source
@@ -29,6 +29,10 @@ class Step:
     stage: str
     why: str
     seconds: float | None
+
+
+#: What inputs are called that have no plain name.
+_IN_WORDS: Final = {"related_means": "what is usual for the speaker in all recordings"}
 
 
 def explain(source: Source, job: Job, store: Store, duration: float) -> list[Step]:
@@ -107,7 +111,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
 def _input(name: str, key: Any) -> str:
     """In what an input differs; the result of a stage is named by the stage."""
     stage = key.split(" ")[0] if isinstance(key, str) else ""
-    return f"follows {stage}" if stage in {one.name for one in STAGES} else f"{name} changed"
+    return f"follows {stage}" if stage in {one.name for one in STAGES} else f"{_IN_WORDS.get(name, name)} changed"
 
 
 def _shown(value: Any) -> str:

@@ -127,7 +127,9 @@ def test_another_recording_of_the_speaker_reruns_fusion_alone(model: Path, clips
     five = [clips / name for name in SPEAKERS]
     batch(five, model, tmp_path, speakers=SPEAKERS, explained=explained, dry=True)
     old = [step for step in told[0][0] if step.source.media.name != "4.mp4"]
-    assert {(step.stage, step.why) for step in old} == {("fusion", "related_means changed")} and len(old) == 4
+    assert {(step.stage, step.why) for step in old} == {
+        ("fusion", "what is usual for the speaker in all recordings changed")
+    } and len(old) == 4
     batch(five, model, tmp_path, speakers=SPEAKERS)
     assert work(tmp_path) - before == {**dict.fromkeys(before, 1), "fusion": 5}
 

@@ -239,6 +239,14 @@ class Cohort:
     unheard: list[tuple[Participant, str]]
     shared: list[tuple[Participant, list[Person]]]
 
+    def groups_of(self, person: Person) -> dict[str, list[str]]:
+        """Column -> the values of a person's rows, each once; without columns in which they have none."""
+        rows = self.rows.get(person, [])
+        values = {
+            name: list(dict.fromkeys(row.groups[name] for row in rows if row.groups[name])) for name in self.columns
+        }
+        return {name: each for name, each in values.items() if each}
+
 
 def compare(participants: Participants, appearances: Sequence[Appearance], states: Mapping[Path, str]) -> Cohort:
     """Put the people of a batch into the groups of a participants table.

@@ -110,11 +110,8 @@ def frames(tables: Mapping[str, Table]) -> dict[str, pd.DataFrame]:
 
 def _people(batch: Batch, cohort: Cohort | None) -> Iterator[Row]:
     for person, tally in per_person(batch.appearances).items():
-        rows = cohort.rows.get(person, []) if cohort else []
-        groups = {
-            f"group_{column}": "; ".join(dict.fromkeys(row.groups[column] for row in rows if row.groups[column]))
-            for column in (cohort.columns if cohort else ())
-        }
+        own = cohort.groups_of(person) if cohort else {}
+        groups = {f"group_{name}": "; ".join(own.get(name, [])) for name in (cohort.columns if cohort else ())}
         yield {**_who(batch, person), **groups, "utterances": tally.utterances, **_numbers(tally, batch.outcomes)}
 
 

@@ -189,6 +189,19 @@ def test_a_person_may_belong_to_two_groups_by_file(tmp_path: Path) -> None:
     assert [person.speaker for person in comparison.several] == ["anna"]
 
 
+def test_groups_of_a_person_of_several_rows_are_shown_once(tmp_path: Path) -> None:
+    files = {f"{number}.mp4": [said(0.0, 2.0, speaker="anna")] for number in range(3)}
+    folder = run_of(tmp_path / "out", dict(files))
+    lines = ["file,person,group,site", "0,anna,x,north", "1,anna,x,south", "2,anna,x,"]
+    participants = read_participants(table(tmp_path / "p.csv", *lines), map(Path, files))
+    cohort = compare(participants, Batch(folder).appearances, {})
+    (person,) = cohort.rows
+    assert cohort.groups_of(person) == {"group": ["x"], "site": ["north", "south"]}
+    write_summary(folder, participants)
+    page = (folder / "summary.html").read_text("utf-8")
+    assert page.count("<small>group: x</small>") == page.count("<small>site: north, south</small>") == 1
+
+
 def test_a_row_of_a_file_with_several_people_is_told(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "out", {"a.mp4": [said(0, 1, speaker="S1"), said(1, 2, speaker="S2")]})
     read = read_participants(table(tmp_path / "p.csv", "file,person,group", "a,S1,x", "a,,y"), [Path("a.mp4")])

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -83,6 +84,14 @@ def write_media(
                 container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
     return path
+
+
+def first_pictures(source: Path, path: Path, seconds: float) -> Path:
+    """Encode the first seconds of a video's picture."""
+    with av.open(str(source)) as container:
+        rate = float(container.streams.video[0].average_rate or 25)
+        frames = islice(container.decode(video=0), round(seconds * rate))
+        return write_media(path, [frame.to_ndarray(format="rgb24") for frame in frames], fps=round(rate))
 
 
 def turn_by_metadata(path: Path) -> Path:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,8 @@ from emopipe.pipeline.formatting import clock, printable, span
 from emopipe.pipeline.report.codes import anchor, parted
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from emopipe.pipeline.report.person_statistics import Person
 
 PALETTE: Final = {
@@ -48,6 +51,12 @@ def render(template: str, **facts: Any) -> str:
         template: the file's name; one of HTML escapes by itself.
         facts: what the template speaks of.
     """
+    return _environment().get_template(template).render(facts)
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, each compiled once in a process."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(
@@ -55,10 +64,11 @@ def render(template: str, **facts: Any) -> str:
         autoescape=select_autoescape(),
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters |= {"clock": clock, "span": span, "printable": printable, "ink": ink}
     environment.filters |= {"anchor": anchor, "parted": parted, "sha256": _sha256}
-    return environment.get_template(template).render(facts)
+    return environment
 
 
 def _sha256(text: str) -> str:

@@ -189,6 +189,13 @@ def test_a_person_may_belong_to_two_groups_by_file(tmp_path: Path) -> None:
     assert [person.speaker for person in comparison.several] == ["anna"]
 
 
+def test_templates_are_compiled_once_for_all_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_of(tmp_path / "out", {"a.mp4": [said(0, 1)]})
+    first = render_summary(Batch(folder))
+    monkeypatch.setattr("jinja2.Environment.compile", lambda *args, **kwargs: pytest.fail("compiled again"))
+    assert render_summary(Batch(folder)) == first
+
+
 def test_groups_of_a_person_of_several_rows_are_shown_once(tmp_path: Path) -> None:
     files = {f"{number}.mp4": [said(0.0, 2.0, speaker="anna")] for number in range(3)}
     folder = run_of(tmp_path / "out", dict(files))

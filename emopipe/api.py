@@ -53,7 +53,7 @@ def run(
     model: AnyPath = DEFAULT_MODEL,
     out: AnyPath | None = None,
     participants: AnyPath | None = None,
-    speakers: AnyPath | Mapping[str, str] | None = None,
+    speakers: AnyPath | Mapping[str, str] | Mapping[Path, str] | None = None,
     formats: str | Sequence[str] = (),
     retry_failed: bool = False,
     phases: bool = False,

@@ -18,7 +18,7 @@ FILE: Final = ("file", "video")
 SPEAKER: Final = ("speaker", "person")
 
 
-def read_speakers(given: Path | Mapping[str, str], files: Iterable[Path]) -> dict[Path, str]:
+def read_speakers(given: Path | Mapping[str, str] | Mapping[Path, str], files: Iterable[Path]) -> dict[Path, str]:
     """Read who speaks in which input: CSV with the columns `file` and `speaker` (or `person`); others are left alone.
 
     A `file` is an input: its name, with or without suffix and as much of the path before it as is needed to tell it
@@ -35,7 +35,7 @@ def read_speakers(given: Path | Mapping[str, str], files: Iterable[Path]) -> dic
         InputNotFound: without the file; SpeakersTableError when it is not such a table, naming the lines or columns.
     """
     path = given if isinstance(given, Path) else None
-    rows = dict(enumerate(given.items(), start=1)) if isinstance(given, Mapping) else _rows(given)
+    rows = _rows(given) if isinstance(given, Path) else _entries(given)
     found, faults = _resolved(rows, RecordingNames(files))
     refuse(faults, NAME, SpeakersTableError, path)
     if not found:
@@ -54,6 +54,11 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
             what, path=path, hint="Name recordings in a column file, who speaks in a column speaker"
         )
     return {line: (cells[file], cells[speaker]) for line, cells in table.rows.items()}
+
+
+def _entries(given: Mapping[str, str] | Mapping[Path, str]) -> dict[int, tuple[str, str]]:
+    """Place in a mapping -> file and speaker."""
+    return {place: (str(file), str(speaker)) for place, (file, speaker) in enumerate(given.items(), start=1)}
 
 
 def _resolved(rows: Mapping[int, tuple[str, str]], names: RecordingNames) -> tuple[dict[Path, str], list[Fault]]:

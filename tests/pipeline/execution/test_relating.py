@@ -270,6 +270,13 @@ def test_files_are_named_as_far_as_it_takes(tmp_path: Path, columns: str) -> Non
     assert read_speakers(table, FILES) == dict(zip(FILES, ["anna", "ben", "carla", "zoe"], strict=True))
 
 
+def test_a_mapping_may_name_files_as_paths_or_by_their_names() -> None:
+    by_path, by_name = {FILES[0]: "anna", FILES[3]: "zoe"}, {"anna_1": "anna", "Zoë.wav": "zoe", "else.mp4": "x"}
+    assert read_speakers(by_path, FILES) == read_speakers(by_name, FILES) == by_path
+    with pytest.raises(EmopipeError, match="EMO-512"):
+        read_speakers({"ben": "ben"}, FILES)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -165,7 +165,7 @@ class MediaInfo(TypedDict, total=False):
     frames per second; `pixel_aspect` is the width of a pixel by its height; `streams` are those of the container (see
     :class:`~emopipe.pipeline.media.streams.StreamFacts`) and which of them are used;
     `unverified_weights` are names of weights that measured it and are not the catalogue's; `related_recordings` tells
-    in how many recordings of the run its speaker is named, where answers are relative to what is usual for them in all.
+    in how many recordings of the run its speaker is named, where the model reads features relative to the speaker's.
     """
 
     language: str | None

@@ -579,7 +579,9 @@ def gain(said: Answers, better: str, worse: str) -> tuple[float, float, float]:
     rows = [said["names"] == names for names in (better, worse)]
     truth, speakers = said["truth"][rows[0]], said["speakers"][rows[0]]
     right = [(said["logits"][row].argmax(1) == truth).astype(float) for row in rows]
-    return _uar(truth, right[0] - right[1]), *generalisation.interval(truth.astype(str), right[0] - right[1], speakers)
+    return generalisation.uar(truth, right[0] - right[1]), *generalisation.interval(
+        truth.astype(str), right[0] - right[1], speakers
+    )
 
 
 def _all(ask: Callable[..., Answers], tasks: list[tuple[Any, ...]], jobs: int) -> Answers:
@@ -611,12 +613,12 @@ def _figures(said: Answers) -> dict[str, float]:
     right = (logits.argmax(1) == truth) & said["seen"]
     among = (own[logits[:, own].argmax(1)] == truth) & said["seen"]
     low, high = generalisation.interval(truth.astype(str), among, said["speakers"])
-    shares = {"accuracy": float(right.mean()), "uar": _uar(truth, right), "own": _uar(truth, among)}
+    shares = {
+        "accuracy": float(right.mean()),
+        "uar": generalisation.uar(truth, right),
+        "own": generalisation.uar(truth, among),
+    }
     return {"n": len(truth), **shares, "low": low, "high": high}
-
-
-def _uar(truth: np.ndarray, right: np.ndarray) -> float:
-    return float(np.mean([right[truth == one].mean() for one in np.unique(truth)]))
 
 
 def train(work: Path, seed: int = 0) -> None:
@@ -739,7 +741,7 @@ def held_out(work: Path, model: str) -> dict[str, dict[str, float]]:
         answers = np.array(predictor.spec.classes)[scores.logits.argmax(1)]
         right = (answers == truth) & scores.present.any(1)
         weighted = float(f1_score(truth, answers, average="weighted"))
-        told[corpus] = {"n": len(truth), "uar": _uar(truth, right), "weighted_f1": weighted}
+        told[corpus] = {"n": len(truth), "uar": generalisation.uar(truth, right), "weighted_f1": weighted}
     return told
 
 
@@ -797,7 +799,11 @@ def card(work: Path) -> None:
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> str:
-    values = [row[name] for row in rows]
+    return mean_and_spread([row[name] for row in rows])
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """The mean, with the standard deviation of several values."""
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread}"
 

@@ -85,6 +85,14 @@ def _majority(row: Row) -> str:
     return best if best in CLASSES and list(votes.values()).count(votes[best]) == 1 else ""
 
 
+def unpacked(data: Path, work: Path, name: str) -> Path:
+    """The folder in which the recordings of a corpus lie."""
+    if not (work / name).exists():
+        with zipfile.ZipFile(data / f"{name}.zip") as archive:
+            archive.extractall(work / name)
+    return work / name
+
+
 def extract(
     data: Path, work: Path, corpora: list[str], modalities: list[str], tables: Mapping[str, Any], most: int = MOST
 ) -> Dataset:
@@ -97,9 +105,7 @@ def extract(
     if not folder.exists():
         rows = []
         for name in corpora:
-            if not (work / name).exists():
-                with zipfile.ZipFile(data / f"{name}.zip") as archive:
-                    archive.extractall(work / name)
+            unpacked(data, work, name)
             rows += [{**row, "corpus": name, "file": f"{name}/{row['file']}"} for row in chosen[name]]
         with (work / f"labels-{key}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0])
@@ -121,10 +127,11 @@ def figures(
     truth = dataset.column("emotion")[rows].astype(str)
     right = (answers == truth) & present
     speakers = dataset.column("speaker")[rows].astype(str)
-    return len(rows), int(present.sum()), float(right.mean()), _uar(truth, right), interval(truth, right, speakers)
+    return len(rows), int(present.sum()), float(right.mean()), uar(truth, right), interval(truth, right, speakers)
 
 
-def _uar(truth: np.ndarray, right: np.ndarray) -> float:
+def uar(truth: np.ndarray, right: np.ndarray) -> float:
+    """The mean over the classes of the share that is right."""
     return float(np.mean([right[truth == name].mean() for name in np.unique(truth)]))
 
 

@@ -13,8 +13,6 @@ bootstrap interval over speakers, and how much higher it is with names.
 from __future__ import annotations
 
 import argparse
-import csv
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,22 +39,18 @@ class Clip:
     emotion: str
 
 
-def recordings(data: Path, folder: Path) -> list[Clip]:
-    """The recordings of Java-SED, unpacked into a folder."""
-    with (data / "javased.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["file"].endswith(".mp4")]
-    with zipfile.ZipFile(data / "javased.zip") as archive:
-        for row in rows:
-            if not (folder / row["file"]).exists():
-                archive.extract(row["file"], folder)
+def recordings(data: Path, work: Path) -> list[Clip]:
+    """The recordings of Java-SED, where the step `clips` unpacked them."""
+    folder = generalisation.unpacked(data, work / "clips", "javased")
+    rows = generalisation.corpus_rows(data, "javased", most=0)
     return [Clip(folder / row["file"], row["speaker"], row["emotion"]) for row in rows]
 
 
 def calibrated_model(work: Path, speaker: str, seed: int) -> Path:
     """A checkpoint that knows the speaker neither by training nor by calibration."""
-    trained = default_model.without_person(work, f"javased/{speaker}", seed)
+    trained = default_model.without_person(work, speaker, seed)
     unseen = dict(np.load(work / "unseen.npz"))
-    others = {name: column[unseen["speakers"] != f"javased/{speaker}"] for name, column in unseen.items()}
+    others = {name: column[unseen["speakers"] != speaker] for name, column in unseen.items()}
     model = default_model.calibrated(checkpoint.load(trained), others)
     checkpoint.save(trained.with_name(f"{trained.name}-calibrated"), model, "")
     return trained.with_name(f"{trained.name}-calibrated")
@@ -86,10 +80,9 @@ def right_answers(clips: Sequence[Clip], models: Sequence[Path], modalities: str
 
 def figure(right: np.ndarray, truth: np.ndarray, speakers: np.ndarray) -> str:
     """The UAR over seeds, with the mean interval over speakers."""
-    shares = [np.mean([row[truth == one].mean() for one in np.unique(truth)]) for row in right]
+    shares = [generalisation.uar(truth, row) for row in right]
     low, high = np.mean([generalisation.interval(truth, row, speakers) for row in right], axis=0)
-    spread = f" ± {np.std(shares, ddof=1):.3f}" if len(shares) > 1 else ""
-    return f"{np.mean(shares):.3f}{spread} [{low:.3f}, {high:.3f}]"
+    return f"{default_model.mean_and_spread(shares)} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:
@@ -98,8 +91,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    every = recordings(options.data, options.work / "named_speakers")
-    clips = sorted(every, key=lambda clip: (clip.speaker, clip.path))
+    clips = sorted(recordings(options.data, options.work), key=lambda clip: (clip.speaker, clip.path))
     truth, who = np.array([clip.emotion for clip in clips]), np.array([clip.speaker for clip in clips])
     people = sorted({clip.speaker for clip in clips})
     models = {one: [calibrated_model(options.work, one, seed) for seed in range(options.seeds)] for one in people}

@@ -32,3 +32,8 @@ class RecordingNames:
         normal = unicodedata.normalize("NFC", name)
         matches = self._named.get(normal.replace("\\", "/").removeprefix("./"), set())
         return sorted(matches & {Path(normal)} or matches)
+
+    def doubt(self, name: str) -> str:
+        """Which inputs a name may mean, in words, where these are several; else ""."""
+        several = self.find(name)[:2]
+        return f"file is {name!r}, which may be {' and '.join(map(str, several))}" if len(several) > 1 else ""

@@ -58,19 +58,18 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
 
 def _entries(given: Mapping[str, str] | Mapping[Path, str]) -> dict[int, tuple[str, str]]:
     """Place in a mapping -> file and speaker."""
-    return {place: (str(file), str(speaker)) for place, (file, speaker) in enumerate(given.items(), start=1)}
+    rows = enumerate(given.items(), start=1)
+    return {place: (str(file), unicodedata.normalize("NFC", str(speaker))) for place, (file, speaker) in rows}
 
 
 def _resolved(rows: Mapping[int, tuple[str, str]], names: RecordingNames) -> tuple[dict[Path, str], list[Fault]]:
     """Input -> speaker of the rows, by line, and what is wrong with them."""
     found: dict[Path, tuple[str, int]] = {}
     faults = []
-    for line, (file, cell) in rows.items():
-        speaker = unicodedata.normalize("NFC", cell)
+    for line, (file, speaker) in rows.items():
         media = names.find(file) if file and speaker else []
-        if len(media) > 1:
-            examples = " and ".join(map(str, media[:2]))
-            faults.append(Fault(line, f"file is {file!r}, which may be {examples}", AMBIGUOUS))
+        if media and (doubt := names.doubt(file)):
+            faults.append(Fault(line, doubt, AMBIGUOUS))
         elif media and is_generic(speaker):
             hint = "S1, S2, ... are what results call people without a name: write P1, or a name"
             faults.append(Fault(line, f"speaker is {speaker}", hint))

@@ -181,7 +181,7 @@ def run_files(
     if out is not None:
         refuse_mixed(out, protected.disguise)
     with Store(job.store) as store:
-        sink = None if dry or out is None else _sink(out, inputs, job, protected.disguise, store)
+        sink = None if dry or out is None else _sink(out, shown, inputs.skipped, job, protected, store)
         batch = _Batch(job, engine, store, hook)
         if inputs.skipped:
             hook(Event("info", "batch", f"{len(inputs.skipped)} files that are not recordings are skipped"))
@@ -213,11 +213,17 @@ def run_files(
         few.tell(hook)
 
 
-def _sink(out: Path, inputs: Inputs, job: Job, disguise: Disguise, store: Store) -> Sink:
+def _sink(
+    out: Path,
+    shown: Mapping[Path, Path],
+    skipped: Mapping[Path, Reason],
+    job: Job,
+    protected: Protection,
+    store: Store,
+) -> Sink:
     """What writes the outputs of a run."""
-    skipped = {disguise.path(path): disguise.reason(why) for path, why in inputs.skipped.items()}
-    shown = [*disguise.paths(inputs.every).values()]
-    return Sink(out, shown, config_hash(job.config), version("emopipe"), skipped, store)
+    hidden = {protected.disguise.path(path): protected.disguise.reason(why) for path, why in skipped.items()}
+    return Sink(out, list(shown.values()), config_hash(job.config), version("emopipe"), hidden, store)
 
 
 class _Few:
@@ -330,22 +336,24 @@ class _Batch:
 
     def _by_file(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
         """What becomes of each source; what is related to others waits until these are measured."""
-        measuring = tuple(stage.name for stage in self._job.stages if stage.stored and stage is not FUSION)
-        tasks = [Task(source, measuring if source in self._related else ()) for source in sources]
+        tasks = [Task(source, self._job.measuring if source in self._related else ()) for source in sources]
         for task, outcome in self._engine.run(self._job, tasks, self._hook):
             if not task.stages or self._fails(task, outcome):
                 yield task.source, self._with_earlier_work(task.source, outcome)
-        waiting = [task.source for task in tasks if task.stages and task.source not in self._failed]
         self._relate()
-        waiting = [self._as_related(source) for source in sorted(waiting, key=lambda source: source.speaker or "")]
-        for task, outcome in self._engine.run(self._job, [Task(source) for source in waiting], self._hook):
+        waiting = [task.source for task in tasks if task.stages and task.source not in self._failed]
+        waiting.sort(key=lambda source: source.speaker or "")  # workers keep what is usual for one speaker at a time
+        tasks = [Task(self._as_related(source)) for source in waiting]
+        for task, outcome in self._engine.run(self._job, tasks, self._hook):
             yield task.source, self._with_earlier_work(task.source, outcome)
 
     def _by_stage(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Outcome]]:
         """What becomes of each source, one stage of all after the other."""
         for stage in self._job.stages:
-            self._relate()
-            left = [self._as_related(source) for source in sources if source not in self._failed]
+            left = [source for source in sources if source not in self._failed]
+            if stage is FUSION:
+                self._relate()
+                left = [self._as_related(source) for source in left]
             tasks = [Task(source, (stage.name,)) for source in left if stage.name in self._missing(source)]
             if stage.stored and tasks:
                 self._hook(Event("start", "phase", stage.name, total=len(tasks)))

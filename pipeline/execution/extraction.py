@@ -132,8 +132,8 @@ def _extractions(
     sources: Sequence[Source], job: Job, engine: Engine, hook: Hook
 ) -> Iterator[Extraction | EmopipeError]:
     """One result per source, in order: computed by the engine in any order, then read from the store."""
-    stages = tuple(stage.name for stage in job.stages if stage.stored)
-    outcomes = ((task.source, outcome) for task, outcome in engine.run(job, [Task(s, stages) for s in sources], hook))
+    tasks = [Task(source, job.measuring) for source in sources]
+    outcomes = ((task.source, outcome) for task, outcome in engine.run(job, tasks, hook))
     done: dict[Source, Outcome] = {}
     with closing(Here()) as reader:
         for source in sources:

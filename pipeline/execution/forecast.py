@@ -13,6 +13,9 @@ from emopipe.pipeline.stages.probe import PROBE
 from emopipe.pipeline.stages.table import STAGES
 from emopipe.pipeline.store.store import Store
 
+#: What inputs are called that have no plain name.
+_IN_WORDS: Final = {"related_means": "what is usual for the speaker in all recordings"}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -29,10 +32,6 @@ class Step:
     stage: str
     why: str
     seconds: float | None
-
-
-#: What inputs are called that have no plain name.
-_IN_WORDS: Final = {"related_means": "what is usual for the speaker in all recordings"}
 
 
 def explain(source: Source, job: Job, store: Store, duration: float) -> list[Step]:

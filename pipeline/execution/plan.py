@@ -19,6 +19,7 @@ from emopipe.constants import MODALITIES
 from emopipe.pipeline.backends.loading import Backends, Basis, installed
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.records import Source
+from emopipe.pipeline.stages.fusion import FUSION
 from emopipe.pipeline.stages.stage import AnyStage
 from emopipe.pipeline.stages.table import ALL_STAGES, EXTRACTED, STAGES
 from emopipe.pipeline.store.store import Content, Store
@@ -63,6 +64,11 @@ class Job:
     def stages(self) -> tuple[AnyStage, ...]:
         """What a source goes through."""
         return STAGES if self.model is None else ALL_STAGES
+
+    @property
+    def measuring(self) -> tuple[str, ...]:
+        """The stages that are stored, up to what is predicted from."""
+        return tuple(stage.name for stage in self.stages if stage.stored and stage is not FUSION)
 
     @property
     def values(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from emopipe.errors import EmopipeError
@@ -30,7 +29,7 @@ def related(sources: Iterable[Source], job: Job, store: Store) -> dict[Source, R
             key = results(source, contents(source, store), job)[FUSION.name].key
         except EmopipeError:  # it has become unreadable: the stage that reads it tells
             continue
-        of_speaker.setdefault(source.speaker, []).append((key, replace(source, related=None)))
+        of_speaker.setdefault(source.speaker, []).append((key, source))
     found = {}
     for keyed in of_speaker.values():
         if len(keyed) < LEAST_RECORDINGS:

@@ -111,18 +111,16 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
 def _participant(
     line: int, cells: Mapping[str, str], groups: Sequence[str], names: RecordingNames, table: Path
 ) -> Participant:
-    normal = {column: unicodedata.normalize("NFC", cell) for column, cell in cells.items()}
-    person, file = normal.get("person", ""), normal.get("file", "")
+    person, file = cells.get("person", ""), cells.get("file", "")
     if not person and not file:
         raise _unusable(table, line, f"{' and '.join(k for k in KEYS if k in cells)} is empty", "Say who is meant")
     if not file and is_generic(person):
         hint = "Name the file as well, in a column called file"
         raise _unusable(table, line, f"person is {person}, which is somebody else in every file", hint)
-    matches = names.find(file)
-    if len(matches) > 1:
-        examples = " and ".join(map(str, matches[:2]))
-        raise _unusable(table, line, f"file is {file!r}, which may be {examples}", AMBIGUOUS)
-    return Participant(line, person, file, next(iter(matches), None), {column: normal[column] for column in groups})
+    if doubt := names.doubt(file):
+        raise _unusable(table, line, doubt, AMBIGUOUS)
+    media = next(iter(names.find(file)), None)
+    return Participant(line, person, file, media, {column: cells[column] for column in groups})
 
 
 def _unusable(table: Path, line: int, what: str, hint: str) -> EmopipeError:

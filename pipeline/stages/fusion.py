@@ -47,7 +47,7 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
     predictor = inputs.predictor()
     predictions: list[Prediction] = []
     spans = inputs.spans
-    means = _usual_means(inputs) if predictor.module.relative else []
+    means = _speaker_means(inputs) if predictor.module.relative else None
     lines = spoken([(speaker_name(inputs, index), span.text) for index, span in enumerate(spans)])
     for first in range(0, len(spans), GROUP):
         samples = []
@@ -57,20 +57,20 @@ def fuse(inputs: FusionInputs, context: Context) -> Predictions:
             rows = {name: sequence.features for name, sequence in features.items()}
             earlier = tuple(line for line in lines[:index] if line)
             quality = utterance_quality(inputs, index, rows)
-            usual = _usual_of_others(means, speaker_name(inputs, index), rows)
+            usual = {} if means is None else _usual_of_others(inputs, means, speaker_name(inputs, index), rows)
             samples.append(Sample(rows, quality, spans[index].text, lines[index], earlier, usual))
         predictions += predictor.predict(samples, leave_one_out=True)
         context.hook(Event("progress", "fusion", done=len(predictions), total=len(spans)))
     return Predictions(predictions)
 
 
-def _usual_means(inputs: FusionInputs) -> list[SpeakerMeans]:
-    """What is usual for each person of the recording, and for the speaker who is named in others, too."""
+def _speaker_means(inputs: FusionInputs) -> SpeakerMeans:
+    """What is usual for each person of the recording."""
     from emopipe.models.data.speakers import SpeakerMeans
 
     means = SpeakerMeans()
     count_utterances(means, inputs)
-    return [means] if inputs.related_means is None else [means, inputs.related_means()]
+    return means
 
 
 def count_utterances(means: SpeakerMeans, inputs: UtteranceFeatures, only: str | None = None) -> None:
@@ -83,13 +83,14 @@ def count_utterances(means: SpeakerMeans, inputs: UtteranceFeatures, only: str |
 
 
 def _usual_of_others(
-    means: Sequence[SpeakerMeans], speaker: str | None, rows: Mapping[str, np.ndarray]
+    inputs: FusionInputs, means: SpeakerMeans, speaker: str | None, rows: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
-    """By modality, what is usual in the first of the means that know enough other utterances of the speaker."""
-    return {
-        name: next(filter(None, (one.of_others(speaker, name, steps) for one in means)), None)
-        for name, steps in rows.items()
-    }
+    """By modality, what is usual for the speaker: in the recording, or where that cannot tell, in related ones."""
+    usual = {name: means.of_others(speaker, name, steps) for name, steps in rows.items()}
+    if inputs.related_means is None or None not in usual.values():
+        return usual
+    shared = inputs.related_means()
+    return {name: known or shared.of_others(speaker, name, rows[name]) for name, known in usual.items()}
 
 
 def _refuse_other_widths(features: Mapping[str, FeatureSequence], schema: Mapping[str, Sequence[str]]) -> None:

@@ -205,9 +205,13 @@
     return { format: FORMAT, version: VERSION, by: at("by").value.trim(), saved: now(), recordings: [{ name: data.name, media: data.media, probe: data.probe, utterances }] };
   }
 
+  const keepUnsent = () => kept.set(STORED, JSON.stringify({ ...asDocument(), unsent, server }));
+
+  const keepName = () => kept.set(STORED, JSON.stringify({ by: at("by").value.trim(), unsent }));
+
   function remember() {
     unsent = true;
-    const held = kept.set(STORED, JSON.stringify({ ...asDocument(), unsent, server }));
+    const held = keepUnsent();
     at("kept").textContent = data.server ? "Not yet saved." : held ? "Kept in this browser until you save them as a file." : "This browser keeps nothing for pages of this kind: save before you leave.";
     showProgress();
   }
@@ -287,7 +291,7 @@
 
   function settled() {
     unsent = false;
-    kept.set(STORED, JSON.stringify({ by: at("by").value, unsent }));
+    keepName();
     at("kept").textContent = corrections.size ? "Saved in the results." : "";
     showProgress();
   }
@@ -327,6 +331,7 @@
   // Shows what a person has saved; what was corrected here and not yet sent goes before it.
   async function showSaved(by) {
     const [answer, saved] = await asked();
+    if (by !== undefined && by !== at("by").value.trim()) return;
     if (!answer.ok) return say(`Saved corrections cannot be read: ${saved.what || answer.statusText}. ${saved.hint || ""}`);
     at("correctors").replaceChildren();
     options(at("correctors"), saved.map(one => one.by));
@@ -339,6 +344,13 @@
     if (selected >= 0) showSelected();
     filter();
     if (lost) say(`${lost} saved corrections fit no utterance of this page.`);
+  }
+
+  // The name is kept before the server answers: the page may be left until then.
+  function correctorChanged() {
+    if (!data.server) return remember();
+    if (unsent) keepUnsent(); else keepName();
+    showSaved(at("by").value.trim()).catch(failed);
   }
 
   async function begin() {
@@ -448,7 +460,7 @@
     })) at(id).addEventListener("click", () => action());
     at("editor").addEventListener("input", edited);
     at("editor").addEventListener("submit", event => event.preventDefault());
-    at("by").addEventListener("change", () => (data.server ? showSaved(at("by").value.trim()).catch(failed) : remember()));
+    at("by").addEventListener("change", correctorChanged);
     if (data.server) {
       for (const [id, action] of Object.entries({ send: () => send(), combine, "take-theirs": takeTheirs, replace: () => send(conflict.etag) })) at(id).addEventListener("click", action);
       addEventListener("beforeunload", event => { if (unsent && corrections.size) event.preventDefault(); });

@@ -1,20 +1,22 @@
-"""Measure what `emopipe run --speakers` is worth on short clips of people whom training did not see.
+"""Measure what `emopipe run --speakers` is worth on short clips of people whom training did not see, named or guessed.
 
     python benchmarks/named_speakers.py --data DATA --work WORK [--seeds 3]
 
 WORK is that of `default_model.py`, after its steps `measure` and `people`: these keep models that did not see one
 speaker of Java-SED each. Every one of them, calibrated as the checkpoint is by the answers on left-out corpora, without
-those to its speaker, runs over the recordings of its speaker as a user would run it, once as they are and once with a
-table that names the speaker. The answer to a recording is that to its utterances together, each as much as it is long;
-a recording without an answer counts as wrong. Rows give the UAR (mean and standard deviation over seeds) with its 95 %
-bootstrap interval over speakers, and how much higher it is with names.
+those to its speaker, runs over the recordings of its speaker as a user would run it: as they are, with a table that
+names the speaker, and with the table that `emopipe speakers` makes of all recordings, uncorrected. The answer to a
+recording is that to its utterances together, each as much as it is long; a recording without an answer counts as wrong.
+Rows give the UAR (mean and standard deviation over seeds) with its 95 % bootstrap interval over speakers, and how much
+higher it is with names.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +66,33 @@ def answer(result: FileResult) -> str:
     return max(shares, key=lambda name: shares[name], default="")
 
 
-def right_answers(clips: Sequence[Clip], models: Sequence[Path], modalities: str, *, named: bool) -> np.ndarray:
-    """(seeds, recordings of one speaker): whether each is answered right."""
-    paths = [clip.path for clip in clips]
-    speakers = {str(clip.path): clip.speaker for clip in clips} if named else None
+def suggested(clips: Sequence[Clip], model: Path) -> dict[Path, str]:
+    """Who speaks in the recordings, as far as their voices tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [clip.path for clip in clips]
+        emopipe.run(paths, model=model, modalities="voice", out=folder, progress=False, offline=True)
+        table = emopipe.speakers(folder, progress=False).set_index("file")["speaker"].dropna()
+    return {path: table[path.name] for path in paths if path.name in table}
+
+
+def right_answers(
+    clips: Sequence[Clip], models: Sequence[Path], modalities: str, speakers: Mapping[Path, str]
+) -> np.ndarray:
+    """(seeds, recordings of one speaker): whether each is answered right.
+
+    Args:
+        clips: the recordings of the speaker.
+        models: one for each seed.
+        modalities: what is looked at.
+        speakers: who is said to speak in which recording, these or others.
+    """
+    named = {speakers.get(clip.path) for clip in clips} - {None}
+    together = {path: speaker for path, speaker in speakers.items() if speaker in named}
+    paths = list(dict.fromkeys([*(clip.path for clip in clips), *together]))
     rows = []
     for model in models:
         results = emopipe.run(
-            paths, model=model, modalities=modalities, speakers=speakers, progress=False, offline=True
+            paths, model=model, modalities=modalities, speakers=together or None, progress=False, offline=True
         )
         by_path = {result.media: answer(result) for result in results}
         rows.append([by_path[clip.path] == clip.emotion for clip in clips])
@@ -95,20 +116,22 @@ def main() -> None:
     truth, who = np.array([clip.emotion for clip in clips]), np.array([clip.speaker for clip in clips])
     people = sorted({clip.speaker for clip in clips})
     models = {one: [calibrated_model(options.work, one, seed) for seed in range(options.seeds)] for one in people}
+    tables = {"not named": {}, "named": {clip.path: clip.speaker for clip in clips}}
+    tables["as voices tell"] = suggested(clips, models[people[0]][0])
     print(f"{len(clips)} recordings, {len(people)} speakers, {options.seeds} seeds")
-    print("| modalities | speakers not named | named | more with names |\n|---|---|---|---|")
+    print("| modalities | not named | named | more | as voices tell | more |\n|---|---|---|---|---|---|")
     for modalities in ASKED:
-        alone, named = (
+        alone, named, guessed = (
             np.concatenate(
                 [
-                    right_answers([clip for clip in clips if clip.speaker == one], models[one], modalities, named=told)
+                    right_answers([clip for clip in clips if clip.speaker == one], models[one], modalities, table)
                     for one in people
                 ],
                 axis=1,
             )
-            for told in (False, True)
+            for table in tables.values()
         )
-        cells = [figure(right, truth, who) for right in (alone, named, named - alone)]
+        cells = [figure(right, truth, who) for right in (alone, named, named - alone, guessed, guessed - alone)]
         print(f"| {modalities} | {' | '.join(cells)} |", flush=True)
 
 

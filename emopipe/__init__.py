@@ -11,7 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emopipe.api import blur, correct, diff, evaluate, export, extract, load, methods, run, share, tables, train
+    from emopipe.api import (
+        blur,
+        correct,
+        diff,
+        evaluate,
+        export,
+        extract,
+        load,
+        methods,
+        run,
+        share,
+        speakers,
+        tables,
+        train,
+    )
     from emopipe.errors import EmopipeError
     from emopipe.results import Results
 
@@ -31,6 +45,7 @@ __all__ = [
     "methods",
     "run",
     "share",
+    "speakers",
     "tables",
     "train",
 ]
@@ -49,6 +64,7 @@ _LAZY = {
             "methods",
             "run",
             "share",
+            "speakers",
             "tables",
             "train",
         ),

@@ -291,6 +291,39 @@ def tables(
     return frames(tables_of(batch, cohort_of(batch, groups)))
 
 
+def speakers(
+    results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None, progress: bool | Hook = True
+) -> pd.DataFrame:
+    """Tell by their voices who may speak in which recordings of a run; no recording is read again.
+
+    Check it before you give it to :func:`run`: `speakers=table.set_index("file")["speaker"].dropna().to_dict()`.
+
+    Args:
+        results: folder of the run.
+        out: the table as CSV, which must not exist; None writes none.
+        store: folder in which the run kept what it measured; None: the default one.
+        progress: as for :func:`run`.
+
+    Returns:
+        A row per recording: `file`; `speaker`, the name in the results or of those whose voice is alike, else P1, P2,
+        ..., missing where no voice can be compared; `recordings` of that speaker; `similarity`, the mean cosine with
+        the voices in the others of these; `next_speaker`, whose voice is the nearest beside, and `next_similarity`.
+
+    Raises:
+        InputNotFound: no run has left results there.
+        StudyError: no voices can be compared, or the table is there already.
+        OutputError: the results cannot be used, or the table cannot be written.
+    """
+    import pandas as pd
+
+    from emopipe.pipeline.store.store import store_dir
+    from emopipe.pipeline.studies.speakers import suggest_speakers
+
+    table = None if out is None else Path(out)
+    with _hook(progress) as hook:
+        return pd.DataFrame(suggest_speakers(Path(results), table, store=Path(store or store_dir()), hook=hook))
+
+
 def methods(results: AnyPath, *, out: AnyPath | None = None, store: AnyPath | None = None) -> list[Path]:
     """Write what a paper tells of how recordings were analysed.
 

@@ -28,6 +28,7 @@ from emopipe.pipeline.cli.commands.report import report
 from emopipe.pipeline.cli.commands.run import run
 from emopipe.pipeline.cli.commands.select import select
 from emopipe.pipeline.cli.commands.share import share
+from emopipe.pipeline.cli.commands.speakers import speakers
 from emopipe.pipeline.cli.commands.store import store
 from emopipe.pipeline.cli.commands.train import train
 from emopipe.pipeline.cli.commands.view import view
@@ -50,6 +51,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "view": view,
         "correct": correct,
         "diff": diff,
+        "speakers": speakers,
         "methods": methods,
         "blur": blur,
         "share": share,

@@ -241,7 +241,8 @@ class _Few:
         """Tell what naming the speakers would do, where there are enough of them."""
         if self._is_of_use and self._recordings > LEAST_OTHERS:
             what = f"{self._recordings} recordings have too few utterances to tell what is usual for who speaks; "
-            hint = "if the same people speak in several of them, name them in a table with --speakers"
+            hint = "if the same people speak in several of them, name them in a table with --speakers; "
+            hint += "`emopipe speakers` suggests one by their voices"
             hook(Event("info", "batch", what + hint))
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 Numbers = NDArray[np.float64]
 
-#: Mean cosine similarity from which recordings are of one speaker. Of 0.35 to 0.55 it joins the acted clips of RAVDESS
-#: and EmoDB best; Java-SED's 166 are then joined into 11 people for 7, 97 % of the clips among their own.
+#: Mean cosine similarity from which recordings are of one speaker: 100 % of RAVDESS's clips and 96 % of EmoDB's are
+#: then among those of their speaker (at 0.35: 97 and 95 %), in 31 groups for 20 people and 17 for 10 (25 and 13).
 ALIKE: Final = 0.4
 #: What the table tells of a recording beside its file.
 COLUMNS: Final = ("speaker", "recordings", "similarity", "next_speaker", "next_similarity")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -72,7 +72,7 @@ def backend_name(config: ExtractionConfig, kind: str) -> str:
     if kind in PEOPLE:
         diarizer = config.people.diarizer
         voices = diarizer if diarizer in VOICE_CLUSTERS else VOICE_CLUSTERS[0]
-        return voices if kind == "people" else diarizer.removeprefix("none")
+        return voices if kind == "people" else "" if diarizer == "none" else diarizer
     name: str = table(config, kind).backend
     return name
 
@@ -113,6 +113,23 @@ def works_on_gpu(config: ExtractionConfig, kind: str) -> bool:
     if kind in ("", "model"):
         return kind == "model"
     return registry.declaration(chosen(config, kind)).gpu
+
+
+def in_use(library: str) -> str:
+    """The version of a distribution, or the digest of this package's weights of that name; "" for neither."""
+    return installed(library) or _bundled().get(library, "")
+
+
+@cache
+def _bundled() -> dict[str, str]:
+    """Name -> beginning of the sha256 of the weights that come with this package."""
+    digests: dict[str, str] = {}
+    for kind in registry.BUILT_IN:
+        for plugin in registry.extractors(kind):
+            with suppress(EmopipeError):
+                bundled = {} if plugin.foreign else registry.declaration(plugin).bundled
+                digests |= {name: _digest(path) for name, path in bundled.items()}
+    return digests
 
 
 @cache

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emopipe.constants import MODALITIES
-from emopipe.pipeline.backends.loading import Backends, Basis, installed
+from emopipe.pipeline.backends.loading import Backends, Basis, in_use, installed
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.fusion import FUSION
@@ -246,7 +246,7 @@ def superseded(facts: Mapping[str, Any]) -> bool:
     stage = next((stage for stage in ALL_STAGES if stage.name == facts["stage"]), None)
     if stage is None or stage.version != facts["version"]:
         return True
-    return any(installed(name) != used for name, used in facts["libraries"].items())
+    return any(in_use(name) != used for name, used in facts["libraries"].items())
 
 
 def _plain(value: Any) -> Any:

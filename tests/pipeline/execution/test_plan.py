@@ -13,7 +13,7 @@ from emopipe.errors import EmopipeError, PlanError
 from emopipe.pipeline import weights
 from emopipe.pipeline.config import ExtractionConfig
 from emopipe.pipeline.execution.jobs import extraction_job
-from emopipe.pipeline.execution.plan import Job, results
+from emopipe.pipeline.execution.plan import Job, results, superseded
 from emopipe.pipeline.progress import silent
 from emopipe.pipeline.records import Source
 from emopipe.pipeline.stages.stage import Context, Inputs, Stage, check_plan
@@ -239,3 +239,13 @@ def test_unknown_backends_and_devices_are_told_before_work(store: Store) -> None
             job(store, **tables)
     with pytest.raises(EmopipeError, match="unknown device"):
         extraction_job(ExtractionConfig(), store, device="abacus")
+
+
+def test_results_of_weights_that_come_with_emopipe_are_not_out_of_date(store: Store) -> None:
+    chosen = job(store)
+    found = results(Source("clip", media=Path("clip.mp4")), {"media": FILE}, chosen)
+    assert "expression-encoder" in found["face"].facts["libraries"]
+    assert not any(superseded(result.facts) for result in found.values() if result.stage.stored)
+    facts = found["face"].facts
+    changed = {**facts, "libraries": {**facts["libraries"], "expression-encoder": "0" * 12}}
+    assert superseded(changed) and superseded({**facts, "version": facts["version"] - 1})

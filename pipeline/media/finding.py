@@ -120,13 +120,15 @@ def find_media(paths: Sequence[Path]) -> FoundMedia:
         if not matches:
             errors.append(NoMediaFound("the pattern matches no file", path=path))
         for match in matches:
-            if match.is_dir():
+            if os.path.isdir(match):  # noqa: PTH112 - Path.is_dir raises where the folder above may not be entered
                 recordings += _recordings_below(match, errors, skipped)
             elif not is_pattern or _is_recording(match, skipped):
                 recordings.append(match)
     unique: dict[str, Path] = {}
     for path in recordings:
-        unique.setdefault(os.path.realpath(path), path)
+        same = unique.setdefault(os.path.realpath(path), path)
+        if same != path:
+            skipped[path] = reason("not_a_recording", f"the same file as {same}")
     return FoundMedia(list(unique.values()), errors, skipped)
 
 
@@ -135,8 +137,10 @@ def _recordings_below(folder: Path, errors: list[EmopipeError], skipped: dict[Pa
         what = "the folder cannot be listed"
         errors.append(InputUnreadable(what, path=error.filename, hint="Check its permissions"))
 
-    recordings, before = [], len(errors)
-    for root, _, names in os.walk(folder, onerror=refuse):
+    recordings, before, seen = [], len(errors), set[str]()
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        seen.add(os.path.realpath(root))
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(Path(root, name)) not in seen]
         recordings += [path for name in names if _is_recording(path := Path(root, name), skipped)]
     if not recordings and len(errors) == before:
         hint = f"{len(skipped)} files in it are not recordings" if skipped else ""

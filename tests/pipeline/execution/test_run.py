@@ -205,7 +205,7 @@ def test_an_unreadable_folder_and_an_empty_one_fail_with_a_code(
     result = emopipe("run", tmp_path / "empty", "--out", tmp_path / "out")
     assert result.exit_code == 1 and "EMO-106" in result.output
 
-    def refuse(folder: Path, onerror: Any) -> list[Any]:
+    def refuse(folder: Path, onerror: Any, **options: Any) -> list[Any]:
         onerror(PermissionError(13, "Permission denied", str(folder)))
         return []
 

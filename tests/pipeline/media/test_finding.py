@@ -24,7 +24,7 @@ def test_folders_are_searched_in_order_and_bad_ones_are_told(tmp_path: Path) -> 
 
 
 def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path, onerror: object) -> list[object]:
+    def refuse(folder: Path, onerror: object, **options: object) -> list[object]:
         assert callable(onerror)
         onerror(PermissionError(13, "Permission denied", str(folder)))
         return []
@@ -77,3 +77,19 @@ def test_lists_of_other_files_and_addresses_are_not_followed(tmp_path: Path) -> 
     (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile happy.mp4\n")
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n")
     assert [path.name for path in find_media([tmp_path]).files] == ["happy.mp4"]
+
+
+def test_linked_folders_are_searched_once_and_copies_by_link_are_told(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for name in (inside / "a.mp4", outside / "b.mp4"):
+        name.parent.mkdir(exist_ok=True)
+        name.touch()
+    (inside / "linked").symlink_to(outside)
+    (inside / "loop").symlink_to(inside)
+    (inside / "z.mp4").symlink_to(inside / "a.mp4")
+    found = find_media([inside])
+    assert found.files == [inside / "a.mp4", inside / "linked" / "b.mp4"] and not found.errors
+    assert {path.name: why.what for path, why in found.skipped.items()} == {
+        "z.mp4": f"the same file as {inside / 'a.mp4'}"
+    }
+    assert find_media([inside / "a.mp4", inside / "a.mp4"]).skipped == {}

@@ -6,15 +6,17 @@ keywords; commands show them as options. `Annotated` carries what only the comma
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import ConfigError
 
-AnyPath = str | Path
+AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,31 @@ class Option:
     default: Any = None
 
 
+def check_options(call: str, group: type, options: Mapping[str, Any]) -> None:
+    """Refuse keywords that a function does not have, and values that the command line would refuse.
+
+    Args:
+        call: name of the function.
+        group: of its options.
+        options: as they were given; None counts as left out.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigError: a number below its bound, or a name that is not among those to choose from.
+    """
+    hints = get_type_hints(group, include_extras=True)
+    for name, value in options.items():
+        if name not in hints:
+            near = get_close_matches(name, hints, 1, 0.5)
+            meant = f"; is {near[0]!r} meant?" if near else ""
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{meant}")
+        kind, option = get_args(hints[name])
+        if get_origin(kind) is Literal and value is not None and value not in get_args(kind):
+            raise ConfigError(f"{name} is {value!r}", hint=f"Choose among {', '.join(get_args(kind))}")
+        if option.least is not None and value is not None and value < option.least:
+            raise ConfigError(f"{name} is {value!r}", hint=f"It is {option.least:g} or more")
+
+
 def listed(text: str) -> tuple[str, ...]:
     """The names of a comma-separated list."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -48,6 +75,10 @@ def chosen_modalities(names: str | Sequence[str] | None) -> tuple[str, ...]:
         ConfigError: for an unknown name.
     """
     chosen = listed(names) if isinstance(names, str) else tuple(names or ())
+    if isinstance(names, str) and not chosen:
+        raise ConfigError(
+            "no modality is named", hint=f"Choose among {', '.join(MODALITIES)}, or leave them out for all"
+        )
     for name in chosen:
         if name not in MODALITIES:
             raise ConfigError(f"unknown modality {name!r}", hint=f"Choose among {', '.join(MODALITIES)}")
@@ -60,10 +91,8 @@ def byte_size(size: str | int) -> int:
     Raises:
         ConfigError: when it is not a size.
     """
-    if isinstance(size, int):
-        return size
     units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-    number = size.strip().upper().removesuffix("B")
+    number = str(size).strip().upper().removesuffix("B")
     try:
         found = round(float(number.rstrip("KMGT")) * units.get(number[-1:], 1))
     except (ValueError, OverflowError):
@@ -91,6 +120,8 @@ def enrolments(texts: Sequence[str] | Mapping[str, AnyPath]) -> dict[str, str]:
         name, _, clip = text.partition("=")
         if not name or not clip:
             raise ConfigError(f"--enrol {text!r} is not NAME=CLIP", hint="Write --enrol anna=anna.mp4")
+        if name in enrolled:
+            raise ConfigError(f"--enrol names {name} twice", hint="Give one clip of each person")
         enrolled[name] = clip
     return enrolled
 

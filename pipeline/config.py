@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Interval, MinLen
 
-from emopipe.errors import ConfigFileError, InputNotFound
+from emopipe.errors import ConfigError, ConfigFileError, InputNotFound
 from emopipe.models.configs import Count, Length, Seconds, Share, Tokens, Window, Zero, change
+from emopipe.pipeline.records import is_generic
 
 #: Marks an option or a table that came after the first checkpoints: at its default it is left out, so that what was
 #: sealed before and after it came compares equal.
@@ -182,6 +184,11 @@ class PeopleConfig:
     baseline: str = "none"
     baseline_of: tuple[str, ...] = ("face", "voice")
 
+    def __post_init__(self) -> None:
+        if generic := next(filter(is_generic, self.enrol), None):
+            hint = "S1, S2, ... are what results call people without a name: write P1, or a name"
+            raise ConfigError(f"enrol names somebody {generic}", hint=hint)
+
 
 #: Diarizers that cluster the vectors of a speaker encoder, which can compare voices with given clips, too; the first
 #: does it for the others.
@@ -276,6 +283,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigFileError(f"the file is not TOML: {error}", path=path) from None
 
 
+def given_tables(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration that is given as a file or in memory; {} for None.
+
+    Raises:
+        InputNotFound: when there is no such file, ConfigError when it is not TOML, or a setting is in no table.
+    """
+    tables = config if isinstance(config, Mapping) else {} if config is None else read_toml(Path(config))
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{name} = {table!r:.80} is in no table", hint=f"Is the table [{name}] meant?")
+    return {name: dict(table) for name, table in tables.items()}
+
+
 def extraction_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the tables that belong to training; one file may hold both."""
     return {name: table for name, table in tables.items() if name not in ("model", "train")}
+
+
+def training_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the tables that belong to extraction; one file may hold both."""
+    extraction = {*FACTS, *(one.name for one in dataclasses.fields(ExtractionConfig))}
+    return {name: table for name, table in tables.items() if name not in extraction}

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emopipe.constants import MODALITIES
-from emopipe.errors import ConfigError, FeatureMismatch, ModalityNotRead
+from emopipe.errors import ConfigError, FeatureMismatch, ModalityNotRead, OptionConflict
 from emopipe.options import ExtractionOptions, chosen_tracks, enrolments
 from emopipe.pipeline.backends.backbones import locate
 from emopipe.pipeline.backends.loading import Backends, libraries, model_basis
 from emopipe.pipeline.backends.registry import speech_option, text_option
 from emopipe.pipeline.backends.speakers import given_clips
-from emopipe.pipeline.config import FACTS, ExtractionConfig, extraction_tables, read_toml
+from emopipe.pipeline.config import FACTS, ExtractionConfig, extraction_tables, given_tables
 from emopipe.pipeline.execution.plan import Job
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.stages.stage import check_plan
@@ -68,6 +68,7 @@ def prediction_job(
         if name not in sealed.modalities:
             hint = f"It reads {', '.join(sealed.modalities)}"
             raise ModalityNotRead(f"the checkpoint {model} does not read {name}", hint=hint)
+    ExtractionConfig.from_dict(overrides or {})  # a value that does not fit is the options', not the checkpoint's
     tables = _overlaid(portable(sealed.extraction), overrides or {})
     config = ExtractionConfig.from_dict(tables, origin=f"the checkpoint {model}")
     wanted = tuple(name for name in sealed.modalities if not modalities or name in modalities)
@@ -105,8 +106,8 @@ def least_confidence(sealed: Sealed, abstain: str | float | None, model: str) ->
     if abstain == "never":
         return 0.0
     try:
-        share = float(abstain)
-    except ValueError:
+        share = math.nan if isinstance(abstain, bool) else float(abstain)
+    except (TypeError, ValueError):
         share = math.nan
     if not 0 <= share <= 1:
         raise ConfigError(f"abstain is {abstain!r}", hint="Use never, or a share from 0 to 1 such as 0.2")
@@ -200,18 +201,15 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
         InputNotFound, ConfigFileError: a configuration file that cannot be used.
         UnknownName: an unknown backend.
     """
-    config = options.get("config")
-    tables = {
-        name: dict(table)
-        for name, table in extraction_tables(
-            config if isinstance(config, Mapping) else read_toml(Path(config)) if config else {}
-        ).items()
-    }
+    tables = extraction_tables(given_tables(options.get("config")))
+    if options.get("people", 0) > 1 and options.get("diarizer") == "none":
+        hint = "Choose another diarizer than none, or leave out the number of people"
+        raise OptionConflict(f"{options['people']} people cannot be told apart without a diarizer", hint=hint)
     backend, _, detector = options.get("face", "").partition(":")
     settings: dict[tuple[str, str], Any] = {
         ("face", "backend"): backend or None,
         ("face", "detector"): detector or None,
-        ("face", "rate"): options.get("fps"),
+        ("face", "rate"): None if (rate := options.get("fps")) is None else float(rate),
         **{("speech", name): value for name, value in speech_option(options.get("asr")).items()},
         **{("text", name): value for name, value in text_option(options.get("text")).items()},
         ("speech", "tracks"): chosen_tracks(options.get("tracks")),

@@ -126,17 +126,22 @@ class Tally:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody, apart for each role.
+    """Somebody, apart from themselves as an interviewer.
 
     Attributes:
         speaker: the name, or the number in the file; None when speakers were not told apart.
         media: the file; None for a name, which is the same person in every file.
-        role: "interviewer", "interviewee", or None when unknown.
+        role: "interviewer", "interviewee", or None where nobody else speaks; the last two are one person's.
+        interviews: whether they are the interviewer.
     """
 
     speaker: str | None
     media: Path | None
-    role: str | None
+    role: str | None = field(compare=False)
+    interviews: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interviews", self.role == INTERVIEWER)
 
     @classmethod
     def of(cls, media: Path, speaker: str | None, role: str | None) -> Person:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -225,12 +225,13 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
     subject, unfulfilled = find_subject(names, talk, inputs.spans, context.settings.people.subject)
     doubts = [f"enrolled {name} was not heard" for name in inputs.unheard] + [unfulfilled] * bool(unfulfilled)
-    if inputs.speaker is not None and inputs.speaker not in names.values():
-        told = _speaker_told(talk, subject, {number for number, _ in inputs.known})
+    if inputs.speaker is not None:
+        told = _speaker_told(inputs.speaker, talk, subject, dict(inputs.known))
         if told is None:
             doubts.append(f"{inputs.speaker} was not heard: all voices are those of enrolled people")
         else:
             names[told] = inputs.speaker
+            subject = subject if context.settings.people.subject else told
     table = _table_or_none(inputs.face_table)
     faces = faces_of_speakers(table, _unshared(turns)) if table is not None else {}
     people = [
@@ -243,11 +244,15 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     return People(people, warnings)
 
 
-def _speaker_told(talk: Mapping[int, float], subject: int | None, known: Collection[int]) -> int | None:
-    """Whom a table means that names one speaker: who is interviewed, else who talks most; nobody who is known."""
-    if subject not in known:
-        return subject
-    return max(talk.keys() - known, key=lambda number: talk[number], default=None)
+def _speaker_told(name: str, talk: Mapping[int, float], subject: int | None, known: Mapping[int, str]) -> int | None:
+    """Whom a table means that names one speaker: whose voice is known by that name, else nobody with a known voice.
+
+    Of these it is who seems to be interviewed, else who talks most.
+    """
+    heard = next((number for number, enrolled in known.items() if enrolled == name), None)
+    if heard is not None or subject not in known:
+        return subject if heard is None else heard
+    return max(talk.keys() - known.keys(), key=lambda number: talk[number], default=None)
 
 
 def _table_or_none(table: pa.Table | Absent) -> pa.Table | None:
@@ -318,7 +323,7 @@ NAMES: Final = Stage(
 )
 PEOPLE: Final = Stage(
     "people",
-    6,
+    7,
     PeopleInputs,
     People,
     find_people,

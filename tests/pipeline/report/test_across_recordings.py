@@ -25,7 +25,7 @@ from emopipe.pipeline.report.drift import drift_across, drift_within, natural_or
 from emopipe.pipeline.report.group_differences import contrasts
 from emopipe.pipeline.report.intervals import Difference, difference, mean_over_persons
 from emopipe.pipeline.report.participants import read_participants
-from emopipe.pipeline.report.person_statistics import DISTANCE, LATENCY, TALK_SHARE, compare
+from emopipe.pipeline.report.person_statistics import DISTANCE, LATENCY, TALK_SHARE, Person, compare
 from emopipe.pipeline.report.questions import ALIKE, find_questions
 from emopipe.pipeline.report.tables import Table
 from emopipe.pipeline.report.turn_taking import turn_taking
@@ -461,3 +461,9 @@ def test_it_fits_narrow_and_wide_screens(page: Page) -> None:
         page.wait(f"innerWidth === {width}")
         page.wait(f"document.documentElement.scrollWidth <= {width}")
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_named_person_is_one_whoever_else_speaks() -> None:
+    alone, asked, asks = (Person.of(Path("a.mp4"), "anna", role) for role in (None, "interviewee", "interviewer"))
+    assert alone == asked and len({alone, asked, asks}) == 2
+    assert Person.of(Path("a.mp4"), "S1", None) != Person.of(Path("b.mp4"), "S1", None)

@@ -15,24 +15,25 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from emopipe.errors import EmopipeError, FeatureMismatch
+from emopipe.errors import ConfigError, EmopipeError, FeatureMismatch
 from emopipe.extractors.contracts import Span, Turn
 from emopipe.extractors.face.table import face_table
 from emopipe.extractors.speech.attribution import with_only_speaker
 from emopipe.extractors.speech.speaker_identification import match_voices
 from emopipe.extractors.windows import FeatureSequence
 from emopipe.models.predictor import Predictor, Spec
+from emopipe.options import enrolments
 from emopipe.pipeline.backends.loading import Backends
 from emopipe.pipeline.backends.speakers import check
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.config import ExtractionConfig, PeopleConfig
 from emopipe.pipeline.datasets.person_normalization import normalise_dataset
 from emopipe.pipeline.datasets.writing import FeatureWriter
-from emopipe.pipeline.execution.jobs import portable
+from emopipe.pipeline.execution.jobs import extraction_overrides, portable
 from emopipe.pipeline.records import Absent, Person
 from emopipe.pipeline.stages.face import SpeakerFaceInputs, slice_face
 from emopipe.pipeline.stages.interview_roles import find_subject, question_shares
-from emopipe.pipeline.stages.people import face_tracks_of
+from emopipe.pipeline.stages.people import face_tracks_of, find_people
 from emopipe.pipeline.stages.person_normalization import (
     BaselineInputs,
     NormalizedInputs,
@@ -360,3 +361,44 @@ def test_a_lone_speaker_is_predicted_as_if_nobody_had_asked_who_speaks(run: Call
     assert asked["people"] == unasked["people"] and len(asked["people"]) == 1
     assert asked["utterances"] == unasked["utterances"]
     assert {(row["speaker"], row["role"]) for row in asked["utterances"]} == {("S1", None)}
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "names", "interviewed"),
+    [
+        ("anna", {}, ["S1", "anna"], 1),
+        ("anna", {1: "ben"}, ["anna", "ben"], 0),  # ben seems to be interviewed, but the table says that anna is
+        ("anna", {0: "anna"}, ["anna", "S2"], 0),
+        ("anna", {0: "carl", 1: "ben"}, ["carl", "ben"], 1),
+        (None, {1: "ben"}, ["S1", "ben"], 1),
+    ],
+)
+def test_who_a_table_names_is_interviewed(
+    told: str | None, known: dict[int, str], names: list[str], interviewed: int
+) -> None:
+    inputs: Any = SimpleNamespace(
+        turns=[Turn(0, 3, 0), Turn(3, 12, 1)],
+        spans=[Span(0, 3, "How was it?", person=0), Span(3, 12, "It was good.", person=1)],
+        face_table=Absent("not_requested"),
+        known=list(known.items()),
+        shown=None,
+        unheard=[],
+        people_doubt="",
+        speaker=told,
+    )
+    found = find_people(inputs, context(ExtractionConfig()))
+    assert [person.name for person in found.people] == names
+    assert [person.role == "interviewee" for person in found.people].index(True) == interviewed
+    assert bool(found.people_warnings) == (told is not None and told not in names)
+
+
+def test_people_cannot_be_enrolled_under_the_names_of_unknown_ones_nor_be_several_without_a_diarizer() -> None:
+    with pytest.raises(ConfigError, match="S2"):
+        ExtractionConfig.from_dict({"people": {"enrol": {"S2": "b.wav"}}})
+    with pytest.raises(ConfigError, match="diarizer"):
+        extraction_overrides({"people": 3, "diarizer": "none"})
+
+
+def test_an_enrolled_name_has_one_clip() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        enrolments(["anna=a.wav", "anna=b.wav"])

@@ -325,8 +325,10 @@ class Dataset:
         manifest_hash: str,
         tokens: FeatureStore | None = None,
         transcript: Transcript | None = None,
+        whole: Dataset | None = None,
     ) -> None:
         self.manifest = manifest
+        self._whole = self if whole is None else whole
         self._votes: dict[str, Votes | None] = {}
         self.tokens = tokens
         self.transcript = transcript or Transcript(manifest)
@@ -458,6 +460,13 @@ class Dataset:
         values[:] = joined
         return values
 
+    def largest(self, column: str) -> float:
+        """The largest absolute value of numeric labels, of the rows that these were chosen from too; 0 without any."""
+        own, whole = self.labels(column), self._whole
+        every = whole.labels(column) if column in whole.manifest.column_names else own
+        known = [one for one in (own, every) if one.dtype != object]
+        return float(np.nanmax(np.abs(np.concatenate(known)), initial=0.0)) if known else 0.0
+
     def votes(self, column: str) -> Votes | None:
         """The votes of several coders on a label; None where there is one label a row.
 
@@ -475,7 +484,7 @@ class Dataset:
 
     def with_manifest(self, manifest: pa.Table) -> Dataset:
         """The same features under another manifest."""
-        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens, self.transcript)
+        return Dataset(manifest, self._stores, self.extraction, self.hash, self.tokens, self.transcript, self._whole)
 
     def select(self, modalities: Sequence[str]) -> Dataset:
         """The same rows with only these modalities.
@@ -488,7 +497,7 @@ class Dataset:
             have = ", ".join(self.modalities) or "none"
             raise DatasetError(f"the dataset has no {unknown[0]} features", hint=f"It has: {have}")
         stores = {name: store for name, store in self._stores.items() if name in modalities}
-        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens, self.transcript)
+        return Dataset(self.manifest, stores, self.extraction, self.hash, self.tokens, self.transcript, self._whole)
 
     def steps(self, modality: str) -> Floats:
         """(steps, D) float32: every time step of one modality that some row uses, each once."""

@@ -16,6 +16,11 @@ MISSING: Final = (
 EMPTY: Final = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "<NA>")
 
 
+def told(value: object) -> str:
+    """What somebody wrote of a person or group; "" for one of :data:`EMPTY`, and for what data frames hold instead."""
+    return "" if value is None or str(value) in EMPTY else str(value)
+
+
 def spelling_key(label: str) -> str:
     """What spellings of one label have in common: they may differ in case, blanks and Unicode form."""
     return " ".join(unicodedata.normalize("NFC", label).casefold().split())

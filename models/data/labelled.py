@@ -82,7 +82,7 @@ def scoring_of(dataset: Dataset, label: str) -> Scoring | None:
     labels = dataset.labels(label)
     if labels.dtype == object:
         return None
-    return scoring(dataset.corpora, label, float(np.nanmax(np.abs(labels), initial=0.0)))
+    return scoring(dataset.corpora, label, dataset.largest(label))
 
 
 def label_doubts(dataset: Dataset, label: str) -> list[str]:

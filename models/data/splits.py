@@ -55,7 +55,9 @@ def folds(
         try:
             pairs = list(splitter.split(np.zeros(len(rows)), rows, dataset.groups if by_speaker else None))
         except ValueError:  # every class is rarer than the number of folds
-            pairs = list(_plain(dataset.groups if by_speaker else np.arange(len(rows)), parts, seed))
+            pairs = []
+    if not all(len(test) for _, test in pairs) or not pairs:
+        pairs = list(_plain(dataset.groups if by_speaker else np.arange(len(rows)), parts, seed))
     return [(train.astype(np.int64), test.astype(np.int64)) for train, test in pairs]
 
 
@@ -76,12 +78,13 @@ def holdout(
 
 
 def manifest_split(dataset: Dataset, allow_overlap: bool = False) -> tuple[Indices, Indices] | None:
-    """The rows that the manifest calls `train` and `valid`; None when it has no `valid`.
+    """The rows that the manifest calls `train`, or nothing, and `valid`; None when it has no `valid`.
 
     Raises:
         TrainingError: a speaker is on both sides and `allow_overlap` is False.
     """
-    train, valid = np.flatnonzero(dataset.split == "train"), np.flatnonzero(dataset.split == "valid")
+    train = np.flatnonzero([name in ("train", None) for name in dataset.split])
+    valid = np.flatnonzero(dataset.split == "valid")
     if len(valid) == 0 or len(train) == 0:
         return None
     if not allow_overlap:

@@ -8,7 +8,7 @@ from typing import Final
 
 from emopipe.errors import Reason, reason
 from emopipe.pipeline.datasets.csv_input import Fault, Table
-from emopipe.pipeline.datasets.label_columns import TEXTS
+from emopipe.pipeline.datasets.label_columns import TEXTS, is_number
 
 #: Names of the column that tells who labelled a row.
 CODER_COLUMNS: Final = ("coder", "rater", "annotator")
@@ -61,16 +61,9 @@ def _differs(table: Table, units: Mapping[tuple[str, ...], Mapping[str, int]], n
 def _cells(name: str, given: Mapping[str, str], coders: Sequence[str]) -> dict[str, str]:
     """What several coders wrote into a column, as cells of one row."""
     if name == "weight":
-        numbers = [float(cell) for cell in given.values() if _is_number(cell)]
+        cells = (cell.replace(",", ".") for cell in given.values())
+        numbers = [float(cell) for cell in cells if is_number(cell)]
         return {name: f"{sum(numbers) / len(numbers):g}" if numbers else ""}
     if name in TEXTS:
         return {name: next(filter(None, given.values()), "")}
     return {f"{name}_{number}": given.get(coder, "") for number, coder in enumerate(coders, 1)}
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -45,11 +45,11 @@ def tidy(column: str, cells: Sequence[str]) -> tuple[list[str], list[Reason]]:
         named = ", ".join(missing)
         reasons.append(reason("labels_missing", f"{column}: {sum(missing.values())} cells ({named}) count as missing"))
     given = [cell for cell in kept if cell]
-    if any(map(_COMMA.fullmatch, given)) and all(_COMMA.fullmatch(cell) or _is_number(cell) for cell in given):
+    if any(map(_COMMA.fullmatch, given)) and all(_COMMA.fullmatch(cell) or is_number(cell) for cell in given):
         kept = [cell.replace(",", ".") for cell in kept]
         reasons.append(reason("decimal_comma", f"{column}: decimal commas were read"))
         given = [cell for cell in kept if cell]
-    numbers = [cell for cell in given if _is_number(cell)]
+    numbers = [cell for cell in given if is_number(cell)]
     if numbers and len(numbers) == len(given):
         return kept, [*reasons, *_whole_numbers(column, numbers), *_far_numbers(column, numbers)]
     if numbers:
@@ -91,5 +91,6 @@ def _far_numbers(column: str, cells: Sequence[str]) -> list[Reason]:
     return [reason("labels_far", what)]
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell is read as a number: ASCII digits, with a decimal point or an exponent."""
     return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", cell, re.ASCII) is not None

@@ -17,7 +17,7 @@ from emopipe.models.data.split_names import HINT, split_name
 from emopipe.pipeline.datasets.cells import existing, seconds, similar
 from emopipe.pipeline.datasets.coders import CODER_COLUMNS, join_coders
 from emopipe.pipeline.datasets.csv_input import Fault, Table, read_table, refuse
-from emopipe.pipeline.datasets.label_columns import tidy
+from emopipe.pipeline.datasets.label_columns import is_number, tidy
 from emopipe.pipeline.media.duration import duration
 from emopipe.pipeline.media.finding import IMAGE_SUFFIXES, RECORDING_SUFFIXES, find_media
 from emopipe.pipeline.records import Source
@@ -213,10 +213,8 @@ def _labelled_source(cells: Mapping[str, str], line: int, folder: Path) -> tuple
 
 
 def _is_weight(cell: str) -> bool:
-    try:
-        return not cell or 0 <= float(cell.replace(",", ".")) < float("inf")
-    except ValueError:
-        return False
+    number = cell.replace(",", ".")
+    return not cell or (is_number(number) and 0 <= float(number) < float("inf"))
 
 
 def _row_id(paths: Mapping[str, Path], cells: Mapping[str, str], line: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from emopipe.errors import SpeakersTableError
+from emopipe.models.data.label_values import told
 from emopipe.pipeline.datasets.csv_input import Fault, read_table, refuse
 from emopipe.pipeline.datasets.recording_names import AMBIGUOUS, RecordingNames
 from emopipe.pipeline.records import is_generic
@@ -22,7 +23,7 @@ def read_speakers(given: Path | Mapping[str, str] | Mapping[Path, str], files: I
     """Read who speaks in which input: CSV with the columns `file` and `speaker` (or `person`); others are left alone.
 
     A `file` is an input: its name, with or without suffix and as much of the path before it as is needed to tell it
-    from others. Rows of other files, and without a speaker, count for nothing.
+    from others. Rows of other files, and without a speaker (empty, NA, nan, None in a mapping), count for nothing.
 
     Args:
         given: the table, or file -> speaker.
@@ -53,13 +54,13 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
         raise SpeakersTableError(
             what, path=path, hint="Name recordings in a column file, who speaks in a column speaker"
         )
-    return {line: (cells[file], cells[speaker]) for line, cells in table.rows.items()}
+    return {line: (cells[file], told(cells[speaker])) for line, cells in table.rows.items()}
 
 
 def _entries(given: Mapping[str, str] | Mapping[Path, str]) -> dict[int, tuple[str, str]]:
     """Place in a mapping -> file and speaker."""
     rows = enumerate(given.items(), start=1)
-    return {place: (str(file), unicodedata.normalize("NFC", str(speaker))) for place, (file, speaker) in rows}
+    return {place: (str(file), unicodedata.normalize("NFC", told(speaker))) for place, (file, speaker) in rows}
 
 
 def _resolved(rows: Mapping[int, tuple[str, str]], names: RecordingNames) -> tuple[dict[Path, str], list[Fault]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emopipe.constants import MODALITIES
+from emopipe.pipeline.datasets.label_columns import is_number
 from emopipe.pipeline.datasets.labels import LabelledSource
 from emopipe.pipeline.records import Source, Utterance
 
@@ -61,7 +62,8 @@ def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table; a label column in which every cell is a number becomes numeric."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     fixed = {"start": pa.float64(), "end": pa.float64(), **{f"{m}_quality": pa.float64() for m in MODALITIES}}
-    known = {"id", "media", "speaker", "role", "split", "words", *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
+    texts = {"id", "media", "speaker", "role", "split", "words", "dialogue"}
+    known = {*texts, *MODALITIES, *(f"{m}_absent" for m in MODALITIES)}
     arrays = {}
     for name, values in columns.items():
         if name in fixed or name in known:
@@ -72,10 +74,10 @@ def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _label_array(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array([None if value in (None, "") else float(value) for value in values], pa.float64())
-    except ValueError:
-        return pa.array([value or None for value in values], pa.string())
+    given = [None if value in (None, "") else value for value in values]
+    if all(value is None or isinstance(value, int | float) or is_number(value) for value in given):
+        return pa.array([None if value is None else float(value) for value in given], pa.float64())
+    return pa.array(given, pa.string())
 
 
 class FeatureWriter:

@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from emopipe.errors import DatasetError
 from emopipe.models.data.dataset import Dataset, Sample, collate
 from emopipe.models.data.reading import read
+from emopipe.models.data.splits import folds, manifest_split
 from tests.models.conftest import DIMS, learnable, write_dataset
 
 
@@ -196,3 +199,25 @@ def test_columns_of_other_types_are_refused(tmp_path: Path, cells: list[object])
     change_manifest(folder, media=cells)
     with pytest.raises(DatasetError, match="column 'media'"):
         read(folder)
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), st.integers(2, 5), st.integers(0, 3))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_fold_is_empty(shared: Dataset, people: list[int], count: int, seed: int) -> None:
+    assume(len(set(people)) > 1)
+    data = shared.subset(np.arange(len(people)))
+    names = pa.array([f"p{person}" for person in people])
+    data = data.with_manifest(data.manifest.set_column(data.manifest.column_names.index("speaker"), "speaker", names))
+    labels = np.array([(-0.8, 0.2, 0.5, -0.1, 0.9, 1.4)[person] for person in people])
+    pairs = folds(data, labels, count, seed)
+    assert all(len(train) and len(test) for train, test in pairs)
+    assert sorted(np.concatenate([test for _, test in pairs]).tolist()) == list(range(len(people)))
+
+
+def test_rows_without_a_split_are_trained_on(shared: Dataset) -> None:
+    splits = ["train", None, "valid", "test"] * (len(shared) // 4)
+    at = shared.manifest.column_names.index("split")
+    data = shared.with_manifest(shared.manifest.set_column(at, "split", [pa.array(splits)]))
+    found = manifest_split(data, allow_overlap=True)
+    assert found is not None
+    assert [set(rows % 4) for rows in found] == [{0, 1}, {2}]

@@ -52,3 +52,8 @@ def test_weights_are_numbers(tmp_path: Path, cell: str, fine: bool) -> None:
     else:
         with pytest.raises(LabelsTableError, match="weight is"):
             labels(tmp_path, text)
+
+
+def test_weights_with_a_decimal_comma_are_averaged(tmp_path: Path) -> None:
+    read = labels(tmp_path, "file;coder;label;weight\na.mp4;x;calm;0,5\na.mp4;y;calm;0,3\n")
+    assert read.rows[0].labels["weight"] == "0.4"

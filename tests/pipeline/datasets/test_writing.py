@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from emopipe.pipeline.datasets.labels import LabelledSource
-from emopipe.pipeline.datasets.writing import manifest_row
+from emopipe.pipeline.datasets.writing import manifest_row, manifest_table
 from emopipe.pipeline.records import Source, Utterance
 
 
@@ -28,3 +29,24 @@ def test_a_speaker_has_a_name_that_holds_across_the_dataset(
     utterance = Utterance(source="a.mp4", start=0.0, end=1.0, text="hello", language=None, speaker=heard)
     row = manifest_row(LabelledSource(source, None, {}), utterance, 0, count, {}, ("ben",))
     assert row["speaker"] == speaker
+
+
+@pytest.mark.parametrize(
+    ("cells", "numeric"),
+    [
+        (["1", "-0.5", ""], True),
+        (["1_0", "0_1"], False),
+        (["inf", "1"], False),
+        (["\uff11", "\uff12"], False),
+        ([0.5, None], True),
+    ],
+)
+def test_numbers_are_those_that_the_table_was_told_of(cells: list[object], numeric: bool) -> None:
+    table = manifest_table([{"id": str(number), "label": cell} for number, cell in enumerate(cells)])
+    assert pa.types.is_floating(table["label"].type) == numeric
+    assert table["label"].null_count == sum(cell in (None, "") for cell in cells)
+
+
+def test_conversations_are_told_apart_by_their_names() -> None:
+    table = manifest_table([{"id": name, "dialogue": name} for name in ("1_2", "12", "012")])
+    assert table["dialogue"].to_pylist() == ["1_2", "12", "012"]

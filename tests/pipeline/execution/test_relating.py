@@ -308,3 +308,14 @@ def test_without_a_change_kept_files_stay_kept(clips: Path, model: Path, tmp_pat
     batch(clips, model, tmp_path, speakers=SPEAKERS)
     inputs = find_inputs([clips], tmp_path / "out").told({clips / name: who for name, who in SPEAKERS.items()})
     assert len(inputs.kept) == 6 and not inputs.files
+
+
+@pytest.mark.parametrize("nobody", [None, float("nan"), "", "NA", "nan"])
+def test_nobody_is_named_by_what_data_frames_hold_of_unknown_speakers(nobody: Any, tmp_path: Path) -> None:
+    files = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    assert read_speakers({files[0]: "anna", files[1]: nobody}, files) == {files[0]: "anna"}
+    table = tmp_path / "speakers.csv"
+    table.write_text(f"file,speaker\na.mp4,anna\nb.mp4,{nobody}\n".replace("None", ""))
+    assert read_speakers(table, files) == {files[0]: "anna"}
+    with pytest.raises(EmopipeError, match="none of the inputs"):
+        read_speakers(dict.fromkeys(files, nobody), files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,13 +59,18 @@ def write_kept(folder: Path, kept: Kept, file: str = KEPT) -> None:
         raise OutputError(f"the corrections cannot be kept: {error.strerror or error}", path=path) from None
 
 
-def attach(facts: dict[str, Any], name: str, kept: Kept) -> list[tuple[RecordingCorrections, Edit]]:
+def attach(
+    facts: dict[str, Any], name: str, kept: Kept, names: Collection[str]
+) -> list[tuple[RecordingCorrections, Edit]]:
     """Put the corrections of a recording beside its predictions, in place of those that are there.
+
+    Where its files had another name when they were made, the recording is known by its content and its own name.
 
     Args:
         facts: the recording's document, which is changed.
         name: of its files.
         kept: the corrections of the run.
+        names: of the files of all recordings.
 
     Returns:
         Those that fit no utterance.
@@ -73,7 +78,9 @@ def attach(facts: dict[str, Any], name: str, kept: Kept) -> list[tuple[Recording
     for row in facts["utterances"]:
         row.pop("corrections", None)
     homeless = []
-    for _, one in sorted(item for item in kept.items() if item[0][0] == name):
+    own = (Path(facts["media"]).name, probe_of(facts))
+    moved = {key for key, one in kept.items() if key[0] not in names and (one.media, one.probe) == own}
+    for _, one in sorted(item for item in kept.items() if item[0][0] == name or item[0] in moved):
         matches = one.probe == probe_of(facts)
         for edit in one.edits:
             row = find(facts["utterances"], edit) if matches else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -191,7 +191,9 @@ def run_files(
             steps, stored = batch.explain()
             explained([replace(step, source=protected.disguise.source(step.source)) for step in steps], stored)
         if dry:
+            batch.tell_failed(inputs.refused.values())
             return
+        _tell_mixed(inputs.kept, job, hook)
         if sink is not None:
             for path, entry in inputs.kept.items():
                 sink.keep(shown[path], entry)
@@ -211,6 +213,7 @@ def run_files(
             raise
         _finish(sink, len(shown), participants)
         few.tell(hook)
+        _tell_lost(sink, hook)
 
 
 def _sink(
@@ -224,6 +227,22 @@ def _sink(
     """What writes the outputs of a run."""
     hidden = {protected.disguise.path(path): protected.disguise.reason(why) for path, why in skipped.items()}
     return Sink(out, list(shown.values()), config_hash(job.config), version("emopipe"), hidden, store)
+
+
+def _tell_lost(sink: Sink | None, hook: Hook) -> None:
+    """Tell of corrections of earlier results that have no utterance now."""
+    if sink is not None and sink.lost:
+        what = f"{sink.lost} corrections fit no utterance any more; `emopipe correct` names them"
+        hook(Event("warning", "batch", what))
+
+
+def _tell_mixed(kept: Mapping[Path, Mapping[str, Any]], job: Job, hook: Hook) -> None:
+    """Tell of results of an earlier run that stay beside those of another model or of other settings."""
+    mine = (job.checkpoint, config_hash(job.config))
+    others = sum((entry["checkpoint"], entry["config_hash"]) != mine for entry in kept.values())
+    if others:
+        what = f"the results of {others} recordings stay as another model or other settings made them"
+        hook(Event("warning", "batch", f"{what}; repeat all options of the run with --retry-failed"))
 
 
 class _Few:
@@ -280,6 +299,11 @@ class _Batch:
                 with suppress(EmopipeError):  # it changes or is gone: the stage that reads it tells
                     self._durations[source] = self._duration(source, content) or 0.0
                 self._tell_cost(source)
+
+    def tell_failed(self, refused: Iterable[EmopipeError]) -> None:
+        """Tell what cannot be worked on."""
+        for error in [*refused, *(outcome.error for outcome in self._failed.values() if outcome.error)]:
+            self._hook(Event("warning", "batch", str(error)))
 
     def _relate(self) -> None:
         """Find the recordings of each named speaker, of those that can be used."""

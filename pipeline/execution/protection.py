@@ -94,28 +94,40 @@ def protection_of(options: RunOptions) -> Protection:
 
 
 def refuse_mixed(out: Path, disguise: Disguise) -> None:
-    """Refuse a folder that holds results of other privacy: what they tell would lie beside those that hide it.
+    """Refuse a folder that holds results of other privacy: what one tells would lie beside those that hide it.
 
     Raises:
-        PrivacyError: an earlier run into the folder did not hide what this one hides.
+        PrivacyError: an earlier run into the folder did not hide what this one hides, or hid more.
     """
-    if not disguise or not (out / MANIFEST).is_file():
+    if not (out / MANIFEST).is_file():
         return
+    hides = (bool(disguise.pseudonyms), {*disguise.redacted})
     for path, entry in read_manifest(out).items():
-        if disguise.path(path) != path or not _hides(out, entry, disguise):
+        hidden = _hidden(out, entry)
+        if disguise.path(path) != path or (hidden is not None and not _covers(hidden, hides)):
             hint = "Name a new folder with --out, or remove the old results"
             raise PrivacyError("the folder holds results that do not hide what this run hides", path=out, hint=hint)
+        if hidden is not None and not _covers(hides, hidden):
+            hint = "Repeat the run's --pseudonyms and --redact, or name a new folder with --out"
+            raise PrivacyError("the folder holds results that hide more than this run does", path=out, hint=hint)
+        if hidden is not None and not disguise:
+            return  # of a folder that this was ever asked of, all results hide the same
 
 
-def _hides(out: Path, entry: Mapping[str, Any], disguise: Disguise) -> bool:
-    """Whether the results of an earlier run hide what a disguise hides."""
+def _covers(one: tuple[bool, set[str]], other: tuple[bool, set[str]]) -> bool:
+    """Whether one hides all that another hides: names behind pseudonyms, and what is left out of words."""
+    return one[0] >= other[0] and one[1] >= other[1]
+
+
+def _hidden(out: Path, entry: Mapping[str, Any]) -> tuple[bool, set[str]] | None:
+    """What the results of an earlier run hide; None without results, nothing where they are damaged."""
     import json
 
-    if entry["outputs"] is None:
-        return True
+    path = out / f"{entry['outputs']}.json"
+    if entry["outputs"] is None or not path.exists():
+        return None
     try:
-        privacy = json.loads((out / f"{entry['outputs']}.json").read_text("utf-8")).get("privacy", {})
-    except (OSError, ValueError, AttributeError):
-        return not (out / f"{entry['outputs']}.json").exists()
-    named = not disguise.pseudonyms or privacy.get("pseudonyms", False)
-    return bool(named) and {*disguise.redacted} <= {*privacy.get("redacted", ())}
+        privacy = json.loads(path.read_text("utf-8")).get("privacy", {})
+        return bool(privacy.get("pseudonyms", False)), {*privacy.get("redacted", ())}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False, set()

@@ -30,6 +30,7 @@ from emopipe.pipeline.export.elan_praat import (
 )
 from emopipe.pipeline.export.recording import Recording, read_recordings
 from emopipe.pipeline.export.subtitles import one_line
+from emopipe.pipeline.privacy.disguise import Disguise
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -90,13 +91,16 @@ class _Edits:
     refused: list[Outcome] = field(default_factory=list)
 
 
-def read_edits(path: Path, results: Path, by: str | None = None) -> RecordingCorrections:
+def read_edits(
+    path: Path, results: Path, by: str | None = None, disguise: Disguise | None = None
+) -> RecordingCorrections:
     """What was edited in an ELAN file that was exported from results.
 
     Args:
         path: the edited file.
         results: of the run.
         by: who edited, in place of the file's author.
+        disguise: what the results hide.
 
     Raises:
         InputNotFound: without the file or the results; CorrectionsError when it is not such a file, or nobody is named.
@@ -108,7 +112,7 @@ def read_edits(path: Path, results: Path, by: str | None = None) -> RecordingCor
         raise CorrectionsError(what, path=path, hint=_EXPORT_AGAIN)
     who = corrector(by or ("" if file.author.strip() in _NOBODY else file.author), path)
     saved = "" if file.date == NO_DATE else file.date
-    recording = next((one for one in read_recordings(results) if one.stem == name), None)
+    recording = next((one for one in read_recordings(results, disguise=disguise) if one.stem == name), None)
     matches = recording is not None and recording.result.keys.get("probe") == probe
     edits = _edits(recording, file.utterances, who) if recording is not None and matches else _Edits()
     document = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -204,7 +205,7 @@ def _by_utterance(words: Sequence[Word], utterances: Sequence[UtteranceResult]) 
     return groups
 
 
-def read_disguise(pseudonyms: str | Path | None, redact: str | Sequence[str] | None) -> Disguise:
+def read_disguise(pseudonyms: str | os.PathLike[str] | None, redact: str | Sequence[str] | None) -> Disguise:
     """The disguise that options ask for.
 
     Args:

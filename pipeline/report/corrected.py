@@ -191,7 +191,8 @@ def _attached(clips: ClipDocuments, kept: Kept) -> tuple[list[dict[str, Any]], l
     for name in clips.media:
         facts = clips.read(name)
         before = json.dumps(facts)
-        homeless += [_outcome(one, edit, reason("utterance_not_in_results")) for one, edit in attach(facts, name, kept)]
+        lost = attach(facts, name, kept, clips.media)
+        homeless += [_outcome(one, edit, reason("utterance_not_in_results")) for one, edit in lost]
         if json.dumps(facts) != before:
             written += write_clip(clips.folder, name, facts, _link(clips.folder, name, facts))
         rows += [row for row in facts["utterances"] if row.get("corrections")]

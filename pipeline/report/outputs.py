@@ -15,7 +15,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -149,6 +149,8 @@ class Sink:
         except OSError as error:
             raise unwritable(folder, error) from None
         self._corrections = read_kept(folder)
+        #: How many corrections of earlier results fit no utterance of these.
+        self.lost = 0
         self._put(MANIFEST, self._manifest())
 
     def keep(self, path: Path, entry: Mapping[str, Any]) -> None:
@@ -169,7 +171,7 @@ class Sink:
         written: list[Path] = []
         if result.state != "failed":
             facts, stem = document(result, self._config_hash, self._version), self._stems[path]
-            attach(facts, stem, self._corrections)
+            self.lost += len(attach(facts, stem, self._corrections, self._stems.values()))
             written = write_clip(self.folder, stem, facts, played(self.folder, facts), self._curves(facts))
             self._columns[path] = columns_of(facts)
         self._entries[path] = self._entry_of(result)
@@ -357,6 +359,19 @@ def read_manifest(folder: Path) -> dict[Path, dict[str, Any]]:
         return {Path(entry["media"]): {**_entry(Path(), "pending", ""), **entry} for entry in manifest["inputs"]}
 
 
+def has_pseudonyms(folder: Path) -> bool:
+    """Whether the results of an earlier run have pseudonyms, by the first of them that can be read.
+
+    Raises:
+        InputNotFound: when there was none, OutputError when its manifest cannot be used.
+    """
+    for entry in read_manifest(folder).values():
+        with suppress(OSError, ValueError, AttributeError):
+            facts = json.loads((folder / f"{entry['outputs']}.json").read_text("utf-8"))
+            return bool(facts.get("privacy", {}).get("pseudonyms", False))
+    return False
+
+
 def read_skipped(folder: Path) -> dict[Path, Reason]:
     """The files that an earlier run into the folder passed over, and why.
 
@@ -427,9 +442,9 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name in singular:
             flat |= {f"{singular[name]}_{key}": inner for key, inner in value.items()}
-        elif name == "unverified_weights":
+        elif name == "unverified_weights" and value:
             flat[name] = "; ".join(value)
-        elif name not in ("unimodal", "without", "corrections"):
+        elif name not in ("unimodal", "without", "corrections", "unverified_weights"):
             flat[name] = value
     return flat | corrected_columns(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from emopipe.errors import EmopipeError, ParticipantsTableError
+from emopipe.errors import EmopipeError, ParticipantsTableError, PrivacyError
+from emopipe.models.data.label_values import told
 from emopipe.pipeline.datasets.csv_input import read_table
 from emopipe.pipeline.datasets.recording_names import AMBIGUOUS, RecordingNames
-from emopipe.pipeline.privacy.disguise import Disguise
+from emopipe.pipeline.privacy.disguise import Disguise, read_disguise
 from emopipe.pipeline.records import is_generic
+from emopipe.pipeline.report.outputs import has_pseudonyms, read_manifest
 
 NAME: Final = "participants table"
 #: Columns that say who is meant; all others are groups.
@@ -76,7 +79,29 @@ class Participants:
         return {(row.media, row.person): row for row in self.rows if row.media is not None or not row.file}
 
 
-def read_participants(path: Path, files: Iterable[Path]) -> Participants:
+def participants_of_run(
+    table: str | os.PathLike[str] | None, results: Path, pseudonyms: str | os.PathLike[str] | None
+) -> Participants | None:
+    """Read a participants table for the results of a run; None without a table.
+
+    Args:
+        table: names people and files as they are.
+        results: folder of the run.
+        pseudonyms: the table of names and pseudonyms of the run, where it had one.
+
+    Raises:
+        PrivacyError: the results have pseudonyms, and they are not given; as :func:`read_participants` else.
+    """
+    if table is None:
+        return None
+    disguise = read_disguise(pseudonyms, None)
+    if not pseudonyms and has_pseudonyms(results):
+        hint = "Give the run's table with --pseudonyms: the page would show names"
+        raise PrivacyError("the results have pseudonyms, the participants may have names", path=results, hint=hint)
+    return read_participants(Path(table), read_manifest(results), disguise)
+
+
+def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | None = None) -> Participants:
     """Read a participants table: CSV with the column `person` or `file`, or both, and any columns of groups.
 
     A `person` is a speaker's name as the results give it, a `file` an input: its name, with or without suffix and as
@@ -85,6 +110,7 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
     Args:
         path: the table.
         files: the inputs of the run.
+        disguise: what their names, and those of people, are hidden by.
 
     Raises:
         InputNotFound: without the file; ParticipantsTableError when it is not such a table, naming the line or column.
@@ -101,7 +127,8 @@ def read_participants(path: Path, files: Iterable[Path]) -> Participants:
     names = RecordingNames(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
     for line, cells in table.rows.items():
-        row = _participant(line, cells, groups, names, path)
+        hidden = {column: (disguise or Disguise()).text(told(cell)) for column, cell in cells.items()}
+        row = _participant(line, hidden, groups, names, path)
         other = rows.setdefault((row.media or row.file, row.person), row)
         if other is not row:
             raise _unusable(path, line, f"{row.name} is in line {other.line} already", "Keep one of the two")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json, Participants, RunResults
+from emopipe.pipeline.cli.options import Debug, Json, Participants, Pseudonyms, RunResults
 from emopipe.pipeline.cli.session import session
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def correct(
         str | None, typer.Option(help="Who corrected, in place of what the files say.", show_default=False)
     ] = None,
     participants: Participants = None,
+    pseudonyms: Pseudonyms = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -39,7 +40,7 @@ def correct(
     from emopipe.api import correct as apply
 
     with session(json, debug) as console:
-        corrected = apply(results, corrections or (), by=by, participants=participants)
+        corrected = apply(results, corrections or (), by=by, participants=participants, pseudonyms=pseudonyms)
         if corrected.outcomes:
             console.table("Corrections", HEADER, map(_row, corrected.outcomes))
         if corrected.agreement:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from emopipe.pipeline.cli.options import Debug, Json, Participants, StoreOfRun
+from emopipe.pipeline.cli.options import Debug, Json, Participants, Pseudonyms, StoreOfRun
 from emopipe.pipeline.cli.session import session
 
 
 def report(
     out: Annotated[Path, typer.Argument(help="Results of `emopipe run`.", show_default=False)],
     participants: Participants = None,
+    pseudonyms: Pseudonyms = None,
     store: StoreOfRun = None,
     json: Json = False,
     debug: Debug = False,
@@ -21,10 +22,9 @@ def report(
     """Write the page about all files of a run once more, from its results and store alone, and its tables."""
     with session(json, debug) as console:
         from emopipe.pipeline.report.batch_page import write_summary
-        from emopipe.pipeline.report.outputs import read_manifest
-        from emopipe.pipeline.report.participants import read_participants
+        from emopipe.pipeline.report.participants import participants_of_run
         from emopipe.pipeline.store.store import store_of_run
 
-        people = read_participants(participants, read_manifest(out)) if participants else None
+        people = participants_of_run(participants, out, pseudonyms)
         with store_of_run(store) as opened:
             console.print(f"The page is {write_summary(out, people, opened)}")

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 import emopipe
 from emopipe.errors import CorrectionsError, EmopipeError, InputNotFound
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.corrections.documents import as_document, parse_document
-from emopipe.pipeline.corrections.kept import KEPT
+from emopipe.pipeline.corrections.documents import FORMAT, VERSION, as_document, parse_document
+from emopipe.pipeline.corrections.kept import KEPT, attach
 from emopipe.pipeline.corrections.review import majority, review_of
 from emopipe.pipeline.report.outputs import Sink, write_clip
 from tests.pipeline.corrections.results import (
@@ -443,3 +443,24 @@ def test_the_command_prints_what_was_applied_and_refused_and_the_agreement(folde
 def test_by_names_who_corrected(folder: Path) -> None:
     apply(folder, document("", edit(0, label="neutral")), by="Dora")
     assert rows(folder)[0]["corrections"][0]["by"] == "Dora"
+
+
+def test_corrections_stay_with_a_recording_whose_files_get_another_name(tmp_path: Path) -> None:
+    facts = {
+        "media": "a/clip.mp4",
+        "keys": {"probe": "1" * 40},
+        "utterances": [{"start": 0.0, "end": 1.0, "speaker": None}],
+    }
+    correction = {"start": 0.0, "end": 1.0, "speaker": None, "label": "anger"}
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "by": "Ana",
+        "saved": "",
+        "recordings": [{"name": "clip", "media": "clip.mp4", "probe": "1" * 40, "utterances": [correction]}],
+    }
+    (one,) = parse_document(json.dumps(document).encode(), tmp_path, None)
+    kept = {(one.name, one.by): one}
+    assert attach(facts, "clip-4426e7ef", kept, ["clip-4426e7ef"]) == []
+    assert [row["corrections"][0]["label"] for row in facts["utterances"]] == ["anger"]
+    assert attach(facts, "other", kept, ["clip", "other"]) == [] and "corrections" not in facts["utterances"][0]

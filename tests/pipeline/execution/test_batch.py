@@ -461,3 +461,27 @@ def test_a_clip_whose_page_cannot_be_made_is_unfinished_and_the_failure_is_told(
         batch(clips, model, tmp_path)
     assert {entry["state"] for entry in entries(tmp_path / "out").values()} == {"pending"}
     assert table(tmp_path / "out" / "utterances.csv") == []
+
+
+def test_a_look_ahead_tells_what_would_fail(model: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no media")
+    events: list[Event] = []
+    paths = [clips / "0.mp4", tmp_path / "bad.mp4", tmp_path / "none.mp4", tmp_path / "*.wav"]
+    assert batch(paths, model, tmp_path, dry=True, hook=events.append) == []
+    told = "\n".join(event.message for event in events if event.kind == "warning")
+    assert all(name in told for name in ("bad.mp4", "none.mp4", "*.wav")) and "0.mp4" not in told
+
+
+def test_retrying_with_another_model_is_told(model: Path, clips: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "in" / "bad.mp4"
+    bad.parent.mkdir()
+    shutil.copy(clips / "0.mp4", bad.with_name("good.mp4"))
+    bad.write_bytes(b"no media")
+    batch(bad.parent, model, tmp_path)
+    events: list[Event] = []
+    other = write_checkpoint(tmp_path / "other", seed=1)
+    batch(bad.parent, other, tmp_path, retry=True, hook=events.append)
+    assert any("repeat all options" in event.message for event in events)
+    events.clear()
+    batch(bad.parent, model, tmp_path, retry=True, hook=events.append)
+    assert not any("repeat all options" in event.message for event in events)

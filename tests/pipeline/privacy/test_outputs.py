@@ -336,3 +336,12 @@ def test_the_copy_that_pages_play_is_that_of_emopipe_blur(tmp_path: Path, store:
     assert "no face is known: look at these" in events[-1].message
     with pytest.raises(ConfigError, match="out of bounds"):
         protection_of({"blurred": True, "blur_margin": 9.0})
+
+
+def test_a_folder_whose_results_hide_more_is_refused(tmp_path: Path, store: Store) -> None:
+    written(tmp_path / "hidden", store, DISGUISE)
+    for less in (Disguise(), Disguise(redacted=("names",))):
+        with pytest.raises(PrivacyError, match="hide more"):
+            refuse_mixed(tmp_path / "hidden", less)
+    written(tmp_path / "plain", store, Disguise())
+    refuse_mixed(tmp_path / "plain", Disguise())

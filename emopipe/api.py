@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from emopipe.constants import MODALITIES
-from emopipe.errors import OptionConflict
+from emopipe.errors import ConfigError, OptionConflict
 from emopipe.options import (
     AnyPath,
     ExecutionOptions,
@@ -20,6 +20,7 @@ from emopipe.options import (
     StudyOptions,
     TrainingOptions,
     byte_size,
+    check_options,
     chosen_modalities,
 )
 from emopipe.pipeline.progress import Event, Hook, ProgressBar, silent
@@ -93,6 +94,7 @@ def run(
         CheckpointError: an unusable checkpoint, or options that name other features than it was trained on.
         ConfigError: an option that cannot be used.
         OutputError: outputs cannot be written.
+        TypeError: there is no such option.
     """
     from emopipe.pipeline.datasets.speakers_table import read_speakers
     from emopipe.pipeline.execution.batch import find_inputs, run_files
@@ -102,6 +104,7 @@ def run(
     from emopipe.pipeline.export.formats import chosen_formats
     from emopipe.pipeline.report.participants import read_participants
 
+    check_options("run", RunOptions, options)
     folder = None if out is None else Path(out)
     if folder is None and (retry_failed or participants is not None or formats or options.get("blurred")):
         what = "retry_failed, participants, formats and blurred need the folder of a run"
@@ -121,7 +124,7 @@ def run(
         if participants is not None:
             groups = read_participants(Path(participants), inputs.every).hidden(disguise)
         job = prediction_job(
-            str(model),
+            os.fspath(model),
             store,
             modalities=chosen_modalities(options.get("modalities")),
             device=options.get("device", "auto"),
@@ -130,6 +133,9 @@ def run(
             abstain=options.get("abstain"),
             hook=hook,
         )
+        if protection.blur is not None and "face" not in job.modalities:
+            hint = "Add face to the modalities, or make copies with `emopipe blur`"
+            raise OptionConflict("faces that are not looked for cannot be blurred", hint=hint)
         engine = stack.enter_context(_engine(len(inputs.files), options))
         results = run_files(
             inputs,
@@ -150,7 +156,7 @@ def run(
                 on_result(result)
         if folder is not None and forms and not dry_run:
             _tell_incomplete(export_folder(folder, forms, store=store.folder, disguise=disguise), hook)
-    order = {disguise.path(path): place for place, path in enumerate(inputs.every)}
+    order = {disguise.path(path): place for place, path in enumerate([*inputs.files, *inputs.refused])}
     ordered = sorted(files, key=lambda file: order.get(file.media, -1))
     return Results(ordered, store.folder, keep, inputs.skipped, disguise)
 
@@ -205,6 +211,7 @@ def correct(
     *,
     by: str | None = None,
     participants: AnyPath | None = None,
+    pseudonyms: AnyPath | None = None,
 ) -> Corrected:
     """Put corrections beside the predictions of a run, and measure how far people and model agree.
 
@@ -217,6 +224,8 @@ def correct(
             edited (`.eaf`); one or several; none to learn what was applied before.
         by: who corrected, in place of what the files say.
         participants: as for :func:`run`, for the page about all files.
+        pseudonyms: CSV with the columns `name` and `pseudonym`; needed for participants, and for ELAN files, when the
+            run had it.
 
     Returns:
         What became of each correction, and the agreement.
@@ -228,15 +237,15 @@ def correct(
     """
     from emopipe.pipeline.corrections.documents import read_document
     from emopipe.pipeline.export.elan_edits import read_edits
+    from emopipe.pipeline.privacy.disguise import read_disguise
     from emopipe.pipeline.report.corrected import apply_corrections
-    from emopipe.pipeline.report.outputs import read_manifest
-    from emopipe.pipeline.report.participants import read_participants
+    from emopipe.pipeline.report.participants import participants_of_run
 
     folder = Path(results)
-    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    groups, disguise = participants_of_run(participants, folder, pseudonyms), read_disguise(pseudonyms, None)
     given = []
     for path in _paths(corrections):
-        given += [read_edits(path, folder, by)] if path.suffix.lower() == ".eaf" else read_document(path, by)
+        given += [read_edits(path, folder, by, disguise)] if path.suffix.lower() == ".eaf" else read_document(path, by)
     return apply_corrections(folder, given, groups)
 
 
@@ -260,13 +269,18 @@ def diff(first: AnyPath, second: AnyPath, *, out: AnyPath | None = None) -> Diff
 
 
 def tables(
-    results: AnyPath, *, participants: AnyPath | None = None, store: AnyPath | None = None
+    results: AnyPath,
+    *,
+    participants: AnyPath | None = None,
+    pseudonyms: AnyPath | None = None,
+    store: AnyPath | None = None,
 ) -> dict[str, pd.DataFrame]:
     """The tables of the page about all files of a run; no video is read again.
 
     Args:
         results: folder of the run.
         participants: as for :func:`run`, for groups.
+        pseudonyms: CSV with the columns `name` and `pseudonym`; needed for participants when the run had it.
         store: folder in which the run kept what it measured, for questions; None: the default one.
 
     Returns:
@@ -279,13 +293,12 @@ def tables(
         OutputError: the results cannot be used.
     """
     from emopipe.pipeline.report.batch import Batch
-    from emopipe.pipeline.report.outputs import read_manifest
-    from emopipe.pipeline.report.participants import read_participants
+    from emopipe.pipeline.report.participants import participants_of_run
     from emopipe.pipeline.report.tables import cohort_of, frames, tables_of
     from emopipe.pipeline.store.store import store_of_run
 
     folder = Path(results)
-    groups = None if participants is None else read_participants(Path(participants), read_manifest(folder))
+    groups = participants_of_run(participants, folder, pseudonyms)
     with store_of_run(None if store is None else Path(store)) as opened:
         batch = Batch(folder, opened)
     return frames(tables_of(batch, cohort_of(batch, groups)))
@@ -463,6 +476,7 @@ def extract(
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
+    check_options("extract", MeasurementOptions, options)
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
     read = _sources(source, table, corpus, corrections)
@@ -540,6 +554,7 @@ def train(
     """
     from emopipe.pipeline.studies.train import train_checkpoint
 
+    check_options("train", TrainingOptions, options)
     with _hook(progress) as hook:
         result = train_checkpoint(
             Path(dataset),
@@ -548,7 +563,7 @@ def train(
             hook=hook,
             offline=options.get("offline", False),
             tensorboard=None if tensorboard is None else Path(tensorboard),
-            start=str(start),
+            start=os.fspath(start),
             given=given_settings(model, options),
         )
         trained = load(out, device=options.get("device", "auto"), offline=options.get("offline", False))
@@ -585,16 +600,21 @@ def evaluate(
     """
     from emopipe.pipeline.studies import train as studies
 
+    check_options("evaluate", TrainingOptions, options)
     modalities = chosen_modalities(options.get("modalities")) or None
     device, offline = options.get("device", "auto"), options.get("offline", False)
+    if seeds < 1 or folds < 0 or folds == 1:
+        hint = "Use two folds or more, or 0 for none; one seed or more"
+        raise ConfigError(f"folds is {folds}, seeds {seeds}", hint=hint)
     with _hook(progress) as hook:
-        if studies.is_checkpoint(str(model)):
+        if studies.is_checkpoint(os.fspath(model)):
+            _refuse_training({"folds": folds, "seeds": seeds > 1, **options})
             return studies.evaluate_checkpoint(
-                str(model), Path(dataset), split, modalities, prior, device=device, offline=offline, hook=hook
+                os.fspath(model), Path(dataset), split, modalities, prior, device=device, offline=offline, hook=hook
             )
         training_options: TrainingOptions = {**options}
         training_options.pop("modalities", None)
-        config = training_config(str(model), training_options)
+        config = training_config(os.fspath(model), training_options)
         return studies.evaluate_model(
             Path(dataset),
             config,
@@ -605,9 +625,17 @@ def evaluate(
             prior,
             hook=hook,
             offline=offline,
-            start=str(start),
-            given=given_settings(str(model), training_options),
+            start=os.fspath(start),
+            given=given_settings(os.fspath(model), training_options),
         )
+
+
+def _refuse_training(asked: Mapping[str, Any]) -> None:
+    """Refuse what a checkpoint, which is not trained, cannot heed."""
+    idle = [name for name, value in asked.items() if value and name not in ("modalities", "device", "offline")]
+    if idle:
+        hint = "Name a model to train, or leave them out"
+        raise OptionConflict(f"a checkpoint is measured as it is, without {', '.join(idle)}", hint=hint)
 
 
 def load(model: AnyPath, **options: Unpack[MachineOptions]) -> Model:
@@ -625,11 +653,12 @@ def load(model: AnyPath, **options: Unpack[MachineOptions]) -> Model:
     from emopipe.models.sealed import find
     from emopipe.pipeline.backends.backbones import load_predictor
 
+    check_options("load", MachineOptions, options)
     _quieten()
     predictor, identity = load_predictor(
-        str(model), options.get("device", "auto"), offline=options.get("offline", False)
+        os.fspath(model), options.get("device", "auto"), offline=options.get("offline", False)
     )
-    return Model(predictor, identity, find(model))
+    return Model(predictor, identity, find(Path(model)))
 
 
 def training_config(model: str | None, options: TrainingOptions | StudyOptions) -> TrainConfig:
@@ -651,13 +680,10 @@ def given_settings(model: str | None, options: TrainingOptions) -> set[str]:
 
 def training_tables(model: str | None, options: TrainingOptions | StudyOptions) -> dict[str, dict[str, Any]]:
     """The tables `[model]` and `[train]` of a file, changed by options."""
-    from emopipe.pipeline.config import read_toml
+    from emopipe.pipeline.config import given_tables
+    from emopipe.pipeline.config import training_tables as without_extraction
 
-    config = options.get("config")
-    configuration_tables: Mapping[str, Any] = (
-        config if isinstance(config, Mapping) else read_toml(Path(config)) if config else {}
-    )
-    tables = {name: dict(table) for name, table in configuration_tables.items() if name in ("model", "train")}
+    tables = without_extraction(given_tables(options.get("config")))
     if model is not None and tables.get("model", {}).get("name", model) != model:
         tables["model"] = {}
     settings = {
@@ -676,7 +702,7 @@ def training_tables(model: str | None, options: TrainingOptions | StudyOptions) 
 
 
 def _paths(paths: AnyPath | Sequence[AnyPath]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
 
 
 @contextmanager

@@ -8,7 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from emopipe.errors import OutputError
+
 _PARTIAL = ".partial-"
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Where a file or folder is written.
+
+    Raises:
+        OutputError: when it cannot be, as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}", path=path) from error
 
 
 def sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emopipe.errors import ConfigError
+from emopipe.options import AnyPath, chosen_modalities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,9 @@ class Model:
         self.folds_of = ""
         self.verdict = ""
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def __repr__(self) -> str:
         predicts = ", ".join(self.classes) or self.label
         return f"Model {self.id} ({self._predictor.spec.model}): {' + '.join(self.modalities)} -> {predicts}"
@@ -66,7 +71,7 @@ class Model:
         card = self.path / "README.md"
         return card.read_text("utf-8") if card.is_file() else ""
 
-    def predict(self, dataset: str | Path | Dataset, modalities: Sequence[str] = ()) -> pd.DataFrame:
+    def predict(self, dataset: AnyPath | Dataset, modalities: Sequence[str] = ()) -> pd.DataFrame:
         """Predict every row of a dataset.
 
         Args:
@@ -84,7 +89,7 @@ class Model:
 
         data = _opened(dataset)
         self._predictor.check_features(data.schema, data.extraction)
-        scores = self._predictor.scores(data, None, modalities or None)
+        scores = self._predictor.scores(data, None, chosen_modalities(modalities) or None)
         rows = []
         for name, one in zip(data.ids, self._predictor.describe(scores), strict=True):
             outcome = {"label": one.label} if self.classes else {"value": one.value}
@@ -93,10 +98,12 @@ class Model:
             rows.append(
                 {"id": name, **outcome, "confidence": one.confidence, "abstained": one.abstained} | shares | weights
             )
-        return pd.DataFrame(rows).set_index("id")
+        answers = [*(f"probability_{name}" for name in self.classes), *(f"weight_{name}" for name in self.modalities)]
+        columns = ["id", "label" if self.classes else "value", "confidence", "abstained", *answers]
+        return pd.DataFrame(rows, columns=None if rows else columns).set_index("id")
 
     def predict_proba(
-        self, dataset: str | Path | Dataset, modalities: Sequence[str] = (), prior: Prior = "uniform"
+        self, dataset: AnyPath | Dataset, modalities: Sequence[str] = (), prior: Prior = "uniform"
     ) -> pd.DataFrame:
         """Class probabilities of every row of a dataset.
 
@@ -113,18 +120,20 @@ class Model:
         """
         import pandas as pd
 
+        from emopipe.models.predictor import known_prior
+
         if not self.classes:
             raise ConfigError(f"the model {self.id} predicts values, not classes", hint="Use predict")
         data = _opened(dataset)
         self._predictor.check_features(data.schema, data.extraction)
-        scores = self._predictor.scores(data, None, modalities or None)
-        shares = self._predictor.probabilities(scores, prior)
+        scores = self._predictor.scores(data, None, chosen_modalities(modalities) or None)
+        shares = self._predictor.probabilities(scores, known_prior(prior))
         shares[~scores.present.any(axis=1)] = np.nan
         return pd.DataFrame(shares, index=pd.Index(data.ids, name="id"), columns=list(self.classes))
 
     def evaluate(
         self,
-        dataset: str | Path | Dataset,
+        dataset: AnyPath | Dataset,
         split: str | None = None,
         modalities: Sequence[str] = (),
         prior: Prior = "uniform",
@@ -133,14 +142,18 @@ class Model:
 
         Args:
             dataset, modalities, prior: as for :meth:`predict_proba`.
-            split: rows of this split only; None for all.
+            split: rows of this split only; None or "all" for all.
         """
+        from emopipe.models.data.split_names import split_or_all
         from emopipe.models.evaluation.evaluate import evaluate
+        from emopipe.models.predictor import known_prior
 
-        return evaluate(self._predictor, _opened(dataset), split, modalities or None, prior)
+        rows = None if split is None else split_or_all(split)
+        hidden = chosen_modalities(modalities) or None
+        return evaluate(self._predictor, _opened(dataset), rows, hidden, known_prior(prior))
 
 
-def _opened(dataset: str | Path | Dataset) -> Dataset:
+def _opened(dataset: AnyPath | Dataset) -> Dataset:
     from emopipe.models.data.reading import read
 
-    return read(dataset) if isinstance(dataset, str | Path) else dataset
+    return read(Path(dataset)) if isinstance(dataset, str | os.PathLike) else dataset

@@ -22,7 +22,7 @@ __all__ = ["DatasetResult", "FaceFrames", "Failure", "FileResult", "Results", "T
 
 
 class Results(Sequence[FileResult]):
-    """What became of the files of a run, in the order in which they were named.
+    """What became of the files of a run, in the order in which they were named, those of a folder in that of names.
 
     In a notebook it shows a timeline of each file.
 
@@ -122,8 +122,10 @@ class Results(Sequence[FileResult]):
             for file in self._files
             for utterance in file.utterances
         ]
-        columns = None if rows else ["file", "start", "end", "speaker", "role", "overlap", "text", "label", "value"]
-        return pd.DataFrame(rows, columns=columns).set_index(["file", "start", "end"])
+        plain = ("start", "end", "speaker", "role", "overlap", "text", "label", "value", "confidence", "abstained")
+        frame = pd.DataFrame(rows, columns=None if rows else ["file", *plain])
+        numbers = {"value": float, "confidence": float}
+        return frame.astype(numbers).set_index(["file", "start", "end"])
 
 
 class FaceFrames:
@@ -157,19 +159,24 @@ class FaceFrames:
         Returns:
             A frame with the index (file, time, track), time in seconds on the media clock, `person` (the name of whose
             face it is, None when it is nobody's who speaks), and the columns of the face table: box, quality, head
-            pose, action units, blendshapes, ...; columns that the face backend does not measure are left out.
+            pose, action units, blendshapes, ...; columns that the face backend does not measure are left out, as far
+            as there are faces.
         """
         import pandas as pd
 
+        from emopipe.extractors.face.table import face_table
+
         frames = []
         for file, table in self.tables():
+            if not table.num_rows:
+                continue
             frame = table.to_pandas().dropna(axis="columns", how="all")
             names = {track: person.name for person in file.people for track in person.tracks}
             frame.insert(0, "file", str(file.media))
             frame.insert(3, "person", [names.get(track) for track in frame["track"]])
             frames.append(frame)
-        empty = pd.DataFrame(columns=["file", "time", "track", "person"])
-        whole = pd.concat(frames, ignore_index=True) if frames else empty
+        none = face_table([], backend="", version="", frames=0).to_pandas().assign(file="", person="")
+        whole = pd.concat(frames, ignore_index=True) if frames else none
         return whole.set_index(["file", "time", "track"])
 
 
@@ -189,6 +196,9 @@ class DatasetResult:
     sources: int
     failures: Sequence[Failure] = field(default=())
     reasons: Sequence[Reason] = field(default=())
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def load(self) -> Dataset:
         """Open it, with the features of each modality."""

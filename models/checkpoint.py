@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from emopipe.errors import BackboneError, ConfigError
-from emopipe.files import atomic_folder
+from emopipe.files import atomic_folder, writing
 from emopipe.models.prediction import Prediction
 from emopipe.models.predictor import Predictor, Spec
 from emopipe.models.sealed import FORMAT, damaged, find, identity, read_config, read_weights, shipped
@@ -67,7 +67,7 @@ def save(path: str | Path, predictor: Predictor, card: str) -> str:
         **asdict(predictor.spec),
     }
     text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
-    with atomic_folder(Path(path), durable=True) as folder:
+    with writing("the checkpoint", Path(path)), atomic_folder(Path(path), durable=True) as folder:
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "config.json").write_text(text, encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor
 
+from emopipe.errors import ConfigError
 from emopipe.models.data.dataset import Batch, Dataset, Floats, Indices, Mask, Sample, Schema, collate
 from emopipe.models.networks.losses import Task
 from emopipe.models.networks.model import FusionModel, Output, Shape
@@ -96,6 +97,17 @@ class Scores:
     unimodal: dict[str, Floats]
     weights: Floats
     present: Mask
+
+
+def known_prior(name: str) -> Prior:
+    """A prior by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in get_args(Prior):
+        raise ConfigError(f"unknown prior {name!r}", hint=f"Use {' or '.join(get_args(Prior))}")
+    return cast(Prior, name)
 
 
 class Predictor:

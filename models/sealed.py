@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from emopipe.constants import EXPRESSION_ENCODER
-from emopipe.errors import CheckpointError, FeatureMismatch
+from emopipe.errors import CheckpointError, FeatureMismatch, OutputError
 
 #: Entries of an extraction table that do not change the meaning of features.
 _IGNORED = frozenset({"version", "versions", "device", "threads", "max_faces"})
@@ -140,8 +141,9 @@ def _table_faults(modality: str, trained: Any, offered: Any) -> list[str]:
     if not isinstance(trained, Mapping) or not isinstance(offered, Mapping):
         return []
     keys = sorted((trained.keys() | offered.keys()) - _IGNORED)
-    plain = [(key, json.dumps(trained.get(key) or None), json.dumps(offered.get(key) or None)) for key in keys]
-    return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in plain if old != new]
+    pairs = [(key, *(json.dumps(side.get(key) or None) for side in (trained, offered))) for key in keys]
+    differ = [(key, old, new) for key, old, new in pairs if json.loads(old) != json.loads(new)]
+    return [f"{modality}.{key}: trained on {old}, offered {new}" for key, old, new in differ]
 
 
 def _encoder_faults(trained: Mapping[str, Any], offered: Mapping[str, Any] | None) -> list[str]:
@@ -196,6 +198,18 @@ def find(path: str | Path) -> Path:
     known = ", ".join(shipped())
     hint = "Give the folder of a checkpoint made by `emopipe train`" + (f", or one of: {known}" if known else "")
     raise CheckpointError("there is no checkpoint here", hint=hint, path=path)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write a checkpoint over anything but an earlier one, or an empty folder.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    is_free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
+        hint = "Name a folder that is not there yet, or the checkpoint that it shall replace"
+        raise OutputError("a checkpoint cannot take the place of what is here", path=folder, hint=hint)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 import emopipe
-from emopipe.errors import DatasetError, EmopipeError, OptionConflict
+from emopipe.errors import ConfigError, DatasetError, EmopipeError, OptionConflict, OutputError
+from emopipe.extractors.face.table import face_table
 from emopipe.pipeline.cli.app import app
+from emopipe.pipeline.store.store import Store
 from tests.conftest import SAMPLES, tone, write_media
 
 DEFAULT_WEIGHTS = ("face-landmarker", "whisper-base", "minilm-l6-emotion", "silero-vad", "speaker-encoder")
@@ -173,3 +175,88 @@ def test_importing_it_loads_no_heavy_module() -> None:
     code = f"import sys, emopipe; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("call", "keyword", "meant"),
+    [
+        (lambda **options: emopipe.run("no such.mp4", progress=False, **options), "redacted", "redact"),
+        (lambda **options: emopipe.run("no such.mp4", progress=False, **options), "pseudonym", "pseudonyms"),
+        (lambda **options: emopipe.extract("no such.csv", "out", progress=False, **options), "modality", "modalities"),
+        (lambda **options: emopipe.train("no such", "out", progress=False, **options), "epoch", "epochs"),
+        (lambda **options: emopipe.evaluate("no such", progress=False, **options), "labels", "label"),
+        (lambda **options: emopipe.load("emopipe-default", **options), "devise", "device"),
+    ],
+)
+def test_a_keyword_that_there_is_not_is_refused(call: Callable[..., object], keyword: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"{keyword}.*{meant}"):
+        call(**{keyword: "x"})
+
+
+@pytest.mark.parametrize(
+    "options", [{"jobs": 0}, {"people": -1}, {"engine": "dask"}, {"limit_memory": -5}, {"abstain": True}]
+)
+def test_values_that_the_command_line_refuses_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        emopipe.run("no such.mp4", progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_results_are_in_the_order_in_which_files_were_named() -> None:
+    names = ["b.mp4", "missing/*.mp4", "c.mp4", "a.mp4"]
+    results = emopipe.run(names, progress=False)
+    assert [str(file.media) for file in results] == ["b.mp4", "c.mp4", "a.mp4", "missing/*.mp4"]
+
+
+def test_columns_are_there_when_nothing_was_found() -> None:
+    results = emopipe.run("no such.mp4", progress=False)
+    frame = results.to_pandas()
+    assert list(frame[["text", "label", "confidence"]].columns) == ["text", "label", "confidence"]
+    assert frame["confidence"].dtype == frame["value"].dtype == float and frame.index.names == ["file", "start", "end"]
+    assert results.faces.to_pandas()[["AU04", "AU12", "person"]].empty
+
+
+def test_a_file_without_a_face_keeps_the_faces_of_others(tmp_path: Path) -> None:
+    rows = [[], [{"time": 0.0, "track": 0, "AU12": 2.0}]]
+    files = []
+    with Store(tmp_path) as store:
+        for number, some in enumerate(rows):
+            key = f"{number:040x}"
+            facts = {"stage": "face", "content": key, "version": 1, "libraries": {}}
+            store.put(key, {"face_table": face_table(some, backend="x", version="1", frames=1)}, facts)
+            files.append(emopipe.results.FileResult(Path(f"{number}.mp4"), "ok", [], keys={"face": key}))
+    faces = emopipe.Results(files, tmp_path).faces.to_pandas()
+    assert faces.reset_index()[["file", "track", "AU12"]].values.tolist() == [["1.mp4", 0, 2.0]]
+
+
+@pytest.mark.parametrize("options", [{"folds": 3}, {"seeds": 2}, {"epochs": 4}, {"label": "other"}])
+def test_what_a_checkpoint_cannot_heed_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionConflict, match=next(iter(options))):
+        emopipe.evaluate("no such", "emopipe-default", progress=False, **options)  # type: ignore[arg-type]
+    for wrong in ({"folds": 1}, {"folds": -1}, {"seeds": 0}):
+        with pytest.raises(ConfigError):
+            emopipe.evaluate("no such", "emoe", progress=False, **wrong)
+
+
+@pytest.mark.parametrize("config", [{"tarin": {"epochs": 1}}, {"epochs": 3}, {"train": 3}, {"model": "linear"}])
+def test_settings_of_no_table_are_refused_wherever_they_are_given(config: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        emopipe.train("no such", tmp_path / "out", config=config, progress=False)
+    with pytest.raises(ConfigError):
+        emopipe.run("no such.mp4", config={"face": "mediapipe"}, progress=False)
+
+
+def test_faces_that_are_not_looked_for_cannot_be_blurred(tmp_path: Path) -> None:
+    with pytest.raises(OptionConflict, match="blurred"):
+        emopipe.run("no such.mp4", modalities="voice", blurred=True, out=tmp_path, progress=False)
+
+
+def test_training_replaces_checkpoints_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "project" / "notes").mkdir(parents=True)
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    for taken in ("project", "labels.csv"):
+        with pytest.raises(OutputError, match="take the place"):
+            emopipe.train("no such", tmp_path / taken, progress=False)
+    assert (tmp_path / "project" / "notes").is_dir() and (tmp_path / "labels.csv").is_file()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError):
+        emopipe.train("no such", tmp_path / "empty", progress=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from emopipe.errors import StudyError
+from emopipe.files import writing
 from emopipe.models.checkpoint import identify
 from emopipe.models.data.dataset import Dataset
 from emopipe.models.data.labelled import labelled
@@ -183,12 +184,13 @@ def append_run(record: Path | None, run: Run) -> None:
     """Add a run to a record, in the place of a last line that a kill cut short."""
     if record is None:
         return
-    record.parent.mkdir(parents=True, exist_ok=True)
-    content = record.read_bytes() if record.is_file() else b""
-    with record.open("r+b" if content else "wb") as file:
-        file.truncate(content.rfind(b"\n") + 1)
-        file.seek(0, 2)
-        file.write((json.dumps(asdict(run)) + "\n").encode())
+    with writing("the record of runs", record):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        content = record.read_bytes() if record.is_file() else b""
+        with record.open("r+b" if content else "wb") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+            file.seek(0, 2)
+            file.write((json.dumps(asdict(run)) + "\n").encode())
 
 
 def answers_of(run: Run, classes: Sequence[str]) -> Answers:

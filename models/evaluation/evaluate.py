@@ -86,6 +86,7 @@ def evaluate(
     prior: Prior | Mapping[str, float] = "uniform",
     *,
     by_subset: bool = True,
+    rows: Indices | None = None,
 ) -> Evaluation:
     """Evaluate a predictor: compute its metrics on labelled rows.
 
@@ -96,6 +97,7 @@ def evaluate(
         modalities: hide all others.
         prior: see :meth:`emopipe.models.predictor.Predictor.probabilities`.
         by_subset: also measure what every subset of the modalities tells, which takes most of the time.
+        rows: these alone; what is usual for their speakers is still that in the whole dataset. None for all.
 
     Raises:
         DatasetError: there is no row to measure on.
@@ -105,6 +107,8 @@ def evaluate(
     available = [name for name in predictor.spec.modalities if name in dataset.modalities]
     chosen = [name for name in available if modalities is None or name in modalities]
     known_label = labelled(dataset, predictor.spec.label, predictor.spec.classes, split=split)
+    if rows is not None:
+        known_label &= np.isin(np.arange(len(dataset)), rows)
     rows = np.flatnonzero(known_label & presence(dataset, chosen).any(axis=1))
     if len(rows) == 0:
         where = "" if split is None else f" of split {split!r}"

@@ -47,9 +47,8 @@ class Plan:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value of the labels that are trained and validated on; of values alone."""
-        rows = np.concatenate([self.train, self.valid])
-        return float(np.nanmax(np.abs(self.targets.numpy()[rows]), initial=0.0))
+        """The largest absolute value of the labels of the dataset, which all its folds share; of values alone."""
+        return self.data.largest(self.label)
 
     @property
     def scoring(self) -> Scoring:
@@ -115,6 +114,8 @@ def make_plan(data: Dataset, config: TrainConfig, split: Split, hook: Hook) -> P
     task: Task = "classification" if labels.dtype == object else "regression"
     classes = _classes(labels, train_rows, valid_rows) if task == "classification" else ()
     numbers = targets(data, config.label, classes)
+    if not (data.weights[train_rows] > 0).any():
+        raise TrainingError("all rows to train on have the weight 0", hint="Correct the column weight")
     even = even_weights(data.weights, train_rows).astype(np.float32)
     weights = balanced_weights(data, numbers, train_rows, config) if classes else even
     metric = ("uar" if classes else "mae") if config.metric == "auto" else config.metric

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from emopipe.errors import TrainingError
-from emopipe.files import write_atomic
+from emopipe.files import write_atomic, writing
 from emopipe.models.networks.model import FusionModel
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.optimisation import Schedule, WeightAverage
@@ -54,7 +54,8 @@ class TrainingState:
             folder: that holds nothing but this training.
             key: of :func:`state_key`.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing("the state of the training", folder):
+            folder.mkdir(parents=True, exist_ok=True)
         facts = {
             "key": key,
             "history": self.history,
@@ -63,9 +64,10 @@ class TrainingState:
             "stale": self.selection.stale,
             "steps": self.average.steps,
         }
-        write_atomic(folder / STATE, save_tensors(self._tensors(), {"emopipe": json.dumps(facts)}), durable=True)
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        write_atomic(folder / METRICS, lines, durable=True)
+        with writing("the state of the training", folder):
+            write_atomic(folder / STATE, save_tensors(self._tensors(), {"emopipe": json.dumps(facts)}), durable=True)
+            write_atomic(folder / METRICS, lines, durable=True)
 
     def resume(self, folder: Path, key: str) -> None:
         """Take up the state that a folder holds, if it holds any.

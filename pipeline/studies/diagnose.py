@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emopipe.errors import OptionConflict, StudyError
+from emopipe.models.data.split_names import split_or_all
 from emopipe.pipeline.backends.backbones import load_predictor
 from emopipe.pipeline.progress import Hook, silent, timed
 from emopipe.pipeline.studies.tables import Row, markdown, write_csv, write_text
-from emopipe.pipeline.studies.train import split_or_all, train_checkpoint
+from emopipe.pipeline.studies.train import train_checkpoint
 
 if TYPE_CHECKING:
     from emopipe.models.data.dataset import Dataset

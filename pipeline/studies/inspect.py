@@ -165,9 +165,10 @@ def missing(dataset: Dataset) -> list[Row]:
 
 
 def lengths(dataset: Dataset) -> Any:
-    """(N,) seconds of the utterances, NaN where they are not known."""
+    """(N,) seconds of the utterances, NaN where they are not known: what is only written has a length of 0."""
     edges = [[np.nan if one is None else float(one) for one in dataset.column(name)] for name in ("start", "end")]
-    return np.array(edges[1]) - np.array(edges[0])
+    found = np.array(edges[1]) - np.array(edges[0])
+    return np.where(found > 0, found, np.nan)
 
 
 def agreement_of_coders(dataset: Dataset, label: str) -> list[Row]:

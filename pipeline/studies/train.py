@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import ConfigError, DatasetError, FeatureMismatch, LibraryMissing, TrainingError
-from emopipe.models.data.split_names import HINT, split_name
+from emopipe.errors import DatasetError, FeatureMismatch, LibraryMissing, TrainingError
+from emopipe.models.data.split_names import split_or_all
+from emopipe.models.sealed import check_target
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
 from emopipe.pipeline.formatting import span
 from emopipe.pipeline.progress import Event, Hook, silent
@@ -88,6 +90,8 @@ def train_checkpoint(
     from emopipe.models.training.loop import train
     from emopipe.models.training.suitable import FEW
 
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link stays one
+    check_target(out)
     dataset = reading.read(folder)
     config, first, chosen = begin(start, dataset, config, offline=offline, hook=hook)
     config = suited(config, dataset, first, given, hook=hook)
@@ -102,7 +106,7 @@ def train_checkpoint(
 
         trained = train(dataset, located, state=state, start=first, hook=report)
     valid = trained.split[1]
-    measured = evaluate(trained.predictor, dataset.subset(valid), None) if len(valid) else None
+    measured = evaluate(trained.predictor, dataset, None, rows=valid) if len(valid) else None
     linear = linear_baseline(dataset, config, trained.split) if measured else None
     folds: list[Row] = []
     units = fold_units(dataset, config)
@@ -370,7 +374,7 @@ def linear_baseline(dataset: Dataset, config: TrainConfig, split: Split) -> Eval
         return None
     data = dataset.select(config.modalities) if config.modalities else dataset
     plain = replace(config, model=LINEAR, options={}, metric="auto", device="cpu")
-    return evaluate(train(data, plain, split=split).predictor, data.subset(split[1]), None)
+    return evaluate(train(data, plain, split=split).predictor, data, None, rows=split[1])
 
 
 @contextmanager
@@ -416,6 +420,7 @@ def evaluate_checkpoint(
     from emopipe.models.data import reading
     from emopipe.models.data.labelled import unknown_classes
     from emopipe.models.evaluation.evaluate import evaluate
+    from emopipe.models.predictor import known_prior
 
     predictor, _ = load_predictor(model, device, offline=offline, hook=hook)
     dataset, chosen, spec = reading.read(folder), split_or_all(split), predictor.spec
@@ -425,7 +430,7 @@ def evaluate_checkpoint(
             f"{sum(strange.values())} labelled rows are not measured, of classes that the model does not know: {named}"
         )
         hook(Event("warning", "evaluate", what))
-    return evaluate(predictor, dataset, chosen, modalities, _prior(prior))
+    return evaluate(predictor, dataset, chosen, modalities, known_prior(prior))
 
 
 def evaluate_model(
@@ -445,8 +450,9 @@ def evaluate_model(
     """Train a model several times and measure it: on speaker-grouped folds, or (folds = 0) on the dataset's split."""
     from emopipe.models.data import reading
     from emopipe.models.evaluation.evaluate import cross_validate, evaluate_seeds
+    from emopipe.models.predictor import known_prior
 
-    dataset = reading.read(folder)
+    dataset, tested, wanted = reading.read(folder), split_or_all(split), known_prior(prior)
     config, first, _ = begin(start, dataset, config, offline=offline, hook=hook)
     if given is not None and not folds:  # what is measured are rows that training holds out
         given = {*given, "select"}
@@ -454,11 +460,9 @@ def evaluate_model(
     chosen = range(config.seed, config.seed + seeds)
     if folds:
         return cross_validate(
-            dataset, config, folds, chosen, modalities, _prior(prior), bridge(hook, starts=False), start=first
+            dataset, config, folds, chosen, modalities, wanted, bridge(hook, starts=False), start=first
         )
-    return evaluate_seeds(
-        dataset, config, chosen, split_or_all(split), modalities, _prior(prior), bridge(hook), start=first
-    )
+    return evaluate_seeds(dataset, config, chosen, tested, modalities, wanted, bridge(hook), start=first)
 
 
 def is_checkpoint(model: str) -> bool:
@@ -529,26 +533,6 @@ def _figures(measured: Evaluation) -> list[str]:
         *([] if measured.scoring is None else [measured.scoring.words(), ""]),
         *([] if measured.agreement is None else [measured.agreement.words(), ""]),
     ]
-
-
-def split_or_all(name: str) -> str | None:
-    """A split by any of its names; None stands for every row, `all`.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if name == "all":
-        return None
-    split = split_name(name)
-    if split is None:
-        raise ConfigError(f"there is no split {name!r}", hint=f"{HINT}, or all")
-    return split
-
-
-def _prior(name: str) -> Any:
-    if name not in ("uniform", "train"):
-        raise ConfigError(f"unknown prior {name!r}", hint="Use uniform or train")
-    return name
 
 
 def bridge(hook: Hook, *, starts: bool = True) -> Any:

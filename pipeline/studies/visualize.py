@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emopipe.models.data.split_names import split_or_all
 from emopipe.pipeline.progress import Hook, silent
 from emopipe.pipeline.studies.tables import Row, write_csv
-from emopipe.pipeline.studies.train import split_or_all
 
 if TYPE_CHECKING:
     from emopipe.models.evaluation.explain import Explanation

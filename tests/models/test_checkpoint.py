@@ -18,7 +18,7 @@ import torch
 from scipy.special import log_softmax
 
 from emopipe.constants import EXPRESSION_ENCODER
-from emopipe.errors import CheckpointError, FeatureMismatch
+from emopipe.errors import CheckpointError, FeatureMismatch, OutputError
 from emopipe.models import checkpoint, sealed
 from emopipe.models.checkpoint import identify, load, save
 from emopipe.models.data.dataset import Dataset, Sample
@@ -28,6 +28,7 @@ from emopipe.models.sealed import check_features
 from emopipe.models.training.config import TrainConfig
 from emopipe.models.training.loop import train
 from emopipe.pipeline.config import ExtractionConfig
+from emopipe.pipeline.execution.jobs import extraction_overrides
 
 RENAME = Path.rename
 QUICK = TrainConfig(epochs=2, lr=3e-3, options={"width": 16, "layers": 1, "heads": 2, "router_width": 8})
@@ -89,7 +90,7 @@ def test_a_failure_while_saving_keeps_the_old(
 ) -> None:
     before = (folder / "config.json").read_bytes()
     monkeypatch.setattr(Path, step, failure)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match="no space"):
         save(folder, Predictor(replace(predictor.spec, threshold=0.5), predictor.module), "new")
     monkeypatch.undo()
     assert (folder / "config.json").read_bytes() == before
@@ -384,3 +385,17 @@ def test_predictions_need_nothing_of_what_training_needs() -> None:
     """scikit-learn and what it brings take 90 MiB and a second of every process."""
     code = "import sys, emopipe.models.predictor; sys.exit(any(m in sys.modules for m in ('sklearn', 'scipy.stats')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", [5, 5.0])
+def test_a_whole_number_is_the_same_setting_as_the_number_with_decimals(value: float) -> None:
+    sealed = ExtractionConfig.from_dict({"face": {"rate": 5.0}}).as_dict()
+    offered = {**sealed, "face": {**sealed["face"], "rate": value}}
+    check_features({"face": ("AU01",)}, sealed, {"face": ("AU01",)}, offered)
+    assert json.dumps(extraction_overrides({"fps": value})) == json.dumps({"face": {"rate": 5.0}})
+
+
+def test_what_cannot_be_written_is_told_with_a_code(tmp_path: Path, predictor: Predictor) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        save(tmp_path / "file" / "model", predictor, "")

@@ -31,10 +31,10 @@ def compare(
     The configuration file may hold the tables [train], [model] and [models.NAME].
     """
     with session(json, debug) as console:
-        from emopipe.pipeline.config import read_toml
+        from emopipe.pipeline.config import given_tables, training_tables
         from emopipe.pipeline.studies.compare import Study, compare_models
 
-        tables: dict[str, Any] = read_toml(options["config"]) if "config" in options else {}  # type: ignore[arg-type]
+        tables: dict[str, Any] = training_tables(given_tables(options.get("config")))
         single = {name: options.get(name) for name in ("label", "epochs", "seed", "allow_speaker_overlap", "device")}
         tables["train"] = {**tables.get("train", {}), **{k: v for k, v in single.items() if v not in (None, False)}}
         study = Study.of(options)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emopipe.errors import DatasetError
-from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.dataset import Dataset, FeatureStore
 from emopipe.models.evaluation.evaluate import cross_validate, evaluate, evaluate_seeds, summarise
 from emopipe.models.predictor import Predictor, Scores
 from emopipe.models.training.config import TrainConfig
@@ -139,3 +140,20 @@ def test_summaries_skip_what_is_undefined() -> None:
     )
     assert found.mean == {"corr": 0.5, "mae": 2.0}
     assert math.isnan(found.sd["corr"]) and found.sd["mae"] == pytest.approx(math.sqrt(2))
+
+
+def test_values_of_all_folds_are_scored_alike(make: Callable[..., Dataset], tmp_path: Path) -> None:
+    data = make(count=60, speakers=6, splits=False)
+    values = np.clip(data.labels("sentiment"), -0.9, 0.9)
+    values[data.speakers == "s3"] = 1.4
+    manifest = data.manifest.set_column(data.manifest.column_names.index("sentiment"), "sentiment", [values])
+    config = replace(QUICK, label="sentiment", model="linear", options={})
+    stores = {name: FeatureStore.open(tmp_path / "data0" / f"{name}.parquet", name) for name in data.modalities}
+    found = cross_validate(Dataset(manifest, stores, data.extraction, data.hash), config, folds=3)
+    assert found.scoring is not None and found.scoring.kind == "mosi"
+    assert all("acc7" in run for run in found.runs)
+
+
+def test_rows_are_measured_beside_all_others_of_their_speakers(predictor: Predictor, partial: Dataset) -> None:
+    rows = np.flatnonzero(partial.split == "test")
+    assert evaluate(predictor, partial, None, rows=rows) == evaluate(predictor, partial, "test")

@@ -405,7 +405,10 @@ def blur(
 
     media = Path(video)
     copy = Path(f"{media.stem}.blurred.mp4") if out is None else Path(out)
+    if copy.suffix.lower() not in (".mp4", ".m4v"):
+        raise ConfigError(f"{copy.name} is not the name of an MP4 file", hint="End it in .mp4")
     settings = BlurSettings(margin, hold, whole, pitch)
+    settings.check()
     options: ExecutionOptions = {} if store is None else {"store": store}
     with _hook(progress) as hook, _store(options) as (opened, _):
         job = prediction_job(DEFAULT_MODEL, opened, offline=offline, hook=hook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     fresh, old = _partial(path), path.with_name(f".{path.name}.old-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
@@ -116,11 +118,11 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name[:180]}{_PARTIAL}{os.getpid()}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had half written into a folder."""
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes that were killed had half written into a folder: all of it, or of one name."""
     import psutil
 
-    for path in folder.glob(f".*{_PARTIAL}*"):
+    for path in folder.glob(f".{glob.escape(name[:180]) or '*'}{_PARTIAL}*"):
         number = path.name.rpartition(_PARTIAL)[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             with suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from emopipe.pipeline.records import is_generic
 #: sealed before and after it came compares equal.
 LATER: Final = {"later": True}
 #: Tables of a sealed configuration that tell what measured, not how.
+#: Codes of languages.
+_CODE: Final = re.compile("[a-z]{2,3}")
 FACTS: Final = ("versions", "unverified")
 
 #: Whisper divides by it, so nothing between 0 and what numbers of single precision bear.
@@ -128,6 +131,11 @@ class SpeechConfig:
     prompt: str = field(default="", metadata=LATER)
     tracks: Literal["mix", "first", "speakers"] | Count = field(default="mix", metadata=LATER)
     options: Mapping[str, Any] = field(default_factory=dict, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.language and not _CODE.fullmatch(self.language):
+            hint = 'Write its code, such as "en" or "de"; "" detects it'
+            raise ConfigError(f"language is {self.language!r}, not a code of ISO 639-1", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -260,3 +260,27 @@ def test_training_replaces_checkpoints_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
         emopipe.train("no such", tmp_path / "empty", progress=False)
+
+
+@pytest.mark.parametrize(("out", "margin"), [("copy.avi", 0.4), ("copy.mp4", "0.4"), ("copy.mp4", 9)])
+def test_settings_of_a_blurred_copy_are_checked(out: str, margin: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        emopipe.blur(SAMPLES / "silent.mp4", out=tmp_path / out, margin=margin, progress=False)  # type: ignore[arg-type]
+
+
+def test_a_language_is_given_by_its_code() -> None:
+    with pytest.raises(ConfigError, match="english"):
+        emopipe.run("no such.mp4", config={"speech": {"language": "english"}}, progress=False)
+
+
+def test_a_retry_in_another_folder_keeps_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("bad.mp4").write_bytes(b"no media")
+    emopipe.run("bad.mp4", out=tmp_path / "out", progress=False)
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(OptionConflict, match="where it was"):
+        emopipe.run(retry_failed=True, out=tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before

@@ -14,6 +14,7 @@ from zipfile import is_zipfile
 import numpy as np
 
 from emopipe.constants import SAMPLE_RATE
+from emopipe.errors import ConfigError
 from emopipe.extractors.contracts import Backend, Locate, Word
 from emopipe.extractors.import_isolation import numba_later
 from emopipe.extractors.sharing import shared
@@ -202,7 +203,7 @@ class WhisperRecogniser:
         """Words of each sound; those of a decoding that never left its loop have the probability 0.
 
         Raises:
-            ValueError: the model has no such language.
+            ConfigError: the model has no such language.
         """
         at_once = WINDOWS_AT_ONCE if self.model.device.type == "cpu" else max(1, len(sounds))
         groups = (sounds[first : first + at_once] for first in range(0, len(sounds), at_once))
@@ -213,10 +214,14 @@ class WhisperRecogniser:
         import torch
         from whisper.audio import HOP_LENGTH
         from whisper.decoding import DecodingOptions
-        from whisper.tokenizer import get_tokenizer
+        from whisper.tokenizer import LANGUAGES, get_tokenizer
 
         model, how = self.model, self._decoding
         language = OTHER_CODES.get(language, language) if model.is_multilingual else "en"
+        if language not in LANGUAGES:
+            raise ConfigError(
+                f"Whisper knows no language {language!r}", hint='Leave "" to detect it, or correct the code'
+            )
         longest = [round(TOKENS_FOR_ALL + TOKENS_PER_SECOND * len(sound) / SAMPLE_RATE) for sound in sounds]
         with torch.inference_mode():
             encoded = self._whole_windows(sounds)

@@ -131,6 +131,9 @@ def find_inputs(paths: Sequence[Path], retry: Path | None = None, disguise: Disg
         hint = "Name the files or folders once more"
         raise OptionConflict("with pseudonyms, the earlier run does not tell where its files are", hint=hint)
     earlier = {} if retry is None else read_manifest(retry)
+    if earlier and not paths and not any(map(os.path.lexists, earlier)):
+        hint = "Repeat the command in the folder in which it was first given, or name the files or folders once more"
+        raise OptionConflict("none of the files of the earlier run is where it was", path=retry, hint=hint)
     media = find_media(paths or list(earlier))
     hidden = {path: earlier.get(hide.path(path)) for path in media.files}
     finished = {path: entry for path, entry in hidden.items() if retry and entry and _is_done(entry, retry)}

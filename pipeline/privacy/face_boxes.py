@@ -35,7 +35,9 @@ class BlurSettings:
     pitch: float = 0.0
 
     def check(self) -> None:
-        """Raise a ConfigError for settings out of bounds."""
+        """Raise a ConfigError for settings that are not numbers, or out of bounds."""
+        if not all(isinstance(one, int | float) for one in (self.margin, self.hold, self.pitch)):
+            raise ConfigError("margin, hold or pitch is not a number", hint="Write numbers without quotes")
         if not abs(self.pitch) <= MOST_PITCH:
             raise ConfigError(f"a pitch of {self.pitch:g} semitones is too much", hint="Choose within -12 and 12")
         if not (0 <= self.margin <= 5 and 0 <= self.hold <= 60):

@@ -107,22 +107,26 @@ def compare_results(first: Path, second: Path) -> Differences:
         InputNotFound: when there was no run, OutputError when its results cannot be used.
     """
     runs = (ClipDocuments(first), ClipDocuments(second))
-    names = list(dict.fromkeys([*runs[0].media, *runs[1].media]))
-    alone = {name: "second" if name not in runs[0].media else "first" for name in names if _is_alone(name, runs)}
+    pairs = _same_recordings(runs[0].media, runs[1].media)
+    alone = {one or other or "": "first" if one else "second" for one, other in pairs if one is None or other is None}
     made: tuple[dict[str, set[str]], ...] = ({}, {})
     utterances: list[Difference] = []
-    for name in names:
-        pair = [run.read(name) if name in run.media else None for run in runs]
+    for names in pairs:
+        pair = [None if name is None else run.read(name) for name, run in zip(names, runs, strict=True)]
         for facts, one in zip(pair, made, strict=True):
             for key in ("checkpoint", "config_hash", "emopipe") if facts else ():
                 one.setdefault(key, set()).add(str((facts or {}).get(key)))
         if pair[0] and pair[1]:
-            utterances += _compared(name, pair[0]["utterances"], pair[1]["utterances"])
+            utterances += _compared(names[0] or "", pair[0]["utterances"], pair[1]["utterances"])
     return Differences(utterances, alone, [{key: sorted(some) for key, some in one.items()} for one in made])
 
 
-def _is_alone(name: str, runs: Sequence[ClipDocuments]) -> bool:
-    return sum(name in run.media for run in runs) == 1
+def _same_recordings(first: Mapping[str, Path], second: Mapping[str, Path]) -> list[tuple[str | None, str | None]]:
+    """The names of each recording's files in two runs, None where it is not there: of one name, else of one path."""
+    by_path = {path: name for name, path in second.items() if name not in first}
+    pairs = [(name, name if name in second else by_path.get(path)) for name, path in first.items()]
+    found = {other for _, other in pairs}
+    return [*pairs, *((None, name) for name in second if name not in found)]
 
 
 def _compared(name: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[Difference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from emopipe.errors import DatasetError, FeatureMismatch, LibraryMissing, TrainingError
+from emopipe.errors import DatasetError, FeatureMismatch, LibraryMissing, OptionConflict, TrainingError
 from emopipe.models.data.split_names import split_or_all
 from emopipe.models.sealed import check_target
 from emopipe.pipeline.backends.backbones import load_predictor, with_backbone
@@ -93,7 +94,7 @@ def train_checkpoint(
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link stays one
     check_target(out)
     dataset = reading.read(folder)
-    config, first, chosen = begin(start, dataset, config, offline=offline, hook=hook)
+    config, first, chosen = begin(start, dataset, config, offline=offline, hook=hook, given=given)
     config = suited(config, dataset, first, given, hook=hook)
     state = out.with_name(f"{out.name}.training")
     located = with_backbone(config, offline=offline, hook=hook)
@@ -236,7 +237,8 @@ def by_folds(
     if len(found) < 2:
         return rows, "", mine
     gap = compare.differences(runs, LINEAR, groups, metric)[0]
-    told = f"{metric} less that of the linear model {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    interval = "" if math.isnan(gap.low) else f" [{gap.low:+.3f}, {gap.high:+.3f}]"
+    told = f"{metric} less that of the linear model {gap.difference:+.3f}{interval}"
     if better(metric, gap.reference, gap.pooled):
         return rows, f"A linear model does better: {told}. {TRAIN_LINEAR}", mine
     return rows, f"{told[0].upper()}{told[1:]}.", mine
@@ -292,20 +294,52 @@ def fits(spec: Spec, dataset: Dataset) -> bool:
 
 
 def begin(
-    start: str, dataset: Dataset, config: TrainConfig, *, offline: bool, hook: Hook
+    start: str,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    offline: bool,
+    hook: Hook,
+    given: Collection[str] | None = None,
 ) -> tuple[TrainConfig, Predictor | None, str | None]:
     """Find the checkpoint to begin with and load it; tells which one it is, or why there is none.
 
+    Args:
+        start: a checkpoint, `auto` or `none`.
+        dataset: what is trained on.
+        config: what is trained.
+        offline: never fetch a weight.
+        hook: told of it.
+        given: names of the settings that someone asked for.
+
     Returns:
         The configuration with its model and options, the checkpoint, and its name; None for random weights.
+
+    Raises:
+        OptionConflict: the checkpoint that was asked for is of another model, or has other options, than was asked for.
     """
     from emopipe.models.registry import entry
 
     chosen = choose_start(start, dataset, config)
+    if start == chosen:
+        refuse_other_model(start, config, given)
     if chosen is None and start == AUTO_START and entry(config.model).model.by_gradient:
         told = Event("info", "train", f"begins with random weights: {why_none_fits(dataset, config)}")
         hook(replace(told, kind="warning") if entry(config.model).model.learns_other_classes else told)
     return *started(config, chosen, offline=offline, hook=hook), chosen
+
+
+def refuse_other_model(start: str, config: TrainConfig, given: Collection[str] | None) -> None:
+    """Refuse a model, or options of it, beside a checkpoint to begin with that brings others."""
+    from emopipe.models import checkpoint
+
+    spec, asked = checkpoint.read_spec(start), {*(given or ())}
+    other = [name for name in sorted(asked & config.options.keys()) if config.options[name] != spec.options.get(name)]
+    if "name" in asked and config.model != spec.model:
+        other.insert(0, f"the model {config.model}")
+    if other:
+        what = f"{start} is a checkpoint of the model {spec.model} and brings its options, not {', '.join(other)}"
+        raise OptionConflict(what, hint="Leave these out, or begin with --start none")
 
 
 def why_none_fits(dataset: Dataset, config: TrainConfig) -> str:
@@ -453,7 +487,7 @@ def evaluate_model(
     from emopipe.models.predictor import known_prior
 
     dataset, tested, wanted = reading.read(folder), split_or_all(split), known_prior(prior)
-    config, first, _ = begin(start, dataset, config, offline=offline, hook=hook)
+    config, first, _ = begin(start, dataset, config, offline=offline, hook=hook, given=given)
     if given is not None and not folds:  # what is measured are rows that training holds out
         given = {*given, "select"}
     config = with_backbone(suited(config, dataset, first, given, hook=hook), offline=offline, hook=hook)

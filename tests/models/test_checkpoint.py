@@ -399,3 +399,12 @@ def test_what_cannot_be_written_is_told_with_a_code(tmp_path: Path, predictor: P
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         save(tmp_path / "file" / "model", predictor, "")
+
+
+def test_what_a_killed_process_left_is_removed_when_the_folder_is_written_again(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    for name in (".model.partial-999999999", ".other.partial-999999999"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "model", predictor, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial-999999999", "model"]

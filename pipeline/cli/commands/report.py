@@ -27,4 +27,7 @@ def report(
 
         people = participants_of_run(participants, out, pseudonyms)
         with store_of_run(store) as opened:
-            console.print(f"The page is {write_summary(out, people, opened)}")
+            page = write_summary(out, people, opened)
+        if json:
+            console.emit({"event": "report", "page": str(page)})
+        console.print(f"The page is {page}")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import emopipe
 from emopipe.errors import InputNotFound
 from emopipe.pipeline.cli.app import app
-from emopipe.pipeline.report.differences import matched
+from emopipe.pipeline.report.differences import _same_recordings, matched
 from tests.pipeline.corrections.results import SPOKEN, write_results
 
 
@@ -88,3 +88,9 @@ def test_each_utterance_is_matched_once_and_with_one_that_shares_time(before: An
         assert not any(
             min(before[i]["end"], after[j]["end"]) > max(before[i]["start"], after[j]["start"]) for j in left
         )
+
+
+def test_recordings_are_the_same_by_name_or_by_path() -> None:
+    first = {"clip": Path("a/clip.mp4"), "old": Path("old.mp4"), "x": Path("before/x.mp4")}
+    second = {"clip-1": Path("a/clip.mp4"), "clip-2": Path("b/clip.mp4"), "x": Path("after/x.mp4")}
+    assert _same_recordings(first, second) == [("clip", "clip-1"), ("old", None), ("x", "x"), (None, "clip-2")]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from emopipe.errors import OptionConflict
 from emopipe.models.data.reading import read
 from emopipe.models.training.config import TrainConfig
 from emopipe.pipeline.progress import Event
-from emopipe.pipeline.studies.train import begin
+from emopipe.pipeline.studies.train import begin, refuse_other_model
 from tests.models.conftest import learnable
 
 
@@ -29,3 +30,21 @@ def test_random_weights_are_told_and_why(tmp_path: Path, model: str, start: str,
     assert first is None and chosen is None
     assert [event.kind for event in events] == ([kind] if kind else [])
     assert not words or words in events[0].message
+
+
+@pytest.mark.parametrize(
+    ("given", "config", "told"),
+    [
+        ({"name"}, TrainConfig(model="tfn"), "the model tfn"),
+        ({"width"}, TrainConfig(options={"width": 16}), "width"),
+        (set(), TrainConfig(model="tfn"), ""),
+        ({"name"}, TrainConfig(model="emoe"), ""),
+        ({"epochs"}, TrainConfig(epochs=2), ""),
+    ],
+)
+def test_a_checkpoint_to_begin_with_brings_its_own_model(given: set[str], config: TrainConfig, told: str) -> None:
+    if not told:
+        refuse_other_model("emopipe-default", config, given)
+        return
+    with pytest.raises(OptionConflict, match=told):
+        refuse_other_model("emopipe-default", config, given)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.report.corrected import Corrected
     from emopipe.pipeline.report.differences import Differences
+    from emopipe.pipeline.report.participants import Participants
     from emopipe.pipeline.store.store import Store
 
 DEFAULT_MODEL: Final = "emopipe-default"
@@ -123,6 +124,7 @@ def run(
         groups = None
         if participants is not None:
             groups = read_participants(Path(participants), inputs.every).hidden(disguise)
+            _tell_unknown(groups, hook)
         job = prediction_job(
             os.fspath(model),
             store,
@@ -159,6 +161,14 @@ def run(
     order = {disguise.path(path): place for place, path in enumerate([*inputs.files, *inputs.refused])}
     ordered = sorted(files, key=lambda file: order.get(file.media, -1))
     return Results(ordered, store.folder, keep, inputs.skipped, disguise)
+
+
+def _tell_unknown(groups: Participants, hook: Hook) -> None:
+    """Tell which rows of a participants table are of no input."""
+    unknown = [row.file for row in groups.rows if row.file and row.media is None]
+    if unknown:
+        what = f"{len(unknown)} rows of the participants table name no input, such as {unknown[0]}"
+        hook(Event("warning", "batch", what))
 
 
 def export(

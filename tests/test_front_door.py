@@ -284,3 +284,18 @@ def test_a_retry_in_another_folder_keeps_what_is_known(tmp_path: Path, monkeypat
     with pytest.raises(OptionConflict, match="where it was"):
         emopipe.run(retry_failed=True, out=tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+
+
+def test_participants_of_no_input_are_told(tmp_path: Path) -> None:
+    table = tmp_path / "participants.csv"
+    table.write_text("file,group\nno such.mp4,a\nother.mp4,b\n")
+    told: list[str] = []
+    emopipe.run(
+        "no such.mp4",
+        participants=table,
+        out=tmp_path / "out",
+        progress=lambda event: told.append(event.message),
+    )
+    assert [one for one in told if "participants" in one] == [
+        "1 rows of the participants table name no input, such as other.mp4"
+    ]

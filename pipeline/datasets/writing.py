@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emopipe.constants import MODALITIES
+from emopipe.errors import DatasetError
 from emopipe.pipeline.datasets.label_columns import is_number
 from emopipe.pipeline.datasets.labels import LabelledSource
 from emopipe.pipeline.records import Source, Utterance
@@ -100,7 +101,15 @@ class FeatureWriter:
         self._writer.close()
 
     def add(self, key: str, sequence: Any) -> None:
-        """Write the features of an utterance under a key."""
+        """Write the features of an utterance under a key.
+
+        Raises:
+            DatasetError: their number is not that of the names.
+        """
+        width = np.shape(sequence.features)[1]
+        if width != self._width:
+            hint = "Repair the extractor: its vectors and feature_names() differ"
+            raise DatasetError(f"features of {key} are {width} numbers, their names {self._width}", hint=hint)
         self._waiting.append((key, sequence))
         if len(self._waiting) >= SOURCES_PER_GROUP:
             self._flush()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from emopipe.errors import DatasetError
+from emopipe.extractors.windows import FeatureSequence
 from emopipe.pipeline.datasets.labels import LabelledSource
-from emopipe.pipeline.datasets.writing import manifest_row, manifest_table
+from emopipe.pipeline.datasets.writing import FeatureWriter, manifest_row, manifest_table
 from emopipe.pipeline.records import Source, Utterance
 
 
@@ -50,3 +53,11 @@ def test_numbers_are_those_that_the_table_was_told_of(cells: list[object], numer
 def test_conversations_are_told_apart_by_their_names() -> None:
     table = manifest_table([{"id": name, "dialogue": name} for name in ("1_2", "12", "012")])
     assert table["dialogue"].to_pylist() == ["1_2", "12", "012"]
+
+
+def test_features_without_names_are_refused(tmp_path: Path) -> None:
+    edges = np.arange(2.0)
+    with FeatureWriter(tmp_path, "text", ["a", "b"]) as writer:
+        writer.add("good", FeatureSequence(edges, edges + 1, np.zeros((2, 2), np.float32)))
+        with pytest.raises(DatasetError, match="bad are 3 numbers, their names 2"):
+            writer.add("bad", FeatureSequence(edges, edges + 1, np.zeros((2, 3), np.float32)))

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from emopipe.models.evaluation.evaluate import Evaluation, Summary
     from emopipe.models.training.config import TrainConfig
     from emopipe.pipeline.datasets.labels import Labels
+    from emopipe.pipeline.execution.batch import Inputs
     from emopipe.pipeline.execution.engine import Engine
     from emopipe.pipeline.execution.forecast import Step
     from emopipe.pipeline.export.export import Exported
     from emopipe.pipeline.export.share import Shared
     from emopipe.pipeline.privacy.blur import Blurred
+    from emopipe.pipeline.privacy.disguise import Disguise
     from emopipe.pipeline.records import FileResult
     from emopipe.pipeline.report.corrected import Corrected
     from emopipe.pipeline.report.differences import Differences
@@ -103,7 +105,6 @@ def run(
     from emopipe.pipeline.execution.protection import protection_of
     from emopipe.pipeline.export.export import export_folder
     from emopipe.pipeline.export.formats import chosen_formats
-    from emopipe.pipeline.report.participants import read_participants
 
     check_options("run", RunOptions, options)
     folder = None if out is None else Path(out)
@@ -121,10 +122,7 @@ def run(
         if speakers is not None:
             given = speakers if isinstance(speakers, Mapping) else Path(speakers)
             inputs = inputs.told(read_speakers(given, inputs.every))
-        groups = None
-        if participants is not None:
-            groups = read_participants(Path(participants), inputs.every).hidden(disguise)
-            _tell_unknown(groups, hook)
+        groups = None if participants is None else _participants(Path(participants), inputs, disguise, hook)
         job = prediction_job(
             os.fspath(model),
             store,
@@ -135,9 +133,7 @@ def run(
             abstain=options.get("abstain"),
             hook=hook,
         )
-        if protection.blur is not None and "face" not in job.modalities:
-            hint = "Add face to the modalities, or make copies with `emopipe blur`"
-            raise OptionConflict("faces that are not looked for cannot be blurred", hint=hint)
+        protection.check(job.modalities)
         engine = stack.enter_context(_engine(len(inputs.files), options))
         results = run_files(
             inputs,
@@ -163,12 +159,16 @@ def run(
     return Results(ordered, store.folder, keep, inputs.skipped, disguise)
 
 
-def _tell_unknown(groups: Participants, hook: Hook) -> None:
-    """Tell which rows of a participants table are of no input."""
+def _participants(table: Path, inputs: Inputs, disguise: Disguise, hook: Hook) -> Participants:
+    """The participants of a run; rows that are of no input are told."""
+    from emopipe.pipeline.report.participants import read_participants
+
+    groups = read_participants(table, inputs.every).hidden(disguise)
     unknown = [row.file for row in groups.rows if row.file and row.media is None]
     if unknown:
         what = f"{len(unknown)} rows of the participants table name no input, such as {unknown[0]}"
         hook(Event("warning", "batch", what))
+    return groups
 
 
 def export(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,12 @@ class Protection:
 
     disguise: Disguise = field(default_factory=Disguise)
     blur: BlurSettings | None = None
+
+    def check(self, modalities: Collection[str]) -> None:
+        """Raise an OptionConflict where faces are to be blurred that are not looked for."""
+        if self.blur is not None and "face" not in modalities:
+            hint = "Add face to the modalities, or make copies with `emopipe blur`"
+            raise OptionConflict("faces that are not looked for cannot be blurred", hint=hint)
 
     def hide(self, result: FileResult) -> FileResult:
         """A result without what is hidden in words and names."""

@@ -20,7 +20,7 @@ from emopipe.options import (
     StudyOptions,
     TrainingOptions,
     byte_size,
-    check_options,
+    checked,
     chosen_modalities,
 )
 from emopipe.pipeline.progress import Event, Hook, ProgressBar, silent
@@ -106,7 +106,7 @@ def run(
     from emopipe.pipeline.export.export import export_folder
     from emopipe.pipeline.export.formats import chosen_formats
 
-    check_options("run", RunOptions, options)
+    options = checked("run", RunOptions, options)
     folder = None if out is None else Path(out)
     if folder is None and (retry_failed or participants is not None or formats or options.get("blurred")):
         what = "retry_failed, participants, formats and blurred need the folder of a run"
@@ -489,7 +489,7 @@ def extract(
     from emopipe.pipeline.execution.extraction import write_dataset
     from emopipe.pipeline.execution.jobs import extraction_job, extraction_overrides
 
-    check_options("extract", MeasurementOptions, options)
+    options = checked("extract", MeasurementOptions, options)
     source = Path(path)
     table = Path(labels) if labels is not None else source if source.suffix.lower() in TABLE_SUFFIXES else None
     read = _sources(source, table, corpus, corrections)
@@ -567,7 +567,7 @@ def train(
     """
     from emopipe.pipeline.studies.train import train_checkpoint
 
-    check_options("train", TrainingOptions, options)
+    options = checked("train", TrainingOptions, options)
     with _hook(progress) as hook:
         result = train_checkpoint(
             Path(dataset),
@@ -587,7 +587,7 @@ def train(
 
 def evaluate(
     dataset: AnyPath,
-    model: AnyPath = "emoe",
+    model: AnyPath | None = None,
     *,
     split: str = "valid",
     folds: int = 0,
@@ -601,7 +601,7 @@ def evaluate(
 
     Args:
         dataset: made by :func:`extract`, or one of MMSA's files.
-        model: a checkpoint, or the name of a model to train for the purpose.
+        model: a checkpoint, or the name of a model to train for the purpose; `emoe` by default.
         split: to measure on; "all" for every row.
         folds: cross-validate a model on so many speaker-grouped folds; 0 trains on the dataset's own split.
         seeds: train a model with so many seeds.
@@ -613,21 +613,22 @@ def evaluate(
     """
     from emopipe.pipeline.studies import train as studies
 
-    check_options("evaluate", TrainingOptions, options)
+    options = checked("evaluate", TrainingOptions, options)
     modalities = chosen_modalities(options.get("modalities")) or None
     device, offline = options.get("device", "auto"), options.get("offline", False)
     if seeds < 1 or folds < 0 or folds == 1:
         hint = "Use two folds or more, or 0 for none; one seed or more"
         raise ConfigError(f"folds is {folds}, seeds {seeds}", hint=hint)
     with _hook(progress) as hook:
-        if studies.is_checkpoint(os.fspath(model)):
-            _refuse_training({"folds": folds, "seeds": seeds > 1, **options})
+        if model is not None and studies.is_checkpoint(os.fspath(model)):
+            _refuse_training({"folds": folds, "seeds": seeds > 1, "start": start != "auto", **options})
             return studies.evaluate_checkpoint(
                 os.fspath(model), Path(dataset), split, modalities, prior, device=device, offline=offline, hook=hook
             )
         training_options: TrainingOptions = {**options}
         training_options.pop("modalities", None)
-        config = training_config(os.fspath(model), training_options)
+        trained = None if model is None else os.fspath(model)
+        config = training_config(trained, training_options)
         return studies.evaluate_model(
             Path(dataset),
             config,
@@ -639,7 +640,7 @@ def evaluate(
             hook=hook,
             offline=offline,
             start=os.fspath(start),
-            given=given_settings(os.fspath(model), training_options),
+            given=given_settings(trained, training_options),
         )
 
 
@@ -666,7 +667,7 @@ def load(model: AnyPath, **options: Unpack[MachineOptions]) -> Model:
     from emopipe.models.sealed import find
     from emopipe.pipeline.backends.backbones import load_predictor
 
-    check_options("load", MachineOptions, options)
+    options = checked("load", MachineOptions, options)
     _quieten()
     predictor, identity = load_predictor(
         os.fspath(model), options.get("device", "auto"), offline=options.get("offline", False)

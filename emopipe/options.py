@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from emopipe.constants import MODALITIES
 from emopipe.errors import ConfigError
 
 AnyPath = str | os.PathLike[str]
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Option:
     default: Any = None
 
 
-def check_options(call: str, group: type, options: Mapping[str, Any]) -> None:
+def checked(call: str, group: type, options: Options) -> Options:
     """Refuse keywords that a function does not have, and values that the command line would refuse.
 
     Args:
@@ -46,21 +47,27 @@ def check_options(call: str, group: type, options: Mapping[str, Any]) -> None:
         group: of its options.
         options: as they were given; None counts as left out.
 
+    Returns:
+        Those that are not left out.
+
     Raises:
         TypeError: there is no such option.
         ConfigError: a number below its bound, or a name that is not among those to choose from.
     """
     hints = get_type_hints(group, include_extras=True)
-    for name, value in options.items():
+    given = {name: value for name, value in cast(Mapping[str, Any], options).items() if value is not None}
+    for name in cast(Mapping[str, Any], options):
         if name not in hints:
             near = get_close_matches(name, hints, 1, 0.5)
             meant = f"; is {near[0]!r} meant?" if near else ""
             raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{meant}")
+    for name, value in given.items():
         kind, option = get_args(hints[name])
-        if get_origin(kind) is Literal and value is not None and value not in get_args(kind):
+        if get_origin(kind) is Literal and value not in get_args(kind):
             raise ConfigError(f"{name} is {value!r}", hint=f"Choose among {', '.join(get_args(kind))}")
-        if option.least is not None and value is not None and value < option.least:
-            raise ConfigError(f"{name} is {value!r}", hint=f"It is {option.least:g} or more")
+        if option.least is not None and not (isinstance(value, int | float) and value >= option.least):
+            raise ConfigError(f"{name} is {value!r}", hint=f"It is a number, {option.least:g} or more")
+    return cast(Options, given)
 
 
 def listed(text: str) -> tuple[str, ...]:

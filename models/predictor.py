@@ -99,12 +99,14 @@ class Scores:
     present: Mask
 
 
-def known_prior(name: str) -> Prior:
-    """A prior by its name.
+def known_prior(name: str | Mapping[str, float]) -> Prior | Mapping[str, float]:
+    """A prior by its name; shares of classes as they are.
 
     Raises:
         ConfigError: there is none of that name.
     """
+    if isinstance(name, Mapping):
+        return name
     if name not in get_args(Prior):
         raise ConfigError(f"unknown prior {name!r}", hint=f"Use {' or '.join(get_args(Prior))}")
     return cast(Prior, name)

@@ -20,9 +20,9 @@ from emopipe.pipeline.records import is_generic
 #: Marks an option or a table that came after the first checkpoints: at its default it is left out, so that what was
 #: sealed before and after it came compares equal.
 LATER: Final = {"later": True}
+#: Codes of languages, with or without a region.
+_CODE: Final = re.compile("[a-z]{2,3}(-[A-Za-z]{2,4})?")
 #: Tables of a sealed configuration that tell what measured, not how.
-#: Codes of languages.
-_CODE: Final = re.compile("[a-z]{2,3}")
 FACTS: Final = ("versions", "unverified")
 
 #: Whisper divides by it, so nothing between 0 and what numbers of single precision bear.
@@ -135,7 +135,7 @@ class SpeechConfig:
     def __post_init__(self) -> None:
         if self.language and not _CODE.fullmatch(self.language):
             hint = 'Write its code, such as "en" or "de"; "" detects it'
-            raise ConfigError(f"language is {self.language!r}, not a code of ISO 639-1", hint=hint)
+            raise ConfigError(f"language is {self.language!r}, not the code of a language", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def given_tables(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> d
 
 def extraction_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the tables that belong to training; one file may hold both."""
-    return {name: table for name, table in tables.items() if name not in ("model", "train")}
+    return {name: table for name, table in tables.items() if name not in ("model", "models", "train")}
 
 
 def training_tables(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -194,7 +194,19 @@ def test_a_keyword_that_there_is_not_is_refused(call: Callable[..., object], key
 
 
 @pytest.mark.parametrize(
-    "options", [{"jobs": 0}, {"people": -1}, {"engine": "dask"}, {"limit_memory": -5}, {"abstain": True}]
+    "options",
+    [
+        {"jobs": 0},
+        {"jobs": "2"},
+        {"people": -1},
+        {"people": float("nan")},
+        {"engine": "dask"},
+        {"limit_memory": -5},
+        {"abstain": True},
+        {"fps": "fast"},
+        {"people": 2, "diarizer": "none"},
+        {"config": {"people": {"count": 2}}, "diarizer": "none"},
+    ],
 )
 def test_values_that_the_command_line_refuses_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
@@ -299,3 +311,11 @@ def test_participants_of_no_input_are_told(tmp_path: Path) -> None:
     assert [one for one in told if "participants" in one] == [
         "1 rows of the participants table name no input, such as other.mp4"
     ]
+
+
+def test_options_that_are_none_are_left_out() -> None:
+    names = ("people", "face", "enrol", "fps", "jobs", "engine", "config", "modalities", "store", "device", "abstain")
+    (result,) = emopipe.run("no such.mp4", progress=False, **dict.fromkeys(names))  # type: ignore[arg-type]
+    assert result.reasons[0].code == "EMO-101"
+    with pytest.raises(DatasetError):
+        emopipe.evaluate("no such", progress=False, epochs=None)  # type: ignore[arg-type]

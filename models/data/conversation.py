@@ -75,7 +75,7 @@ class Transcript:
         conversations: dict[object, list[int]] = {}
         names = zip(self._column("dialogue"), self._column("media"), self._column("split"), strict=True)
         for row, (dialogue, media, split) in enumerate(names):
-            key = ("media", media, split) if dialogue is None else ("dialogue", dialogue, split)
+            key = ("media", media, split) if not dialogue else ("dialogue", dialogue, split)
             conversations.setdefault(("row", row) if key[1] is None else key, []).append(row)
         numbers, starts = self._column("utterance"), self._column("start")
         entries: dict[str, tuple[list[str], list[str], int]] = {}

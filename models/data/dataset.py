@@ -463,9 +463,10 @@ class Dataset:
     def largest(self, column: str) -> float:
         """The largest absolute value of numeric labels, of the rows that these were chosen from too; 0 without any."""
         own, whole = self.labels(column), self._whole
-        every = whole.labels(column) if column in whole.manifest.column_names else own
-        known = [one for one in (own, every) if one.dtype != object]
-        return float(np.nanmax(np.abs(np.concatenate(known)), initial=0.0)) if known else 0.0
+        known = column in whole.manifest.column_names or whole.votes(column) is not None
+        every = whole.labels(column) if known else own
+        numbers = [one for one in (own, every) if one.dtype != object]
+        return float(np.nanmax(np.abs(np.concatenate(numbers)), initial=0.0)) if numbers else 0.0
 
     def votes(self, column: str) -> Votes | None:
         """The votes of several coders on a label; None where there is one label a row.

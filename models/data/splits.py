@@ -99,7 +99,7 @@ def refuse_overlap(dataset: Dataset, one: Indices, other: Indices, sides: str) -
         some = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
         raise TrainingError(
             f"{len(both)} speakers are in both {sides}: {some}",
-            hint="Split by speaker, or set allow_speaker_overlap = true if that is intended",
+            hint="Split by speaker (rows without a split are trained on), or set allow_speaker_overlap = true",
         )
 
 

@@ -135,7 +135,7 @@ def train_and_test(
     measured = evaluate(predictor, test, None, by_subset=False).metrics
     rows = np.flatnonzero(labelled(test, config.label, modalities=predictor.spec.modalities))
     truth = test.labels(config.label)[rows].tolist()
-    answers = predictor.scores(test.subset(rows)).logits
+    answers = predictor.scores(test, rows).logits
     classes = predictor.spec.classes
     if classes:
         best: list[Any] = [classes[column] for column in answers.argmax(axis=1)]

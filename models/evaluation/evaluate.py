@@ -331,9 +331,9 @@ def evaluate_seeds(
     runs, scoring = [], None
     for seed in seeds:
         trained = train(data, replace(config, seed=seed), start=start, hook=hook)
-        held_out = trained.split[1] if split == "valid" and not (data.split == split).any() else ()
-        measured, name = (data.subset(trained.split[1]), None) if len(held_out) else (data, split)
-        evaluation = evaluate(trained.predictor, measured, name, prior=prior, by_subset=False)
+        is_held_out = split == "valid" and not (data.split == split).any() and len(trained.split[1])
+        name, rows = (None, trained.split[1]) if is_held_out else (split, None)
+        evaluation = evaluate(trained.predictor, data, name, prior=prior, by_subset=False, rows=rows)
         runs.append({"fold": 0, "seed": seed, **evaluation.metrics})
         scoring = evaluation.scoring
         hook({"event": "run", **runs[-1]})

@@ -79,7 +79,7 @@ def attach(
         row.pop("corrections", None)
     homeless = []
     own = (Path(facts["media"]).name, probe_of(facts))
-    moved = {key for key, one in kept.items() if key[0] not in names and (one.media, one.probe) == own}
+    moved = {key for key, one in kept.items() if (one.media, one.probe) == own and key[0] not in names}
     for _, one in sorted(item for item in kept.items() if item[0][0] == name or item[0] in moved):
         matches = one.probe == probe_of(facts)
         for edit in one.edits:

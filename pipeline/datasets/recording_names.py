@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from emopipe.pipeline.formatting import printable
+
 #: What to do about a name that may be several inputs.
 AMBIGUOUS: Final = "Write more of its path or its suffix"
 
@@ -25,12 +27,18 @@ class RecordingNames:
             for start in range(len(parts)):
                 end = Path(*parts[start:])
                 for name in {end.as_posix(), (end.parent / end.stem).as_posix()}:
-                    self._named.setdefault(unicodedata.normalize("NFC", name), set()).add(file)
+                    for written in {name, printable(name)}:
+                        self._named.setdefault(unicodedata.normalize("NFC", written), set()).add(file)
+
+    def shortest(self, file: Path) -> str:
+        """The shortest end of an input's path that means it alone, as it can be written; the whole path for none."""
+        ends = (Path(*file.parts[start:]).as_posix() for start in reversed(range(len(file.parts))))
+        return printable(next((end for end in ends if self.find(printable(end)) == [file]), file.as_posix()))
 
     def find(self, name: str) -> list[Path]:
         """The inputs that a name may mean, in order; the one of exactly that path, where there is one."""
         normal = unicodedata.normalize("NFC", name)
-        matches = self._named.get(normal.replace("\\", "/").removeprefix("./"), set())
+        matches = self._named.get(normal) or self._named.get(normal.replace("\\", "/").removeprefix("./"), set())
         return sorted(matches & {Path(normal)} or matches)
 
     def doubt(self, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +69,8 @@ def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
     arrays = {}
     for name, values in columns.items():
         if name in fixed or name in known:
-            arrays[name] = pa.array(values, fixed.get(name, pa.string()))
+            given = [value or None for value in values] if name == "dialogue" else values
+            arrays[name] = pa.array(given, fixed.get(name, pa.string()))
         else:
             arrays[name] = _label_array(values)
     return pa.table(arrays)
@@ -76,7 +78,7 @@ def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def _label_array(values: list[Any]) -> pa.Array:
     given = [None if value in (None, "") else value for value in values]
-    if all(value is None or isinstance(value, int | float) or is_number(value) for value in given):
+    if all(value is None or isinstance(value, Real) or is_number(value) for value in given):
         return pa.array([None if value is None else float(value) for value in given], pa.float64())
     return pa.array(given, pa.string())
 

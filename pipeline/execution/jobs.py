@@ -22,6 +22,7 @@ from emopipe.pipeline.backends.speakers import given_clips
 from emopipe.pipeline.config import FACTS, ExtractionConfig, extraction_tables, given_tables
 from emopipe.pipeline.execution.plan import Job
 from emopipe.pipeline.progress import Hook, silent
+from emopipe.pipeline.stages.probe import SPEAKERS_APART
 from emopipe.pipeline.stages.stage import check_plan
 from emopipe.pipeline.stages.table import Given
 from emopipe.pipeline.store.store import Store
@@ -202,14 +203,11 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
         UnknownName: an unknown backend.
     """
     tables = extraction_tables(given_tables(options.get("config")))
-    if options.get("people", 0) > 1 and options.get("diarizer") == "none":
-        hint = "Choose another diarizer than none, or leave out the number of people"
-        raise OptionConflict(f"{options['people']} people cannot be told apart without a diarizer", hint=hint)
     backend, _, detector = options.get("face", "").partition(":")
     settings: dict[tuple[str, str], Any] = {
         ("face", "backend"): backend or None,
         ("face", "detector"): detector or None,
-        ("face", "rate"): None if (rate := options.get("fps")) is None else float(rate),
+        ("face", "rate"): float(rate) if type(rate := options.get("fps")) is int else rate,
         **{("speech", name): value for name, value in speech_option(options.get("asr")).items()},
         **{("text", name): value for name, value in text_option(options.get("text")).items()},
         ("speech", "tracks"): chosen_tracks(options.get("tracks")),
@@ -222,4 +220,8 @@ def extraction_overrides(options: ExtractionOptions) -> dict[str, dict[str, Any]
     for (table, name), value in settings.items():
         if value is not None:
             tables.setdefault(table, {})[name] = value
+    people, tracks = tables.get("people", {}), tables.get("speech", {}).get("tracks")
+    if people.get("count") not in (None, 0, 1) and people.get("diarizer") == "none" and tracks != SPEAKERS_APART:
+        hint = "Choose another diarizer than none, or leave out the number of people"
+        raise OptionConflict(f"{people['count']} people cannot be told apart without a diarizer", hint=hint)
     return tables

@@ -125,11 +125,11 @@ def find_media(paths: Sequence[Path]) -> FoundMedia:
             elif not is_pattern or _is_recording(match, skipped):
                 recordings.append(match)
     unique: dict[str, Path] = {}
-    for path in recordings:
-        same = unique.setdefault(os.path.realpath(path), path)
-        if same != path:
-            skipped[path] = reason("not_a_recording", f"the same file as {same}")
-    return FoundMedia(list(unique.values()), errors, skipped)
+    for path in sorted(recordings, key=os.path.islink):
+        unique.setdefault(os.path.realpath(path), path)
+    same = {path: unique[os.path.realpath(path)] for path in recordings}
+    skipped |= {path: reason("not_a_recording", f"the same file as {one}") for path, one in same.items() if one != path}
+    return FoundMedia([path for path, one in same.items() if one == path], errors, skipped)
 
 
 def _recordings_below(folder: Path, errors: list[EmopipeError], skipped: dict[Path, Reason]) -> list[Path]:
@@ -137,11 +137,18 @@ def _recordings_below(folder: Path, errors: list[EmopipeError], skipped: dict[Pa
         what = "the folder cannot be listed"
         errors.append(InputUnreadable(what, path=error.filename, hint="Check its permissions"))
 
-    recordings, before, seen = [], len(errors), set[str]()
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        seen.add(os.path.realpath(root))
-        folders[:] = [name for name in sorted(folders) if os.path.realpath(Path(root, name)) not in seen]
-        recordings += [path for name in names if _is_recording(path := Path(root, name), skipped)]
+    recordings, before = [], len(errors)
+    seen = {str(one) for one in Path(os.path.realpath(folder)).parents}
+    waiting = [folder]  # links wait until all that lies below a folder itself is known
+    while waiting:
+        top = waiting.pop(0)
+        for root, folders, names in os.walk(top, onerror=refuse):
+            if os.path.realpath(root) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(root))
+            recordings += [path for name in names if _is_recording(path := Path(root, name), skipped)]
+            waiting += sorted(path for name in folders if (path := Path(root, name)).is_symlink())
     if not recordings and len(errors) == before:
         hint = f"{len(skipped)} files in it are not recordings" if skipped else ""
         errors.append(NoMediaFound("the folder holds no video or audio files", path=folder, hint=hint))

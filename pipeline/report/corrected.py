@@ -119,6 +119,13 @@ def _take(given: RecordingCorrections, clips: ClipDocuments, kept: Kept) -> Iter
         return
     reasons = [_misfit(edit, facts, clips) for edit in given.edits]
     fitting = [_explicit(edit, facts) for edit, why in zip(given.edits, reasons, strict=True) if why is None]
+    moved = [
+        key
+        for key, one in kept.items()
+        if key[0] not in clips.media and (one.by, one.media, one.probe) == (given.by, given.media, given.probe)
+    ]
+    for key in moved:  # what they corrected while the files had another name
+        del kept[key]
     kept[given.name, given.by] = replace(given, edits=fitting, refused=())
     yield from given.refused
     for edit, why in zip(given.edits, reasons, strict=True):

@@ -365,11 +365,25 @@ def has_pseudonyms(folder: Path) -> bool:
     Raises:
         InputNotFound: when there was none, OutputError when its manifest cannot be used.
     """
+    return next((bool(facts.get("privacy", {}).get("pseudonyms")) for facts in _documents(folder)), False)
+
+
+def names_of_people(folder: Path) -> set[str]:
+    """The names of people in the results of an earlier run.
+
+    Raises:
+        InputNotFound: when there was none, OutputError when its manifest cannot be used.
+    """
+    return {str(person.get("name")) for facts in _documents(folder) for person in facts.get("people", ())}
+
+
+def _documents(folder: Path) -> Iterator[dict[str, Any]]:
+    """The documents of an earlier run that can be read."""
     for entry in read_manifest(folder).values():
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError):
             facts = json.loads((folder / f"{entry['outputs']}.json").read_text("utf-8"))
-            return bool(facts.get("privacy", {}).get("pseudonyms", False))
-    return False
+            if isinstance(facts, dict):
+                yield facts
 
 
 def read_skipped(folder: Path) -> dict[Path, Reason]:

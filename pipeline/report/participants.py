@@ -16,7 +16,7 @@ from emopipe.pipeline.datasets.csv_input import read_table
 from emopipe.pipeline.datasets.recording_names import AMBIGUOUS, RecordingNames
 from emopipe.pipeline.privacy.disguise import Disguise, read_disguise
 from emopipe.pipeline.records import is_generic
-from emopipe.pipeline.report.outputs import has_pseudonyms, read_manifest
+from emopipe.pipeline.report.outputs import has_pseudonyms, names_of_people, read_manifest
 
 NAME: Final = "participants table"
 #: Columns that say who is meant; all others are groups.
@@ -94,11 +94,15 @@ def participants_of_run(
     """
     if table is None:
         return None
-    disguise = read_disguise(pseudonyms, None)
+    read = read_participants(Path(table), read_manifest(results), read_disguise(pseudonyms, None))
     if not pseudonyms and has_pseudonyms(results):
-        hint = "Give the run's table with --pseudonyms: the page would show names"
-        raise PrivacyError("the results have pseudonyms, the participants may have names", path=results, hint=hint)
-    return read_participants(Path(table), read_manifest(results), disguise)
+        people = {"", *names_of_people(results)}
+        unknown = [row.line for row in read.rows if (row.file and row.media is None) or row.person not in people]
+        if unknown:
+            what = f"line {unknown[0]} of the {NAME} is of nobody in the results, which have pseudonyms"
+            hint = "Give the run's table with --pseudonyms, or write pseudonyms: the page would show names"
+            raise PrivacyError(what, path=results, hint=hint)
+    return read
 
 
 def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | None = None) -> Participants:
@@ -127,7 +131,10 @@ def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | No
     names = RecordingNames(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
     for line, cells in table.rows.items():
-        hidden = {column: (disguise or Disguise()).text(told(cell)) for column, cell in cells.items()}
+        hidden = {
+            column: (disguise or Disguise()).text(cell if column == "file" else told(cell))
+            for column, cell in cells.items()
+        }
         row = _participant(line, hidden, groups, names, path)
         other = rows.setdefault((row.media or row.file, row.person), row)
         if other is not row:

@@ -224,14 +224,18 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     names = {number: f"S{number + 1}" for number in numbers} | dict(inputs.known)
     talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
     subject, unfulfilled = find_subject(names, talk, inputs.spans, context.settings.people.subject)
-    doubts = [f"enrolled {name} was not heard" for name in inputs.unheard] + [unfulfilled] * bool(unfulfilled)
+    doubts = [f"enrolled {name} was not heard" for name in inputs.unheard]
     if inputs.speaker is not None:
         told = _speaker_told(inputs.speaker, talk, subject, dict(inputs.known))
         if told is None:
             doubts.append(f"{inputs.speaker} was not heard: all voices are those of enrolled people")
         else:
             names[told] = inputs.speaker
-            subject = subject if context.settings.people.subject else told
+            if unfulfilled or context.settings.people.subject in ("", inputs.speaker):
+                subject = told
+            if context.settings.people.subject == inputs.speaker:
+                unfulfilled = ""
+    doubts += [unfulfilled] * bool(unfulfilled)
     table = _table_or_none(inputs.face_table)
     faces = faces_of_speakers(table, _unshared(turns)) if table is not None else {}
     people = [

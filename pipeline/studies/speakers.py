@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emopipe.errors import StudyError
+from emopipe.pipeline.datasets.recording_names import RecordingNames
 from emopipe.pipeline.progress import Event, Hook, silent
 from emopipe.pipeline.records import is_generic
-from emopipe.pipeline.report.pages import Names
 from emopipe.pipeline.studies.tables import Row, write_csv
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def suggest_speakers(results: Path, out: Path | None, *, store: Path, hook: Hook
 
     Returns:
         One row per recording, in the order of the run: `file`; `speaker`, the name in the results or of those whose
-        voice is alike, else P1, P2, ..., "" where no voice can be compared; `recordings` of that speaker; `similarity`,
-        the mean cosine with the voices in the others of these; `next_speaker`, whose voice is nearest among the others,
-        and `next_similarity`.
+        voice is alike, else P1, P2, ..., None where no voice can be compared; `recordings` of that speaker;
+        `similarity`, the mean cosine with the voices in the others of these; `next_speaker`, whose voice is nearest
+        among the others, and `next_similarity`.
 
     Raises:
         InputNotFound: no run has left results there.
@@ -159,11 +159,11 @@ def _rows(media: Sequence[Path], voices: Sequence[Voice]) -> list[Row]:
     vectors = np.stack([voice.vector for voice in voices])
     speakers = named(group(vectors).tolist(), [voice.name for voice in voices])
     found = {voice.recording: at for at, voice in enumerate(voices)}
-    similar, files = vectors @ vectors.T, Names(media)
+    similar, names = vectors @ vectors.T, RecordingNames(media)
     rows = []
     for number, path in enumerate(media):
         facts = _compared(found[number], speakers, similar) if number in found else dict.fromkeys(COLUMNS)
-        rows.append({"file": files.file(path), **facts})
+        rows.append({"file": names.shortest(path), **facts})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -333,8 +334,9 @@ def refuse_other_model(start: str, config: TrainConfig, given: Collection[str] |
     """Refuse a model, or options of it, beside a checkpoint to begin with that brings others."""
     from emopipe.models import checkpoint
 
-    spec, asked = checkpoint.read_spec(start), {*(given or ())}
-    other = [name for name in sorted(asked & config.options.keys()) if config.options[name] != spec.options.get(name)]
+    spec, asked = checkpoint.read_spec(start), {*(given or ())} - {"backbone_path", "text_weights_path"}
+    ours, theirs = (json.loads(json.dumps(dict(options))) for options in (config.options, spec.options))
+    other = [name for name in sorted(asked & ours.keys()) if ours[name] != theirs.get(name)]
     if "name" in asked and config.model != spec.model:
         other.insert(0, f"the model {config.model}")
     if other:

@@ -15,7 +15,9 @@ from emopipe.pipeline.cli.session import session
 def evaluate(
     options: TrainingOptions,
     dataset: DatasetPath,
-    model: Annotated[str, typer.Option(help="A checkpoint, or the name of a model to train for the purpose.")] = "emoe",
+    model: Annotated[
+        str | None, typer.Option(help="A checkpoint, or the name of a model to train for the purpose: emoe.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to measure on; all for every row.")] = "valid",
     folds: Annotated[int, typer.Option(min=0, help="Cross-validate a model on so many speaker-grouped folds.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Train a model with so many seeds.")] = 1,
@@ -45,6 +47,6 @@ def evaluate(
             console.evaluation(f"{model} on {dataset} ({split})", measured)
             return
         rows = [(name, f"{value:.4f}", f"{measured.sd[name]:.4f}") for name, value in measured.mean.items()]
-        console.table(f"{model} on {dataset}, {len(measured.runs)} runs", ("metric", "mean", "sd"), rows)
+        console.table(f"{model or 'emoe'} on {dataset}, {len(measured.runs)} runs", ("metric", "mean", "sd"), rows)
         console.scoring(measured.scoring)
         console.agreement(measured.agreement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import emopipe
 from emopipe.errors import CorrectionsError, EmopipeError, InputNotFound
 from emopipe.pipeline.cli.app import app
 from emopipe.pipeline.corrections.documents import FORMAT, VERSION, as_document, parse_document
-from emopipe.pipeline.corrections.kept import KEPT, attach
+from emopipe.pipeline.corrections.kept import KEPT, attach, read_kept, write_kept
 from emopipe.pipeline.corrections.review import majority, review_of
+from emopipe.pipeline.report.corrected import apply_corrections
 from emopipe.pipeline.report.outputs import Sink, write_clip
 from tests.pipeline.corrections.results import (
     LABELS,
+    PROBE,
     SPOKEN,
     contents,
     document,
@@ -464,3 +467,20 @@ def test_corrections_stay_with_a_recording_whose_files_get_another_name(tmp_path
     assert attach(facts, "clip-4426e7ef", kept, ["clip-4426e7ef"]) == []
     assert [row["corrections"][0]["label"] for row in facts["utterances"]] == ["anger"]
     assert attach(facts, "other", kept, ["clip", "other"]) == [] and "corrections" not in facts["utterances"][0]
+
+
+def test_new_corrections_replace_those_of_the_name_before(folder: Path) -> None:
+    (before,) = parse_document(json.dumps(one_correction("anger")).encode(), folder, None)
+    write_kept(folder, {("interview-1234abcd", "Ana"): replace(before, name="interview-1234abcd")})
+    (after,) = parse_document(json.dumps(one_correction("sadness")).encode(), folder, None)
+    apply_corrections(folder, [after])
+    assert [name for name, _ in read_kept(folder)] == ["interview"]
+    rows = json.loads((folder / "interview.json").read_text("utf-8"))["utterances"]
+    assert [one["label"] for row in rows for one in row.get("corrections", ())] == ["sadness"]
+
+
+def one_correction(label: str) -> dict[str, Any]:
+    start, end, speaker, *_ = SPOKEN[0]
+    utterance = {"start": start, "end": end, "speaker": speaker, "label": label}
+    recording = {"name": "interview", "media": "interview.mp4", "probe": PROBE["interview"], "utterances": [utterance]}
+    return {"format": FORMAT, "version": VERSION, "by": "Ana", "saved": "", "recordings": [recording]}

@@ -42,6 +42,7 @@ def test_a_speaker_has_a_name_that_holds_across_the_dataset(
         (["inf", "1"], False),
         (["\uff11", "\uff12"], False),
         ([0.5, None], True),
+        ([np.float32(0.5), 1], True),
     ],
 )
 def test_numbers_are_those_that_the_table_was_told_of(cells: list[object], numeric: bool) -> None:
@@ -51,8 +52,8 @@ def test_numbers_are_those_that_the_table_was_told_of(cells: list[object], numer
 
 
 def test_conversations_are_told_apart_by_their_names() -> None:
-    table = manifest_table([{"id": name, "dialogue": name} for name in ("1_2", "12", "012")])
-    assert table["dialogue"].to_pylist() == ["1_2", "12", "012"]
+    table = manifest_table([{"id": name, "dialogue": name} for name in ("1_2", "12", "012", "")])
+    assert table["dialogue"].to_pylist() == ["1_2", "12", "012", None]
 
 
 def test_features_without_names_are_refused(tmp_path: Path) -> None:

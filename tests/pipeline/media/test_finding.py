@@ -81,15 +81,16 @@ def test_lists_of_other_files_and_addresses_are_not_followed(tmp_path: Path) -> 
 
 def test_linked_folders_are_searched_once_and_copies_by_link_are_told(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
-    for name in (inside / "a.mp4", outside / "b.mp4"):
-        name.parent.mkdir(exist_ok=True)
+    for name in (inside / "a.mp4", inside / "raw" / "c.mp4", inside / "deep" / "d.mp4", outside / "b.mp4"):
+        name.parent.mkdir(exist_ok=True, parents=True)
         name.touch()
-    (inside / "linked").symlink_to(outside)
-    (inside / "loop").symlink_to(inside)
-    (inside / "z.mp4").symlink_to(inside / "a.mp4")
+    for link, target in (("linked", outside), ("loop", inside), ("up", tmp_path), ("deep/raw", inside / "raw")):
+        (inside / link).symlink_to(target)
+    (inside / "0.mp4").symlink_to(inside / "a.mp4")
     found = find_media([inside])
-    assert found.files == [inside / "a.mp4", inside / "linked" / "b.mp4"] and not found.errors
+    names = [path.relative_to(inside).as_posix() for path in found.files]
+    assert names == ["a.mp4", "deep/d.mp4", "linked/b.mp4", "raw/c.mp4"] and not found.errors
     assert {path.name: why.what for path, why in found.skipped.items()} == {
-        "z.mp4": f"the same file as {inside / 'a.mp4'}"
+        "0.mp4": f"the same file as {inside / 'a.mp4'}"
     }
     assert find_media([inside / "a.mp4", inside / "a.mp4"]).skipped == {}

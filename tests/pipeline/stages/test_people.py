@@ -364,17 +364,20 @@ def test_a_lone_speaker_is_predicted_as_if_nobody_had_asked_who_speaks(run: Call
 
 
 @pytest.mark.parametrize(
-    ("told", "known", "names", "interviewed"),
+    ("told", "known", "names", "interviewed", "wish"),
     [
-        ("anna", {}, ["S1", "anna"], 1),
-        ("anna", {1: "ben"}, ["anna", "ben"], 0),  # ben seems to be interviewed, but the table says that anna is
-        ("anna", {0: "anna"}, ["anna", "S2"], 0),
-        ("anna", {0: "carl", 1: "ben"}, ["carl", "ben"], 1),
-        (None, {1: "ben"}, ["S1", "ben"], 1),
+        ("anna", {}, ["S1", "anna"], 1, "anna"),
+        ("anna", {1: "ben"}, ["anna", "ben"], 0, "anna"),
+        ("anna", {1: "ben"}, ["anna", "ben"], 1, "ben"),
+        ("anna", {}, ["S1", "anna"], 1, ""),
+        ("anna", {1: "ben"}, ["anna", "ben"], 0, ""),  # ben seems to be interviewed, but the table says that anna is
+        ("anna", {0: "anna"}, ["anna", "S2"], 0, ""),
+        ("anna", {0: "carl", 1: "ben"}, ["carl", "ben"], 1, ""),
+        (None, {1: "ben"}, ["S1", "ben"], 1, ""),
     ],
 )
 def test_who_a_table_names_is_interviewed(
-    told: str | None, known: dict[int, str], names: list[str], interviewed: int
+    told: str | None, known: dict[int, str], names: list[str], interviewed: int, wish: str
 ) -> None:
     inputs: Any = SimpleNamespace(
         turns=[Turn(0, 3, 0), Turn(3, 12, 1)],
@@ -386,7 +389,7 @@ def test_who_a_table_names_is_interviewed(
         people_doubt="",
         speaker=told,
     )
-    found = find_people(inputs, context(ExtractionConfig()))
+    found = find_people(inputs, context(ExtractionConfig(people=PeopleConfig(subject=wish))))
     assert [person.name for person in found.people] == names
     assert [person.role == "interviewee" for person in found.people].index(True) == interviewed
     assert bool(found.people_warnings) == (told is not None and told not in names)

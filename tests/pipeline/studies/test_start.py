@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emopipe.errors import OptionConflict
+from emopipe.models import checkpoint
 from emopipe.models.data.reading import read
 from emopipe.models.training.config import TrainConfig
 from emopipe.pipeline.progress import Event
@@ -32,11 +33,15 @@ def test_random_weights_are_told_and_why(tmp_path: Path, model: str, start: str,
     assert not words or words in events[0].message
 
 
+VIEWS = checkpoint.read_spec("emopipe-default").options["views"]
+
+
 @pytest.mark.parametrize(
     ("given", "config", "told"),
     [
         ({"name"}, TrainConfig(model="tfn"), "the model tfn"),
         ({"width"}, TrainConfig(options={"width": 16}), "width"),
+        ({"views", "backbone_path"}, TrainConfig(options={"backbone_path": "x", "views": VIEWS}), ""),
         (set(), TrainConfig(model="tfn"), ""),
         ({"name"}, TrainConfig(model="emoe"), ""),
         ({"epochs"}, TrainConfig(epochs=2), ""),

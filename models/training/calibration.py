@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
 
-from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.dataset import Dataset, Indices
 from emopipe.models.data.labelled import labelled, targets
 from emopipe.models.metrics import expected_calibration_error
 from emopipe.models.predictor import Predictor
@@ -118,18 +118,22 @@ def abstain_threshold(confidence: NDArray[Any], correct: NDArray[Any], accuracy:
     return 0.0 if good[-1] == len(curve.risk) - 1 else float(curve.threshold[good[-1]])
 
 
-def calibrate(predictor: Predictor, dataset: Dataset, accuracy: float = 0.0) -> Predictor:
+def calibrate(
+    predictor: Predictor, dataset: Dataset, accuracy: float = 0.0, *, rows: Indices | None = None
+) -> Predictor:
     """Calibrate a classifier: fit its temperature and abstain threshold on labelled validation rows.
 
     Args:
         predictor: a classifier; a regression is returned as it is.
         dataset: validation rows; those without a known label or any modality are left out.
         accuracy: what the answers that are not abstentions should reach; 0 never abstains.
+        rows: these alone; what is usual for their speakers is still that in the whole dataset. None for all.
     """
     if predictor.spec.task == "regression":
         return predictor
     spec = predictor.spec
-    rows = np.flatnonzero(labelled(dataset, spec.label, spec.classes))
+    known = np.flatnonzero(labelled(dataset, spec.label, spec.classes))
+    rows = known if rows is None else np.intersect1d(known, rows)
     scores = predictor.scores(dataset, rows)
     seen = scores.present.any(axis=1)
     truth = targets(dataset, spec.label, spec.classes)[rows][seen]

@@ -90,7 +90,7 @@ def train(
         spec = replace(spec, training={**spec.training, "start": run.origin})
     predictor = Predictor(replace(spec, options=options), run.model, run.device)
     if len(plan.valid):
-        predictor = calibrate(predictor, data.subset(plan.valid), config.abstain_accuracy)
+        predictor = calibrate(predictor, data, config.abstain_accuracy, rows=plan.valid)
     return Trained(predictor, run.state.history, best, (plan.train, plan.valid))
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from emopipe.models.data.dataset import Dataset
+from emopipe.models.data.labelled import targets
 from emopipe.models.evaluation.evaluate import cross_validate, evaluate, fold_datasets
 from emopipe.models.training.calibration import (
     Answers,
     abstain_threshold,
     calibrate,
+    calibrated,
     fit_product,
     fit_temperature,
     helps,
@@ -136,3 +138,16 @@ def test_models_of_folds_that_are_never_wrong_are_not_made_certain() -> None:
     right = Answers(np.eye(3)[truth] * 2.0, truth)
     for tempered in tempered_across_folds([right, right]):
         assert 0.9 < tempered.probabilities(1.0).max() < 0.97
+
+
+def test_rows_are_calibrated_beside_all_others_of_their_speakers(make: Callable[..., Dataset]) -> None:
+    data = make(count=120, speakers=6)
+    options = {"width": 16, "layers": 1, "heads": 2, "router_width": 8, "relative": True}
+    predictor = train(data, TrainConfig(epochs=2, lr=3e-3, options=options)).predictor
+    valid = np.flatnonzero(data.split == "valid")
+    rows = valid[::3]
+    whole, alone = calibrate(predictor, data, rows=rows), calibrate(predictor, data.subset(rows))
+    scores = predictor.scores(data, rows)
+    truth = targets(data, "label", predictor.spec.classes)[rows]
+    assert whole.spec.temperature == calibrated(predictor, Answers(scores.logits, truth)).spec.temperature
+    assert whole.spec.temperature != alone.spec.temperature

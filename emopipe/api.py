@@ -248,8 +248,8 @@ def correct(
     from emopipe.pipeline.corrections.documents import read_document
     from emopipe.pipeline.export.elan_edits import read_edits
     from emopipe.pipeline.privacy.disguise import read_disguise
+    from emopipe.pipeline.report.batch import participants_of_run
     from emopipe.pipeline.report.corrected import apply_corrections
-    from emopipe.pipeline.report.participants import participants_of_run
 
     folder = Path(results)
     groups, disguise = participants_of_run(participants, folder, pseudonyms), read_disguise(pseudonyms, None)
@@ -302,8 +302,7 @@ def tables(
         InputNotFound: no run has left results there, or there is no table of participants.
         OutputError: the results cannot be used.
     """
-    from emopipe.pipeline.report.batch import Batch
-    from emopipe.pipeline.report.participants import participants_of_run
+    from emopipe.pipeline.report.batch import Batch, participants_of_run
     from emopipe.pipeline.report.tables import cohort_of, frames, tables_of
     from emopipe.pipeline.store.store import store_of_run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +12,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from emopipe.errors import Reason
+from emopipe.errors import PrivacyError, Reason
 from emopipe.pipeline.corrections.review import review_of
 from emopipe.pipeline.formatting import clock
+from emopipe.pipeline.privacy.disguise import read_disguise
 from emopipe.pipeline.report.drift import in_parts
 from emopipe.pipeline.report.moments import Moment, moment_of
-from emopipe.pipeline.report.outputs import SUMMARY, read_manifest, read_skipped, reason_from_json
+from emopipe.pipeline.report.outputs import (
+    SUMMARY,
+    has_pseudonyms,
+    names_of_people,
+    read_manifest,
+    read_skipped,
+    reason_from_json,
+)
 from emopipe.pipeline.report.pages import Names
+from emopipe.pipeline.report.participants import NAME, Participants, read_participants
 from emopipe.pipeline.report.person_statistics import (
     INTERVIEWER,
     NO_EVIDENCE,
@@ -261,3 +271,30 @@ def _questions_on(page: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return questions if isinstance(questions, dict) else {}
+
+
+def participants_of_run(
+    table: str | os.PathLike[str] | None, results: Path, pseudonyms: str | os.PathLike[str] | None
+) -> Participants | None:
+    """Read a participants table for the results of a run; None without a table.
+
+    Args:
+        table: names people and files as they are.
+        results: folder of the run.
+        pseudonyms: the table of names and pseudonyms of the run, where it had one.
+
+    Raises:
+        PrivacyError: the results have pseudonyms, and they are not given; as for
+            :func:`~emopipe.pipeline.report.participants.read_participants` else.
+    """
+    if table is None:
+        return None
+    read = read_participants(Path(table), read_manifest(results), read_disguise(pseudonyms, None))
+    if not pseudonyms and has_pseudonyms(results):
+        people = {"", *names_of_people(results)}
+        unknown = [row.line for row in read.rows if (row.file and row.media is None) or row.person not in people]
+        if unknown:
+            what = f"line {unknown[0]} of the {NAME} is of nobody in the results, which have pseudonyms"
+            hint = "Give the run's table with --pseudonyms, or write pseudonyms: the page would show names"
+            raise PrivacyError(what, path=results, hint=hint)
+    return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from emopipe.errors import EmopipeError, ParticipantsTableError, PrivacyError
+from emopipe.errors import EmopipeError, ParticipantsTableError
 from emopipe.models.data.label_values import told
 from emopipe.pipeline.datasets.csv_input import read_table
 from emopipe.pipeline.datasets.recording_names import AMBIGUOUS, RecordingNames
-from emopipe.pipeline.privacy.disguise import Disguise, read_disguise
+from emopipe.pipeline.privacy.disguise import Disguise
 from emopipe.pipeline.records import is_generic
-from emopipe.pipeline.report.outputs import has_pseudonyms, names_of_people, read_manifest
 
 NAME: Final = "participants table"
 #: Columns that say who is meant; all others are groups.
@@ -77,32 +75,6 @@ class Participants:
     @cached_property
     def _known(self) -> dict[tuple[Path | None, str], Participant]:
         return {(row.media, row.person): row for row in self.rows if row.media is not None or not row.file}
-
-
-def participants_of_run(
-    table: str | os.PathLike[str] | None, results: Path, pseudonyms: str | os.PathLike[str] | None
-) -> Participants | None:
-    """Read a participants table for the results of a run; None without a table.
-
-    Args:
-        table: names people and files as they are.
-        results: folder of the run.
-        pseudonyms: the table of names and pseudonyms of the run, where it had one.
-
-    Raises:
-        PrivacyError: the results have pseudonyms, and they are not given; as :func:`read_participants` else.
-    """
-    if table is None:
-        return None
-    read = read_participants(Path(table), read_manifest(results), read_disguise(pseudonyms, None))
-    if not pseudonyms and has_pseudonyms(results):
-        people = {"", *names_of_people(results)}
-        unknown = [row.line for row in read.rows if (row.file and row.media is None) or row.person not in people]
-        if unknown:
-            what = f"line {unknown[0]} of the {NAME} is of nobody in the results, which have pseudonyms"
-            hint = "Give the run's table with --pseudonyms, or write pseudonyms: the page would show names"
-            raise PrivacyError(what, path=results, hint=hint)
-    return read
 
 
 def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | None = None) -> Participants:

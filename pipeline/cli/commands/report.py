@@ -21,8 +21,8 @@ def report(
 ) -> None:
     """Write the page about all files of a run once more, from its results and store alone, and its tables."""
     with session(json, debug) as console:
+        from emopipe.pipeline.report.batch import participants_of_run
         from emopipe.pipeline.report.batch_page import write_summary
-        from emopipe.pipeline.report.participants import participants_of_run
         from emopipe.pipeline.store.store import store_of_run
 
         people = participants_of_run(participants, out, pseudonyms)

@@ -507,3 +507,10 @@ def test_the_corpus_chooses_the_metrics_before_the_range_of_the_labels(tmp_path:
     assert found is not None and found.kind == "mosi" and "labels reach" in found.words()
     classes = evaluate(train(wide, TrainConfig(model="linear", label="label")).predictor, wide, "test")
     assert classes.scoring is None
+
+
+def test_rows_that_all_weigh_nothing_are_refused(make: Callable[..., Dataset]) -> None:
+    data = make(count=40)
+    data = data.with_manifest(data.manifest.append_column("weight", pa.array([0.0] * len(data))))
+    with pytest.raises(TrainingError, match="weight 0"):
+        train(data, TrainConfig(model="linear"))

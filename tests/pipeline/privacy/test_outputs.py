@@ -26,6 +26,7 @@ from emopipe.pipeline.privacy.face_boxes import BlurSettings
 from emopipe.pipeline.privacy.pseudonyms import Pseudonyms, folded
 from emopipe.pipeline.progress import Event
 from emopipe.pipeline.records import Correction, FileResult, Person
+from emopipe.pipeline.report.batch import participants_of_run
 from emopipe.pipeline.report.batch_page import write_summary
 from emopipe.pipeline.report.outputs import Sink
 from emopipe.pipeline.store.store import Store
@@ -345,3 +346,18 @@ def test_a_folder_whose_results_hide_more_is_refused(tmp_path: Path, store: Stor
             refuse_mixed(tmp_path / "hidden", less)
     written(tmp_path / "plain", store, Disguise())
     refuse_mixed(tmp_path / "plain", Disguise())
+
+
+def test_participants_of_hidden_results_need_the_pseudonyms(tmp_path: Path, store: Store) -> None:
+    result = written(tmp_path / "hidden", store, DISGUISE)
+    hidden, name = result.people[0].name, "Ana María"
+    key, table = tmp_path / "key.csv", tmp_path / "participants.csv"
+    key.write_text("name,pseudonym\nAna María,P01\nAna,P01\nJürgen,P02\n", "utf-8")
+    table.write_text(f"person,group\n{name},{name}'s\n", "utf-8")
+    with pytest.raises(PrivacyError, match="line 2"):
+        participants_of_run(table, tmp_path / "hidden", None)
+    read = participants_of_run(table, tmp_path / "hidden", key)
+    assert read is not None and [(row.person, row.groups["group"]) for row in read.rows] == [(hidden, f"{hidden}'s")]
+    table.write_text(f"person,group\n{hidden},x\n", "utf-8")
+    read = participants_of_run(table, tmp_path / "hidden", None)
+    assert read is not None and read.rows[0].person == hidden

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Plan:
     label: str
     shares: Tensor | None = None
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest absolute value of the labels of the dataset, which all its folds share; of values alone."""
         return self.data.largest(self.label)

@@ -54,8 +54,6 @@ class TrainingState:
             folder: that holds nothing but this training.
             key: of :func:`state_key`.
         """
-        with writing("the state of the training", folder):
-            folder.mkdir(parents=True, exist_ok=True)
         facts = {
             "key": key,
             "history": self.history,
@@ -66,6 +64,7 @@ class TrainingState:
         }
         lines = "".join(json.dumps(record) + "\n" for record in self.history)
         with writing("the state of the training", folder):
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / STATE, save_tensors(self._tensors(), {"emopipe": json.dumps(facts)}), durable=True)
             write_atomic(folder / METRICS, lines, durable=True)
 

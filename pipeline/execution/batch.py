@@ -187,13 +187,8 @@ def run_files(
         sink = None if dry or out is None else _sink(out, shown, inputs.skipped, job, protected, store)
         batch = _Batch(job, engine, store, hook)
         if inputs.skipped:
-            hook(
-                Event(
-                    "info",
-                    "batch",
-                    f"{len(inputs.skipped)} files that are not recordings, or are there already, are skipped",
-                )
-            )
+            what = f"{len(inputs.skipped)} files that are not recordings, or are there already, are skipped"
+            hook(Event("info", "batch", what))
         hook(Event("start", "batch", total=len(inputs.refused) + len(inputs.files)))
         batch.probe([Source(str(path), media=path, speaker=inputs.speakers.get(path)) for path in inputs.files])
         if explained is not None:

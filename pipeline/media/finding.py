@@ -124,10 +124,11 @@ def find_media(paths: Sequence[Path]) -> FoundMedia:
                 recordings += _recordings_below(match, errors, skipped)
             elif not is_pattern or _is_recording(match, skipped):
                 recordings.append(match)
+    real = {path: os.path.realpath(path) for path in recordings}
     unique: dict[str, Path] = {}
-    for path in sorted(recordings, key=os.path.islink):
-        unique.setdefault(os.path.realpath(path), path)
-    same = {path: unique[os.path.realpath(path)] for path in recordings}
+    for path in sorted(real, key=os.path.islink):
+        unique.setdefault(real[path], path)
+    same = {path: unique[target] for path, target in real.items()}
     skipped |= {path: reason("not_a_recording", f"the same file as {one}") for path, one in same.items() if one != path}
     return FoundMedia([path for path, one in same.items() if one == path], errors, skipped)
 
@@ -143,10 +144,11 @@ def _recordings_below(folder: Path, errors: list[EmopipeError], skipped: dict[Pa
     while waiting:
         top = waiting.pop(0)
         for root, folders, names in os.walk(top, onerror=refuse):
-            if os.path.realpath(root) in seen:
+            real = os.path.realpath(root)
+            if real in seen:
                 folders.clear()
                 continue
-            seen.add(os.path.realpath(root))
+            seen.add(real)
             recordings += [path for name in names if _is_recording(path := Path(root, name), skipped)]
             waiting += sorted(path for name in folders if (path := Path(root, name)).is_symlink())
     if not recordings and len(errors) == before:

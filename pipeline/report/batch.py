@@ -289,7 +289,8 @@ def participants_of_run(
     """
     if table is None:
         return None
-    read = read_participants(Path(table), read_manifest(results), read_disguise(pseudonyms, None))
+    disguise = read_disguise(pseudonyms, None)
+    read = read_participants(Path(table), read_manifest(results), disguise).hidden(disguise)
     if not pseudonyms and has_pseudonyms(results):
         people = {"", *names_of_people(results)}
         unknown = [row.line for row in read.rows if (row.file and row.media is None) or row.person not in people]

@@ -86,7 +86,7 @@ def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | No
     Args:
         path: the table.
         files: the inputs of the run.
-        disguise: what their names, and those of people, are hidden by.
+        disguise: what hides their names already; the rows are as the table has them.
 
     Raises:
         InputNotFound: without the file; ParticipantsTableError when it is not such a table, naming the line or column.
@@ -103,11 +103,8 @@ def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | No
     names = RecordingNames(files)
     rows: dict[tuple[Path | str | None, str], Participant] = {}
     for line, cells in table.rows.items():
-        hidden = {
-            column: (disguise or Disguise()).text(cell if column == "file" else told(cell))
-            for column, cell in cells.items()
-        }
-        row = _participant(line, hidden, groups, names, path)
+        known = {column: cell if column == "file" else told(cell) for column, cell in cells.items()}
+        row = _participant(line, known, groups, names, path, disguise or Disguise())
         other = rows.setdefault((row.media or row.file, row.person), row)
         if other is not row:
             raise _unusable(path, line, f"{row.name} is in line {other.line} already", "Keep one of the two")
@@ -115,7 +112,12 @@ def read_participants(path: Path, files: Iterable[Path], disguise: Disguise | No
 
 
 def _participant(
-    line: int, cells: Mapping[str, str], groups: Sequence[str], names: RecordingNames, table: Path
+    line: int,
+    cells: Mapping[str, str],
+    groups: Sequence[str],
+    names: RecordingNames,
+    table: Path,
+    disguise: Disguise,
 ) -> Participant:
     person, file = cells.get("person", ""), cells.get("file", "")
     if not person and not file:
@@ -123,9 +125,9 @@ def _participant(
     if not file and is_generic(person):
         hint = "Name the file as well, in a column called file"
         raise _unusable(table, line, f"person is {person}, which is somebody else in every file", hint)
-    if doubt := names.doubt(file):
+    if doubt := names.doubt(disguise.text(file)):
         raise _unusable(table, line, doubt, AMBIGUOUS)
-    media = next(iter(names.find(file)), None)
+    media = next(iter(names.find(disguise.text(file))), None)
     return Participant(line, person, file, media, {column: cells[column] for column in groups})
 
 

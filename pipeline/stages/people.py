@@ -223,7 +223,8 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
     numbers = sorted({turn.person for turn in turns})
     names = {number: f"S{number + 1}" for number in numbers} | dict(inputs.known)
     talk = {n: sum(turn.end - turn.start for turn in turns if turn.person == n) for n in numbers}
-    subject, unfulfilled = find_subject(names, talk, inputs.spans, context.settings.people.subject)
+    wish = context.settings.people.subject
+    subject, unfulfilled = find_subject(names, talk, inputs.spans, wish)
     doubts = [f"enrolled {name} was not heard" for name in inputs.unheard]
     if inputs.speaker is not None:
         told = _speaker_told(inputs.speaker, talk, subject, dict(inputs.known))
@@ -231,9 +232,9 @@ def find_people(inputs: PeopleInputs, context: Context) -> People:
             doubts.append(f"{inputs.speaker} was not heard: all voices are those of enrolled people")
         else:
             names[told] = inputs.speaker
-            if unfulfilled or context.settings.people.subject in ("", inputs.speaker):
+            if unfulfilled or wish in ("", inputs.speaker):
                 subject = told
-            if context.settings.people.subject == inputs.speaker:
+            if wish == inputs.speaker:
                 unfulfilled = ""
     doubts += [unfulfilled] * bool(unfulfilled)
     table = _table_or_none(inputs.face_table)

@@ -8,7 +8,7 @@ linkage of the cosine similarity.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -158,23 +158,22 @@ def named(numbers: Sequence[int], told: Sequence[str | None]) -> list[str]:
 def _rows(media: Sequence[Path], voices: Sequence[Voice]) -> list[Row]:
     vectors = np.stack([voice.vector for voice in voices])
     speakers = named(group(vectors).tolist(), [voice.name for voice in voices])
-    found = {voice.recording: at for at, voice in enumerate(voices)}
-    similar, names = vectors @ vectors.T, RecordingNames(media)
-    rows = []
-    for number, path in enumerate(media):
-        facts = _compared(found[number], speakers, similar) if number in found else dict.fromkeys(COLUMNS)
-        rows.append({"file": names.shortest(path), **facts})
-    return rows
+    found = {voice.recording: facts for voice, facts in zip(voices, _compared(vectors, speakers), strict=True)}
+    names, nobody = RecordingNames(media), dict.fromkeys(COLUMNS)
+    return [{"file": names.shortest(path), **found.get(number, nobody)} for number, path in enumerate(media)]
 
 
-def _compared(at: int, speakers: Sequence[str], similar: Numbers) -> Row:
-    """What is told of a recording: how like the others of its speaker it is, and the most alike speaker beside."""
-    means: dict[str, float] = {}
-    for speaker in dict.fromkeys(speakers):
-        others = [place for place, name in enumerate(speakers) if name == speaker and place != at]
-        if others:
-            means[speaker] = round(float(similar[at, others].mean()), 3)
-    own = means.pop(speakers[at], None)
-    nearest = max(means, key=lambda name: means[name], default=None)
-    counts = (speakers[at], speakers.count(speakers[at]), own, nearest, None if nearest is None else means[nearest])
-    return dict(zip(COLUMNS, counts, strict=True))
+def _compared(vectors: Numbers, speakers: Sequence[str]) -> Iterator[Row]:
+    """What is told of each recording: how like the others of its speaker it is, and the most alike speaker beside."""
+    counts = Counter(speakers)
+    people = list(counts)
+    own = np.array([[speaker == one for one in people] for speaker in speakers])
+    others = np.array([counts[one] for one in people]) - own
+    likeness = vectors @ (vectors.T @ own) - own
+    means = np.where(others > 0, likeness / np.maximum(others, 1), -np.inf).round(3)
+    for speaker, is_own, row in zip(speakers, own, means, strict=True):
+        beside = np.where(is_own, -np.inf, row)
+        best = int(beside.argmax())
+        nearest = (people[best], float(beside[best])) if len(people) > 1 else (None, None)
+        similarity = None if counts[speaker] == 1 else float(row[is_own][0])
+        yield dict(zip(COLUMNS, (speaker, counts[speaker], similarity, *nearest), strict=True))

@@ -5,13 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from emopipe.errors import OutputError
-
-if TYPE_CHECKING:
-    pass
-
+from emopipe.files import writing
 
 Row = dict[str, Any]
 
@@ -29,14 +25,12 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    try:
+    with writing("the table", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    except OSError as error:
-        raise OutputError(f"the table cannot be written: {error.strerror}", path=path) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,7 +39,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    try:
+    with writing("the page", path):
         path.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(f"the page cannot be written: {error.strerror}", path=path) from error

@@ -34,8 +34,10 @@ def speakers(
 
 def _people(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     """A row per speaker: those of most recordings first, each with the recording that is least surely theirs."""
-    compared = [row for row in rows if row["speaker"]]
-    by_speaker = {row["speaker"]: [one for one in compared if one["speaker"] == row["speaker"]] for row in compared}
+    by_speaker: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["speaker"]:
+            by_speaker.setdefault(row["speaker"], []).append(row)
     for speaker, some in sorted(by_speaker.items(), key=lambda pair: -len(pair[1])):
         doubtful = min(some, key=lambda row: (row["similarity"] or 0) - (row["next_similarity"] or 0))
         facts = (doubtful["similarity"], doubtful["next_speaker"], doubtful["next_similarity"])

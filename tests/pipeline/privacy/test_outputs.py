@@ -358,6 +358,9 @@ def test_participants_of_hidden_results_need_the_pseudonyms(tmp_path: Path, stor
         participants_of_run(table, tmp_path / "hidden", None)
     read = participants_of_run(table, tmp_path / "hidden", key)
     assert read is not None and [(row.person, row.groups["group"]) for row in read.rows] == [(hidden, f"{hidden}'s")]
+    table.write_text(f"person,group\n{name},x\nAna,x\n", "utf-8")  # who have one pseudonym, as in the run itself
+    read = participants_of_run(table, tmp_path / "hidden", key)
+    assert read is not None and [row.person for row in read.rows] == [hidden, hidden]
     table.write_text(f"person,group\n{hidden},x\n", "utf-8")
     read = participants_of_run(table, tmp_path / "hidden", None)
     assert read is not None and read.rows[0].person == hidden
